@@ -1,0 +1,154 @@
+"""The model card: all that a model file says about itself.
+
+The law of this file: the card is one JSON object in the ONNX file's metadata, written by
+`export/` and read by `kwsd`. A card that does not fit is refused with every reason at
+once, in one line; nothing in it is executed.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from kwsd.audio import FloatArray
+from kwsd.errors import ModelError
+from kwsd.frontend import FrontendParams, log_spectrogram
+
+FORMAT = 1
+METADATA_KEY = "kwsd"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionParams:
+    """How posteriors become detections.
+
+    Attributes:
+        smoothing_windows: the score is the mean posterior of so many windows.
+        refractory_seconds: a label that fired cannot fire again for so long.
+        thresholds: for each keyword, the score from which it counts as heard.
+    """
+
+    smoothing_windows: int
+    refractory_seconds: float
+    thresholds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCheck:
+    """Seeded input and the posteriors that Keras gave for it, shape (n_windows, n_labels)."""
+
+    seed: int
+    posteriors: list[list[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What kwsd must know to run a model, and what a user wants to know about it.
+
+    Attributes:
+        format: version of this layout.
+        labels: names of the model's outputs, in their order.
+        silence, unknown: which of the labels are no keywords.
+        window_frames: frames that the model sees; stride_frames: between two inferences.
+        training, results: free JSON for the reader: data, split, digests, seed, versions;
+            what was measured on what.
+        licence, attribution: of the model and of the data that it was trained on.
+    """
+
+    format: int = FORMAT
+    name: str
+    labels: list[str]
+    silence: str
+    unknown: str
+    frontend: FrontendParams
+    window_frames: int
+    stride_frames: int
+    decision: DecisionParams
+    golden: GoldenCheck
+    training: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    attribution: str = ""
+
+    @property
+    def keywords(self) -> list[str]:
+        return [label for label in self.labels if label not in (self.silence, self.unknown)]
+
+    @property
+    def window_samples(self) -> int:
+        """Samples that a window covers, at the model's rate."""
+        return self.frontend.n_samples(self.window_frames)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """Parse and check.
+
+        Raises:
+            ModelError: no JSON object, an unknown format, a missing, unknown or wrong key.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError:
+            raise ModelError("its model card is not JSON") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else None
+            raise ModelError(
+                f"its model card has format {found!r}, this kwsd reads {FORMAT}: "
+                "export the model again, or install the kwsd that made it"
+            )
+        nested = {"frontend": FrontendParams, "decision": DecisionParams, "golden": GoldenCheck}
+        try:
+            card = cls(**{key: _build(nested[key], value) if key in nested else value for key, value in data.items()})
+            problems = card.problems()
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"its model card is damaged ({error})") from None
+        if problems:
+            raise ModelError(f"its model card is wrong: {'; '.join(problems)}")
+        return card
+
+    def problems(self) -> list[str]:
+        """What contradicts itself or this kwsd; empty when nothing does."""
+        found = self.frontend.problems()
+        if len(set(self.labels)) != len(self.labels):
+            found.append("a label occurs twice")
+        if not {self.silence, self.unknown} <= set(self.labels):
+            found.append("the silence or unknown label is not among the labels")
+        if min(self.window_frames, self.stride_frames, self.decision.smoothing_windows) < 1:
+            found.append("window, stride and smoothing must be positive")
+        if set(self.decision.thresholds) != set(self.keywords):
+            found.append("thresholds and keywords differ")
+        if any(len(row) != len(self.labels) for row in self.golden.posteriors):
+            found.append("the golden check has another number of labels")
+        return found
+
+
+def golden_windows(seed: int, n_windows: int, window_frames: int, params: FrontendParams) -> FloatArray:
+    """The input of the golden check: front-end output for seeded bursts of noise and tones.
+
+    NumPy freezes the streams of `RandomState` for good, unlike those of `Generator`. Going
+    through the front end, the check also finds a front end that has changed.
+
+    Shape: -> (n_windows, window_frames, n_bands), float32.
+    """
+    random = np.random.RandomState(seed)
+    n_samples = params.n_samples(window_frames)
+    seconds = np.arange(n_samples) / params.sample_rate_hz
+    clips = []
+    for _ in range(n_windows):
+        tone_hz, centre, width = random.uniform((150, 0.2, 0.05), (1500, 0.8, 0.3))
+        burst = np.exp(-(((seconds - centre) / width) ** 2))
+        tones = sum(np.sin(2 * np.pi * tone_hz * k * seconds) / k for k in (1, 2, 3))
+        noise = random.standard_normal(n_samples)
+        clips.append(burst * (0.1 * tones + 0.05 * noise) + 0.003 * random.standard_normal(n_samples))
+    return np.stack([log_spectrogram(clip.astype(np.float32), params) for clip in clips])
+
+
+def _build(kind: type[Any], value: Any) -> Any:
+    known = {f.name for f in fields(kind)}
+    if not isinstance(value, dict) or not set(value) <= known:
+        raise TypeError(f"{kind.__name__} has unknown keys")
+    return kind(**value)

@@ -1,0 +1,69 @@
+"""The decision: posteriors of consecutive windows become detected keywords.
+
+The law of this file: time is the sample clock, so a recording decided faster than real time
+decides the same. One utterance fires once: a label that fired must fall below its threshold
+before it can fire again, and its refractory period must have passed.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from kwsd.audio import FloatArray
+from kwsd.card import ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A keyword that was heard in the window that ends at `end` on the sample clock."""
+
+    label: str
+    score: float
+    end: int
+
+
+class Decision:
+    """The state of one stream: recent posteriors, and which labels may fire.
+
+    Args:
+        card: labels, smoothing, refractory period and thresholds.
+        threshold: one threshold for all labels, in place of the card's.
+        thresholds: thresholds of single labels, in place of the card's.
+    """
+
+    def __init__(
+        self, card: ModelCard, threshold: float | None = None, thresholds: dict[str, float] | None = None
+    ) -> None:
+        chosen = dict(card.decision.thresholds)
+        if threshold is not None:
+            chosen = dict.fromkeys(chosen, threshold)
+        chosen |= thresholds or {}
+        self._labels = card.labels
+        # A score never exceeds 1, so a label without a threshold (silence, unknown) never fires.
+        self._thresholds = np.array([chosen.get(label, np.inf) for label in card.labels])
+        self._refractory_samples = round(card.decision.refractory_seconds * card.frontend.sample_rate_hz)
+        self._recent: deque[FloatArray] = deque(maxlen=card.decision.smoothing_windows)
+        self.reset()
+
+    def push(self, posteriors: FloatArray, end: int) -> list[Decided]:
+        """Decide about one window.
+
+        The score is the mean over the last windows, fewer at the start of a stream.
+
+        Args:
+            posteriors: shape (n_labels,), float32.
+            end: sample clock of the window's end, at the model's rate.
+        """
+        self._recent.append(posteriors)
+        scores = np.mean(self._recent, axis=0)
+        above = scores >= self._thresholds
+        fires = above & self._armed & (end >= self._quiet_until)
+        self._armed = ~above | (self._armed & ~fires)
+        self._quiet_until[fires] = end + self._refractory_samples
+        return [Decided(self._labels[i], float(scores[i]), end) for i in np.flatnonzero(fires)]
+
+    def reset(self) -> None:
+        self._recent.clear()
+        self._armed = np.ones(len(self._labels), bool)
+        self._quiet_until = np.zeros(len(self._labels), np.int64)

@@ -1,0 +1,218 @@
+"""Audio becomes features here and nowhere else: resampler, frames, log spectrogram.
+
+The law of this file: training, export, evaluation and the daemon all call this code, and
+the streaming form gives the same numbers as the batch form for any chunking. Everything is
+local to one frame, because nothing that looks at a whole clip could run on a stream.
+
+Exactness. Each row of numpy's FFT is computed by itself, and the mel product is an einsum
+without BLAS, whose order of summation does not depend on the number of rows. So frames are
+bit-identical however the samples were chunked. soxr's stream and one-shot forms differ by
+rounding alone, at most about 1e-6 of full scale.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+import soxr
+from numpy.lib.stride_tricks import sliding_window_view
+
+from kwsd.audio import FloatArray, fit_length
+
+_RESAMPLER = "soxr HQ"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendParams:
+    """What turns samples into frames; written into the model file and read back from it.
+
+    Attributes:
+        name: how people call this set.
+        sample_rate_hz: rate that the audio is resampled to.
+        frame_samples: samples under one Hann window.
+        hop_samples: samples between the starts of two frames.
+        fft_size: the frame is padded with zeros to this length.
+        n_mel_bands: triangular mel bands, or 0 for the FFT's own linear bands.
+        mel_low_hz, mel_high_hz: outer edges of the mel bands.
+        log_floor: added to the power before the logarithm. Powers are densities (per Hz)
+            of a signal whose full scale is 1, as in `scipy.signal.spectrogram`; 1e-12 lies
+            near -84 dBFS of white noise at 8 kHz, below any room and above digital silence.
+        resampler: library and quality; another one would be another front end.
+    """
+
+    name: str
+    sample_rate_hz: int
+    frame_samples: int
+    hop_samples: int
+    fft_size: int
+    n_mel_bands: int = 0
+    mel_low_hz: float = 0.0
+    mel_high_hz: float = 0.0
+    log_floor: float = 1e-12
+    resampler: str = _RESAMPLER
+
+    @property
+    def n_bands(self) -> int:
+        return self.n_mel_bands or self.fft_size // 2 + 1
+
+    @property
+    def digest(self) -> str:
+        """Names these parameters: sha256 over their JSON, in hex."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def n_frames(self, n_samples: int) -> int:
+        """Whole frames in so many samples at the model's rate."""
+        return max(0, (n_samples - self.frame_samples) // self.hop_samples + 1)
+
+    def n_samples(self, n_frames: int) -> int:
+        """Samples from the start of the first of so many frames to the end of the last."""
+        return (n_frames - 1) * self.hop_samples + self.frame_samples
+
+    def problems(self) -> list[str]:
+        """What makes these parameters unusable here; empty when nothing does."""
+        found = []
+        counts = (self.sample_rate_hz, self.frame_samples, self.hop_samples, self.fft_size)
+        if min(counts) < 1 or self.n_mel_bands < 0 or not self.log_floor > 0:
+            found.append("rates, lengths and the log floor must be positive")
+        if self.fft_size < self.frame_samples:
+            found.append("fft_size is smaller than frame_samples")
+        if self.n_mel_bands and not 0 <= self.mel_low_hz < self.mel_high_hz <= self.sample_rate_hz / 2:
+            found.append("the mel bands do not lie below half the sample rate")
+        if self.resampler != _RESAMPLER:
+            found.append(f"resampler is {self.resampler!r}, this kwsd has {_RESAMPLER!r}")
+        return found
+
+
+SPECTROGRAM_8K = FrontendParams(
+    name="spectrogram_8k", sample_rate_hz=8000, frame_samples=160, hop_samples=80, fft_size=160
+)
+"""The light-weight CNN's: one second is 99 frames of 81 bands."""
+
+LOGMEL_16K = FrontendParams(
+    name="logmel_16k",
+    sample_rate_hz=16000,
+    frame_samples=480,
+    hop_samples=160,
+    fft_size=512,
+    n_mel_bands=40,
+    mel_low_hz=20.0,
+    mel_high_hz=7600.0,
+)
+"""The default of most small keyword spotters: one second is 98 frames of 40 bands."""
+
+PARAMETER_SETS = {params.name: params for params in (SPECTROGRAM_8K, LOGMEL_16K)}
+
+
+def log_spectrogram(samples: FloatArray, params: FrontendParams) -> FloatArray:
+    """The batch form: all whole frames of some samples at the model's rate.
+
+    With linear bands this is `log(log_floor + Sxx.T)` of
+    `scipy.signal.spectrogram(samples, rate, "hann", frame, frame - hop, detrend=False)`.
+
+    Shape: (n_samples,) -> (n_frames, n_bands), float32.
+    """
+    n_frames = params.n_frames(len(samples))
+    if n_frames == 0:
+        return np.empty((0, params.n_bands), np.float32)
+    frames = sliding_window_view(samples, params.frame_samples)[:: params.hop_samples][:n_frames]
+    spectrum = np.fft.rfft(frames * _scaled_hann(params), params.fft_size)
+    power = spectrum.real**2 + spectrum.imag**2  # (n_frames, fft_size // 2 + 1)
+    if params.n_mel_bands:
+        power = np.einsum("fb,bm->fm", power, _mel_weights(params))
+    else:
+        power[:, 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
+    return np.log(power + np.float32(params.log_floor))
+
+
+def resample(samples: FloatArray, from_hz: int, to_hz: int) -> FloatArray:
+    """The batch form of the resampler.
+
+    Shape: (n_samples,) -> (about n_samples * to_hz / from_hz,), float32.
+    """
+    if from_hz == to_hz or not len(samples):
+        return samples
+    resampled: FloatArray = soxr.resample(samples, from_hz, to_hz, quality="HQ")
+    return resampled
+
+
+def clip_features(samples: FloatArray, rate_hz: int, window_frames: int, params: FrontendParams) -> FloatArray:
+    """One clip as one window, centred: what `kwsd label` and training's evaluation see.
+
+    Shape: (n_samples,) at `rate_hz` -> (window_frames, n_bands), float32.
+    """
+    resampled = resample(samples, rate_hz, params.sample_rate_hz)
+    return log_spectrogram(fit_length(resampled, params.n_samples(window_frames)), params)
+
+
+class Resampler:
+    """The streaming resampler: what it gives in all equals `resample` of the whole."""
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._from_hz, self._to_hz = from_hz, to_hz
+        self.reset()
+
+    def push(self, samples: FloatArray) -> FloatArray:
+        """Shape: (any,) -> (any,), float32. Output lags by the filter's delay."""
+        if self._stream is None:
+            return samples
+        resampled: FloatArray = self._stream.resample_chunk(samples)
+        return resampled
+
+    def flush(self) -> FloatArray:
+        """What the filter still holds, at the end of a stream. `reset` before more."""
+        if self._stream is None:
+            return np.empty(0, np.float32)
+        rest: FloatArray = self._stream.resample_chunk(np.empty(0, np.float32), last=True)
+        return rest
+
+    def reset(self) -> None:
+        same = self._from_hz == self._to_hz
+        self._stream = (
+            None
+            if same
+            else soxr.ResampleStream(self._from_hz, self._to_hz, 1, dtype="float32", quality="HQ")
+        )
+
+
+class Framer:
+    """The streaming form of `log_spectrogram`: samples in, each frame out once."""
+
+    def __init__(self, params: FrontendParams) -> None:
+        self._params = params
+        self.reset()
+
+    def push(self, samples: FloatArray) -> FloatArray:
+        """Shape: (any,) at the model's rate -> (n_frames, n_bands), float32."""
+        self._pending = np.concatenate([self._pending, samples])
+        frames = log_spectrogram(self._pending, self._params)
+        self._pending = self._pending[len(frames) * self._params.hop_samples :]
+        return frames
+
+    def reset(self) -> None:
+        self._pending = np.empty(0, np.float32)
+
+
+@lru_cache
+def _scaled_hann(params: FrontendParams) -> FloatArray:
+    """A periodic Hann window, scaled so that squares are densities. Shape: (frame_samples,)."""
+    n = np.arange(params.frame_samples)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / params.frame_samples)
+    scale = np.sqrt(params.sample_rate_hz * np.sum(hann**2))
+    return (hann / scale).astype(np.float32)
+
+
+@lru_cache
+def _mel_weights(params: FrontendParams) -> FloatArray:
+    """Triangles, equally spaced on the mel scale 2595 log10(1 + f / 700) (HTK's).
+
+    Shape: (fft_size // 2 + 1, n_mel_bands).
+    """
+    low, high = (2595 * np.log10(1 + f / 700) for f in (params.mel_low_hz, params.mel_high_hz))
+    edges_hz = 700 * (10 ** (np.linspace(low, high, params.n_mel_bands + 2) / 2595) - 1)
+    bins_hz = np.fft.rfftfreq(params.fft_size, 1 / params.sample_rate_hz)[:, None]
+    lower, peak, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    rising = (bins_hz - lower) / (peak - lower)
+    falling = (upper - bins_hz) / (upper - peak)
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

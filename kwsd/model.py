@@ -1,0 +1,141 @@
+"""A model: one ONNX file, its card, and a session that has proved itself.
+
+The law of this file: a `Model` is immutable and shared; whatever a stream remembers is
+elsewhere. A model is handed out only after its golden check has passed on the execution
+provider that is really in use.
+"""
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from kwsd.audio import FloatArray
+from kwsd.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.errors import ModelError
+
+DEFAULT_MODEL = Path(__file__).with_name("models") / "light_cnn_wide.onnx"
+DEVICES = ("auto", "cpu", "cuda")
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference of a posterior from Keras: float32 sums in another order, on any provider."""
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
+class Model:
+    """Windows in, posteriors out.
+
+    Attributes:
+        card: what the file says about itself.
+        provider: ONNX Runtime's name of the execution provider in use.
+        path: the file.
+    """
+
+    def __init__(self, path: Path, session: ort.InferenceSession, card: ModelCard) -> None:
+        self.path, self.card = path, card
+        self.provider: str = session.get_providers()[0]
+        self._session = session
+        self._input: str = session.get_inputs()[0].name
+
+    def posteriors(self, windows: FloatArray) -> FloatArray:
+        """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
+        outputs: Sequence[FloatArray] = self._session.run(None, {self._input: windows})
+        return outputs[0]
+
+
+def load_model(path: Path | None = None, device: str = "auto", n_threads: int = 1) -> Model:
+    """Load a model file and prove that it computes here what it computed in Keras.
+
+    Args:
+        path: an ONNX file made by `python -m export`; None for the bundled model.
+        device: "cpu", "cuda", or "auto": CUDA where it works, else the CPU.
+        n_threads: threads of one inference. More than one pays only for large batches.
+
+    Raises:
+        ModelError: missing, damaged or foreign file; CUDA asked for and absent; or the
+            golden check failed.
+    """
+    path = path or DEFAULT_MODEL
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; make one with `python -m export`")
+    _refuse_two_runtimes()
+    if device == "auto" and _CUDA in ort.get_available_providers():
+        try:
+            return _load(path, _CUDA, n_threads)
+        except ModelError:
+            device = "cpu"  # a driver is missing, or broken: the CPU tells which file is at fault
+    return _load(path, _CUDA if device == "cuda" else _CPU, n_threads)
+
+
+def _load(path: Path, provider: str, n_threads: int) -> Model:
+    session = _session(path, provider, n_threads)
+    if provider not in session.get_providers():  # ONNX Runtime falls back without an exception
+        raise ModelError(
+            "CUDA is not available to ONNX Runtime: install kwsd[gpu] and the NVIDIA driver, or use --device cpu"
+        )
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{path}: not a kwsd model (it has no model card); make one with `python -m export`")
+    try:
+        model = Model(path, session, ModelCard.from_json(text))
+        _check_shapes(session, model.card)
+        _check_golden(model)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    return model
+
+
+def _session(path: Path, provider: str, n_threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning doubles the CPU time
+    options.log_severity_level = 4  # what matters comes as an exception, and is said in one line
+    try:
+        return ort.InferenceSession(path, options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's exceptions share no narrower base
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: ONNX Runtime cannot load it ({reason[:200]})") from None
+
+
+def _check_shapes(session: ort.InferenceSession, card: ModelCard) -> None:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    want_in, want_out = [card.window_frames, card.frontend.n_bands], [len(card.labels)]
+    have_in = [list(i.shape[1:]) for i in inputs]
+    have_out = [list(o.shape[1:]) for o in outputs]
+    if have_in != [want_in] or have_out != [want_out]:
+        raise ModelError(
+            f"the graph maps {have_in} to {have_out}, its card says [{want_in}] to [{want_out}]: export it again"
+        )
+
+
+def _check_golden(model: Model) -> None:
+    card = model.card
+    want = np.array(card.golden.posteriors)
+    windows = golden_windows(card.golden.seed, len(want), card.window_frames, card.frontend)
+    worst = float(np.max(np.abs(model.posteriors(windows) - want)))
+    if not worst <= GOLDEN_TOLERANCE:  # a NaN fails too
+        raise ModelError(
+            f"golden check failed on {model.provider}: posteriors differ from Keras by {worst:.2g}, "
+            f"allowed are {GOLDEN_TOLERANCE:g}; the file, the front end or the provider is broken"
+        )
+
+
+def _refuse_two_runtimes() -> None:
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(installed) > 1:
+        raise ModelError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
+            "uninstall both, then install kwsd[cpu] or kwsd[gpu]"
+        )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

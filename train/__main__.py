@@ -1,0 +1,93 @@
+"""python -m train: fetch, fit, evaluate."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from kwsd.errors import KwsdError
+from train.data import KEYWORDS, SPLITS, Corpus, find_corpus
+
+# Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    try:
+        args.function(args)
+    except KwsdError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("train: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from train.fetch import fetch
+
+    fetch(args.dir, args.version, args.url)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from train.fit import fit
+    from train.hyperparameters import Hyperparameters
+
+    changes = [f"{name}={value}" for name in ("seed", "epochs") if (value := getattr(args, name)) is not None]
+    hyper = Hyperparameters().changed([*changes, *args.set])
+    fit(_corpus(args), args.architecture, hyper, args.run, args.cache)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from train.evaluate import evaluate
+
+    report = evaluate(args.run, _corpus(args), args.split, args.cache)
+    for label, recall in report["recall"].items():
+        print(f"{label:>10}  {recall:.3f}")
+    low, high = report["interval_95"]
+    print(f"accuracy {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}) on {report['n_clips']} {args.split} clips")
+    print(f"written: {args.run}/{args.split}.json, .png, .csv")
+
+
+def _corpus(args: argparse.Namespace) -> Corpus:
+    return find_corpus(args.data, tuple(args.words.split(",")), tuple(args.noise), tuple(args.speech))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from train.features import default_cache
+
+    parser = argparse.ArgumentParser(prog="python -m train", description="From recordings to a Keras model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("fetch", help="download the Speech Commands recordings")
+    command.add_argument("dir", type=Path, metavar="DIR", help="folder for the recordings")
+    command.add_argument("--version", choices=("v0.01", "v0.02"), default="v0.02", help="of the data set (v0.02)")
+    command.add_argument("--url", help="another place of the same archive")
+    command.set_defaults(function=_fetch)
+
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")
+    data.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
+    data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="more noise recordings")
+    data.add_argument("--speech", type=Path, action="append", default=[], metavar="DIR", help="speech without keywords")
+    data.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="for features (%(default)s)")
+
+    command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
+    command.add_argument("--architecture", required=True, choices=("light_cnn", "light_cnn_wide"))
+    command.add_argument("-o", dest="run", type=Path, required=True, metavar="RUN", help="folder for the result")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--epochs", type=int)
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other hyper-parameter")
+    command.set_defaults(function=_fit)
+
+    command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--split", choices=SPLITS[1:], default="validation")
+    command.set_defaults(function=_evaluate)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Training, read from top to bottom.
+
+The law of this file: what a run folder holds is enough to repeat it, and an interrupted run
+goes on where its last whole epoch ended, with the numbers that it would have had.
+
+    RUN/config.json      architecture, front end, labels, hyper-parameters, digests, versions
+    RUN/checkpoint.keras the last epoch's model with its optimizer
+    RUN/history.json     loss and accuracy for each epoch
+    RUN/history.png      the same as a picture
+    RUN/model.keras      the epoch that was best on the validation split
+"""
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kwsd import __version__
+from kwsd.errors import TrainingError
+from kwsd.frontend import FrontendParams
+from train import plots
+from train.architectures import ARCHITECTURES
+from train.data import Corpus
+from train.features import Examples, held_out_examples, training_examples, window_frames
+from train.hyperparameters import Hyperparameters
+
+
+class Batches(keras.utils.PyDataset):
+    """Gathers batches from memory-mapped features in a given order; one copy a batch."""
+
+    def __init__(self, examples: Examples, order: np.ndarray, batch_size: int) -> None:
+        super().__init__()
+        self._examples, self._order, self._batch_size = examples, order, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
+        return self._examples.x[chosen], self._examples.y[chosen]
+
+
+def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, cache: Path) -> None:
+    """Train a model, or go on with an interrupted training.
+
+    Raises:
+        TrainingError: the run folder holds another training.
+    """
+    params = ARCHITECTURES[architecture].frontend
+    config = _configuration(corpus, architecture, params, hyper)
+    _claim(run, config)
+    training = training_examples(corpus, params, hyper, cache)
+    validation = held_out_examples(corpus, "validation", params, cache)
+    history: list[dict[str, float]] = _read_json(run / "history.json", [])
+    n_steps = len(Batches(training, _order(training, hyper, 0), hyper.batch_size))
+    model = _model(run, architecture, training, len(corpus.labels), hyper, n_steps, resumed=bool(history))
+    for epoch in range(len(history), hyper.epochs):
+        history.append(_epoch(model, training, validation, hyper, epoch))
+        best = max(history, key=lambda row: row["val_accuracy"])
+        if best is history[-1]:
+            _save(model, run / "model.keras")
+        _save(model, run / "checkpoint.keras")
+        _write_json(run / "history.json", history)  # last: an epoch counts when all of it is on disk
+    plots.history(history, run / "history.png")
+    best = max(history, key=lambda row: row["val_accuracy"])
+    print(f"{run}: best validation accuracy {best['val_accuracy']:.4f} in epoch {history.index(best) + 1} of {len(history)}")
+
+
+def _epoch(model: keras.Model, training: Examples, validation: Examples, hyper: Hyperparameters, epoch: int) -> dict[str, float]:
+    """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
+    keras.utils.set_random_seed(hyper.seed + epoch)
+    order = _order(training, hyper, epoch)
+    result = model.fit(
+        Batches(training, order, hyper.batch_size),
+        validation_data=(validation.x, validation.y),
+        validation_batch_size=512,
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        shuffle=False,
+        verbose=1 if sys.stderr.isatty() else 2,
+    )
+    return {name: float(values[0]) for name, values in result.history.items()}
+
+
+def _order(training: Examples, hyper: Hyperparameters, epoch: int) -> np.ndarray:
+    """An epoch takes as many windows as one variant has; all variants have been seen after n_variants."""
+    n_passes, part = divmod(epoch, hyper.n_variants)
+    shuffled = np.random.default_rng((hyper.seed, n_passes)).permutation(len(training.y))
+    return np.array_split(shuffled, hyper.n_variants)[part]
+
+
+def _model(
+    run: Path, architecture: str, training: Examples, n_labels: int, hyper: Hyperparameters, n_steps: int, resumed: bool
+) -> keras.Model:
+    if resumed:
+        return keras.models.load_model(run / "checkpoint.keras")
+    keras.utils.set_random_seed(hyper.seed)
+    model = ARCHITECTURES[architecture].build(training.x.shape[1:], n_labels)
+    schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
+    # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    return model
+
+
+def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hyper: Hyperparameters) -> dict[str, Any]:
+    packages = ("keras", keras.backend.backend(), "numpy", "soxr")
+    return {
+        "architecture": architecture,
+        "frontend": params.name,
+        "frontend_digest": params.digest,
+        "window_frames": window_frames(params),
+        "labels": list(corpus.labels),
+        "hyperparameters": hyper.to_dict(),
+        "files_digest": corpus.files_digest(),
+        "n_clips": {split: len(clips) for split, clips in corpus.clips.items()},
+        "versions": {"kwsd": __version__} | {name: _version(name) for name in packages},
+        "git_revision": _git_revision(),
+    }
+
+
+def _claim(run: Path, config: dict[str, Any]) -> None:
+    """Write the configuration, or make sure that the same training was begun here."""
+    path = run / "config.json"
+    begun = _read_json(path, None)
+    ignored = ("versions", "git_revision")  # an update of a package need not end a training
+    if begun is not None:
+        if differing := [key for key in config if key not in ignored and begun.get(key) != config[key]]:
+            raise TrainingError(f"{run}: holds another training (different {', '.join(differing)}); give -o another folder")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    _write_json(path, config)
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    part = path.with_name(f"part-{path.name}")
+    model.save(part)
+    part.replace(path)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    part = path.with_name(f"part-{path.name}")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    part.replace(path)
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+def _version(package: str) -> str:
+    for distribution in (package, f"{package}-cpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _git_revision() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

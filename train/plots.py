@@ -1,0 +1,41 @@
+"""Pictures of what was measured."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen before)
+
+
+def history(rows: list[dict[str, float]], path: Path) -> None:
+    """Loss and accuracy over the epochs, training and validation."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    epochs = range(1, len(rows) + 1)
+    for axis, what in zip(axes, ("loss", "accuracy"), strict=True):
+        axis.plot(epochs, [row[what] for row in rows], label="training (augmented)")
+        axis.plot(epochs, [row[f"val_{what}"] for row in rows], label="validation")
+        axis.set(xlabel="epoch", title=what)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    _save(figure, path)
+
+
+def confusion(matrix: list[list[int]], labels: list[str], title: str, path: Path) -> None:
+    """Rows are the truth and sum to 100 %; the numbers are clips."""
+    figure, axis = plt.subplots(figsize=(7.5, 7), layout="constrained")
+    shares = [[100 * n / max(1, sum(row)) for n in row] for row in matrix]
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for i, row in enumerate(matrix):
+        for j, n in enumerate(row):
+            if n:
+                axis.text(j, i, str(n), ha="center", va="center", color="white" if shares[i][j] > 50 else "black", fontsize=8)
+    ticks = range(len(labels))
+    axis.set(xticks=ticks, yticks=ticks, yticklabels=labels, xlabel="heard", ylabel="said", title=title)
+    axis.set_xticks(ticks, labels, rotation=45, ha="right")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
