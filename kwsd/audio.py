@@ -6,8 +6,6 @@ that form here, once.
 """
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +67,8 @@ def encode_int16(samples: FloatArray) -> NDArray[np.int16]:
     return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
-@contextmanager
-def open_recording(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a recording whose header and length are sound.
+def open_recording(path: Path) -> soundfile.SoundFile:
+    """Open a recording whose header and length are sound; close it, or use it in `with`.
 
     libsndfile shortens a truncated file without a word, so the RIFF header is compared
     with the size on disk first.
@@ -85,10 +82,10 @@ def open_recording(path: Path) -> Iterator[soundfile.SoundFile]:
     except soundfile.LibsndfileError as error:
         reason = error.error_string.removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{path}: not a readable recording ({reason})") from None
-    with file:
-        if file.frames == 0:
-            raise AudioError(f"{path}: holds no audio")
-        yield file
+    if file.frames == 0:
+        file.close()
+        raise AudioError(f"{path}: holds no audio")
+    return file
 
 
 def read_recording(path: Path) -> tuple[FloatArray, int]:

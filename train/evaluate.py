@@ -15,7 +15,7 @@ import numpy as np
 from kwsd.errors import TrainingError
 from kwsd.frontend import PARAMETER_SETS
 from train import plots
-from train.data import Corpus
+from train.data import SILENCE, UNKNOWN, Corpus
 from train.features import Examples, held_out_examples
 
 
@@ -32,8 +32,11 @@ def evaluate(run: Path, corpus: Corpus, split: str, cache: Path) -> dict[str, An
     if tuple(config["labels"]) != corpus.labels:
         raise TrainingError(f"{run}: the model's labels are {', '.join(config['labels'])}, other than asked for")
     examples = held_out_examples(corpus, split, PARAMETER_SETS[config["frontend"]], cache)
-    heard = np.argmax(model.predict(examples.x, batch_size=256, verbose=0), axis=1)
+    posteriors = model.predict(examples.x, batch_size=256, verbose=0)
+    heard = np.argmax(posteriors, axis=1)
     report = {"split": split, "files_digest": corpus.files_digest(), **score(examples.y, heard, config["labels"])}
+    if split == "validation":
+        report["decision"] = choose_decision(examples.y, posteriors, config["labels"])
     (run / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n")
     title = f"{config['architecture']}, {split}: {report['accuracy']:.3f} of {report['n_clips']} clips"
     plots.confusion(report["confusion"], config["labels"], title, run / f"{split}.png")
@@ -72,6 +75,20 @@ def score(truth: np.ndarray, heard: np.ndarray, labels: list[str]) -> dict[str, 
         "labels": labels,
         "confusion": matrix.tolist(),
     }
+
+
+def choose_decision(truth: np.ndarray, posteriors: np.ndarray, labels: list[str]) -> dict[str, Any]:
+    """Thresholds from validation clips: what at most 1 % of everything else reaches.
+
+    A stream is harder than clips, so no threshold is below 0.7, and a score is the mean of
+    three windows (300 ms): a word fills several, half a word only one or two.
+    """
+    thresholds = {}
+    for index, label in enumerate(labels):
+        if label not in (SILENCE, UNKNOWN):
+            others = posteriors[truth != index, index]
+            thresholds[label] = round(float(np.clip(np.quantile(others, 0.99), 0.7, 0.95)), 3)
+    return {"smoothing_windows": 3, "refractory_seconds": 1.0, "thresholds": thresholds}
 
 
 def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:

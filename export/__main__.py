@@ -1,0 +1,72 @@
+"""python -m export RUN -o model.onnx"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the weights are any backend's
+
+import onnx
+
+from export.card import make_card
+from export.convert import convert
+from export.parity import check_parity
+from kwsd.card import METADATA_KEY
+from kwsd.errors import ExportError, KwsdError
+from kwsd.model import load_model
+from train.evaluate import load_run
+
+
+def export(run: Path, output: Path, data: Path | None = None) -> float:
+    """Convert, describe, prove, and only then write.
+
+    Args:
+        run: a finished training.
+        output: the ONNX file.
+        data: folder of WAVs for the parity check; None for synthetic ones.
+
+    Returns:
+        the largest difference between Keras and ONNX Runtime.
+
+    Raises:
+        TrainingError, ModelError, ExportError: nothing was written.
+    """
+    config, model = load_run(run)
+    card = make_card(run, config, model)
+    try:
+        graph = convert(model)
+    except Exception as error:  # tf2onnx and TensorFlow raise many kinds
+        raise ExportError(f"{run}: tf2onnx cannot convert it ({str(error).splitlines()[0]})") from error
+    onnx.helper.set_model_props(graph, {METADATA_KEY: card.to_json()})
+    part = output.with_name(f"part-{output.name}")
+    try:
+        onnx.save(graph, part)
+        worst = check_parity(model, load_model(part, "cpu"), data)
+        part.replace(output)
+    except OSError as error:
+        raise ExportError(f"{output}: cannot be written ({error.strerror})") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return worst
+
+
+def main() -> int:
+    """The command. Returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m export", description="A trained run becomes one ONNX file.")
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="compare on the WAVs below DIR (synthetic ones)")
+    args = parser.parse_args()
+    try:
+        worst = export(args.run, args.output, args.data)
+    except KwsdError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return error.exit_status
+    print(f"{args.output}: Keras and ONNX Runtime agree within {worst:.1e}, golden check passed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

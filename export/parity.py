@@ -1,0 +1,75 @@
+"""Proof that the exported file computes what the Keras model computes.
+
+The law of this file: from WAV to posterior, on the file as a user will load it, at batch 1
+and at odd batches.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+import soundfile
+
+from kwsd.audio import read_recording
+from kwsd.errors import ExportError
+from kwsd.frontend import clip_features
+from kwsd.model import Model
+
+TOLERANCE = 1e-4
+"""Sums in float32 in another order; typical are 1e-7."""
+
+_BATCHES = (1, 3, 7, 53)
+_N_CLIPS = 64
+
+
+def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> float:
+    """Compare on clips below `data`, or on synthetic ones.
+
+    Returns:
+        the largest difference of a posterior.
+
+    Raises:
+        ExportError: it is above the tolerance.
+    """
+    with _clips(data) as paths:
+        card = model.card
+        windows = np.stack(
+            [clip_features(*read_recording(path), card.window_frames, card.frontend) for path in paths]
+        )
+    want = keras_model.predict(windows, verbose=0)
+    worst = 0.0
+    for size in _BATCHES:
+        batches = [windows[start : start + size] for start in range(0, len(windows), size)]
+        have = np.concatenate([model.posteriors(batch) for batch in batches])
+        worst = max(worst, float(np.max(np.abs(have - want))))
+    if not worst <= TOLERANCE:  # a NaN fails too
+        raise ExportError(f"Keras and ONNX Runtime differ by {worst:.2g}, allowed are {TOLERANCE:g}; nothing was written")
+    return worst
+
+
+@contextmanager
+def _clips(data: Path | None) -> Iterator[list[Path]]:
+    """Paths of some clips: evenly taken from those below a folder, or synthesised."""
+    if data:
+        paths = sorted(data.rglob("*.wav"))
+        if not paths:
+            raise ExportError(f"{data}: no WAV files below it to compare the models on")
+        yield paths[:: max(1, len(paths) // _N_CLIPS)][:_N_CLIPS]
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield [_synthetic(Path(folder) / f"{i}.wav", i) for i in range(_N_CLIPS)]
+
+
+def _synthetic(path: Path, seed: int) -> Path:
+    """A second, or part of one, of chirps and noise at one of the usual rates."""
+    random = np.random.default_rng(seed)
+    rate_hz = (8000, 16000, 44100, 48000)[seed % 4]
+    seconds = np.arange(int(rate_hz * random.uniform(0.4, 1.1))) / rate_hz
+    chirp = np.sin(2 * np.pi * (random.uniform(100, 900) + random.uniform(-400, 800) * seconds) * seconds)
+    burst = np.exp(-(((seconds - 0.5) / random.uniform(0.05, 0.4)) ** 2))
+    noise = random.standard_normal(len(seconds)) * 10 ** random.uniform(-4, -1)
+    soundfile.write(path, np.clip(0.5 * burst * chirp + noise, -1, 1), rate_hz, subtype="PCM_16")
+    return path

@@ -1,0 +1,143 @@
+"""The command line: kwsd run | listen | spot | label | devices | check."""
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from kwsd import __version__
+from kwsd.config import Config, load_config
+from kwsd.errors import KwsdError
+from kwsd.model import DEVICES
+
+# Each command imports what it needs: `kwsd listen` should not wait for ONNX Runtime.
+
+
+def main() -> int:
+    """The `kwsd` command. Returns its exit status."""
+    args = _parser().parse_args()
+    try:
+        return int(args.function(args))
+    except KwsdError as error:
+        for line in str(error).splitlines():
+            print(f"kwsd: {line}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 141
+
+
+def _run(args: argparse.Namespace) -> int:
+    from kwsd.daemon import run
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    run(_config(args))
+    return 0
+
+
+def _listen(args: argparse.Namespace) -> int:
+    from kwsd.client import subscribe
+    from kwsd.readable import readable
+
+    for event in subscribe(args.socket):
+        print(event.to_json() if args.json else readable(event), flush=True)
+    return 0
+
+
+def _spot(args: argparse.Namespace) -> int:
+    from kwsd.bus import Numbering
+    from kwsd.ear import spot
+    from kwsd.model import load_model
+    from kwsd.readable import readable
+
+    config = load_config(None, {"threshold": args.threshold})
+    model, numbering = load_model(args.model, args.device or "auto"), Numbering()
+    status = 0
+    for path in args.files:
+        try:
+            for event in spot(path, model, replace(config, stream=str(path)), numbering):
+                print(event.to_json() if args.json else readable(event), flush=True)
+        except KwsdError as error:  # the other files are still wanted
+            print(f"kwsd: {error}", file=sys.stderr)
+            status = error.exit_status
+    return status
+
+
+def _label(args: argparse.Namespace) -> int:
+    from kwsd.label import label_folder
+    from kwsd.model import load_model
+
+    model = load_model(args.model, args.device or "auto", n_threads=os.cpu_count() or 1)
+    summary = label_folder(args.folder, args.output, model, args.scores)
+    for label in model.card.labels:
+        print(f"{label:>10}  {summary.counts[label]}")
+    print(f"{summary.counts.total()} clips labelled in {args.output}")
+    for error in summary.unreadable:
+        print(f"kwsd: {error}", file=sys.stderr)
+    if summary.unreadable:
+        print(f"kwsd: {len(summary.unreadable)} clips could not be read and are not in {args.output}", file=sys.stderr)
+    return 1 if summary.unreadable else 0
+
+
+def _devices(args: argparse.Namespace) -> int:
+    from kwsd.sources.microphone import list_microphones
+
+    lines = list_microphones()
+    print("\n".join(lines) if lines else "no microphones found; is one plugged in, and is the sound server running?")
+    return 0 if lines else 1
+
+
+def _check(args: argparse.Namespace) -> int:
+    from kwsd.check import check
+
+    results = []
+    for is_fine, line in check(lambda: _config(args)):
+        print(f"{'ok  ' if is_fine else 'FAIL'}  {line}", flush=True)
+        results.append(is_fine)
+    return 0 if all(results) else 1
+
+
+def _config(args: argparse.Namespace) -> Config:
+    names = ("source", "model", "device", "socket", "threshold", "pace")
+    return load_config(args.config, {name: getattr(args, name) for name in names})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kwsd", description="Listens, and tells other programs which keyword was said.")
+    parser.add_argument("--version", action="version", version=f"kwsd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
+    model.add_argument("--device", choices=DEVICES, help="what runs the model (auto)")
+    threshold = argparse.ArgumentParser(add_help=False)
+    threshold.add_argument("--threshold", type=float, metavar="T", help="one threshold for all labels, 0 to 1")
+    socket = argparse.ArgumentParser(add_help=False)
+    socket.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
+    settings = argparse.ArgumentParser(add_help=False, parents=[model, threshold, socket])
+    settings.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
+    settings.add_argument("--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, or - for raw PCM on stdin")
+    settings.add_argument("--fast", dest="pace", action="store_const", const="fast", help="hear a WAV file as fast as possible")
+
+    def add(name: str, function: object, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help, parents=parents)
+        command.set_defaults(function=function)
+        return command
+
+    add("run", _run, "the daemon: listen, and serve events", settings)
+    command = add("listen", _listen, "print the events of a running daemon", socket)
+    command.add_argument("--json", action="store_true", help="as they come, one JSON object a line")
+    command = add("spot", _spot, "print what is heard in recordings", model, threshold)
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    command.add_argument("--json", action="store_true", help="one event a line")
+    command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="gets fname,label")
+    command.add_argument("--scores", type=Path, metavar="CSV", help="also write all posteriors")
+    add("devices", _devices, "list the microphones")
+    add("check", _check, "would `kwsd run` work here?", settings)
+    return parser

@@ -1,0 +1,175 @@
+"""Configuration: typed dataclasses, a YAML file, and every mistake named at once.
+
+The law of this file: a configuration is right in all its keys before anything starts.
+"""
+
+import difflib
+import os
+import re
+import types
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from kwsd.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def default_socket() -> Path:
+    """`kwsd.sock` where systemd or the login session has a folder for it, else in /tmp."""
+    folder = os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR")
+    return Path(folder) / "kwsd.sock" if folder else Path(f"/tmp/kwsd-{os.getuid()}.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class PcmConfig:
+    """What raw PCM on standard input is."""
+
+    rate_hz: int = 16000
+    channels: int = 1
+    encoding: Literal["s16le", "s32le", "f32le"] = "s16le"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that one can set, with its default.
+
+    Attributes:
+        source: "microphone", "microphone:NUMBER-OR-NAME", a recording's path, or "-" for
+            raw PCM on standard input.
+        pace: of a recording: "realtime", or "fast" for as fast as it can be heard.
+        pcm: of standard input.
+        model: an ONNX file made by `python -m export`; the bundled one by default.
+        device: what runs the model; "auto" takes CUDA where it works.
+        socket: Unix socket of the events.
+        stream: name of the source in its events.
+        threshold: one threshold for all labels, in place of the model's own.
+        thresholds: thresholds of single labels.
+    """
+
+    source: str = "microphone"
+    pace: Literal["realtime", "fast"] = "realtime"
+    pcm: PcmConfig = field(default_factory=PcmConfig)
+    model: Path | None = None
+    device: Device = "auto"
+    socket: Path = field(default_factory=default_socket)
+    stream: str = "default"
+    threshold: float | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+
+def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
+    """Read a YAML file, if one is given, and apply the command line's changes.
+
+    Raises:
+        ConfigError: the file cannot be read, or with all mistakes in it, one a line.
+    """
+    data = _read_yaml(path) if path else {}
+    problems: list[str] = []
+    config = _build(Config, data, "", problems)
+    if not problems:
+        config = replace(config, **{key: value for key, value in changes.items() if value is not None})
+        problems = _range_problems(config)
+    if problems:
+        where = f"{path}: " if path else ""
+        raise ConfigError("\n".join(f"{where}{problem}" for problem in problems))
+    return config  # type: ignore[no-any-return]
+
+
+def check_thresholds(config: Config, keywords: list[str]) -> None:
+    """The labels can be checked only when the model is known.
+
+    Raises:
+        ConfigError: a threshold for a label that the model does not have.
+    """
+    problems = [_unknown_key(f"thresholds.{label}", label, keywords) for label in config.thresholds if label not in keywords]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's booleans: yes, no, on and off are keywords here, and must stay text."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(), _Loader)  # noqa: S506  (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold keys and values, not a {type(data).__name__}")
+    return data
+
+
+def _build(kind: type, data: dict[str, Any], prefix: str, problems: list[str]) -> Any:
+    hints = get_type_hints(kind)
+    values = {}
+    for key, value in data.items():
+        path = f"{prefix}{key}"
+        if key not in hints:
+            problems.append(_unknown_key(path, str(key), list(hints)))
+        else:
+            values[key] = _convert(hints[key], value, path, problems)
+    return kind(**values) if not problems else None
+
+
+def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    """Check a value against a type hint; a mistake is added to `problems`."""
+    if get_origin(hint) is types.UnionType:  # only "T | None" occurs
+        return None if value is None else _convert(get_args(hint)[0], value, path, problems)
+    if is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value, f"{path}.", problems)  # type: ignore[arg-type]
+    if get_origin(hint) is dict and isinstance(value, dict):
+        return {key: _convert(get_args(hint)[1], item, f"{path}.{key}", problems) for key, item in value.items()}
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        problems.append(f"{path}: {value!r} is not one of {', '.join(get_args(hint))}")
+    elif hint is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    else:
+        problems.append(f"{path}: {value!r} is not {_NAMES.get(hint, 'a group of keys')}")
+    return None
+
+
+_NAMES = {str: "text (quote it?)", int: "a whole number", float: "a number", Path: "a path"}
+
+
+def _unknown_key(path: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    return f"{path}: unknown key; {hint}"
+
+
+def _range_problems(config: Config) -> list[str]:
+    found = []
+    thresholds = {f"thresholds.{label}": value for label, value in config.thresholds.items()}
+    if config.threshold is not None:
+        thresholds["threshold"] = config.threshold
+    found += [f"{path}: {value:g} is not between 0 and 1" for path, value in thresholds.items() if not 0 < value <= 1]
+    if not 4000 <= config.pcm.rate_hz <= 384000:
+        found.append(f"pcm.rate_hz: {config.pcm.rate_hz} is not between 4000 and 384000")
+    if not 1 <= config.pcm.channels <= 64:
+        found.append(f"pcm.channels: {config.pcm.channels} is not between 1 and 64")
+    if not config.stream:
+        found.append("stream: must not be empty")
+    return found

@@ -1,0 +1,122 @@
+"""The daemon: startup, serve, shutdown.
+
+The law of this file: three threads and no more. The event loop serves subscribers, one
+thread reads the source, one hears; audio flows from the second to the third, events from
+the third to the first. Nothing ever waits in the other direction.
+"""
+
+import asyncio
+import logging
+import signal
+import threading
+from contextlib import suppress
+
+from kwsd.bus import Bus
+from kwsd.capture import Capture, End
+from kwsd.config import Config, check_thresholds
+from kwsd.ear import Ear
+from kwsd.errors import KwsdError
+from kwsd.events import PROTOCOL, Goodbye, Hello, Overrun, Published, SourceDown
+from kwsd.model import Model, load_model
+from kwsd.sources import make_source
+from kwsd.transports.unix import UnixTransport
+
+log = logging.getLogger("kwsd")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_JOIN_SECONDS = 2.0
+
+
+def run(config: Config) -> None:
+    """Listen until the source ends or a signal comes.
+
+    Raises:
+        KwsdError: anything that the configuration names cannot be used, or the source broke.
+    """
+    model = load_model(config.model, config.device)
+    check_thresholds(config, model.card.keywords)
+    log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
+    asyncio.run(Daemon(config, model).run())
+
+
+class Daemon:
+    """One run: a capture, an ear, a bus and a transport."""
+
+    def __init__(self, config: Config, model: Model) -> None:
+        self._config, self._model = config, model
+        self._bus = Bus()
+        self._ear = Ear(model, config)
+        self._capture = Capture(make_source(config))
+        self._transport = UnixTransport(config.socket, self._bus, self._hello)
+        self._thread = threading.Thread(target=self._listen, name="ear", daemon=True)
+
+    async def run(self) -> None:
+        """Raises:
+        KwsdError: as `run` of this module.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[str] = self._loop.create_future()
+        await self._transport.start()
+        reason = "could not start"
+        try:
+            self._startup()
+            reason = await self._ended
+        except KwsdError as error:
+            reason = str(error)
+            raise
+        finally:
+            await self._stop_listening()
+            log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
+            self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._ear.heard_seconds, 3)))
+            await self._transport.stop()
+
+    def _startup(self) -> None:
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
+        self._capture.start()
+        self._thread.start()
+        log.info("listening to %s; events on %s", self._config.source, self._config.socket)
+
+    async def _stop_listening(self) -> None:
+        self._capture.stop()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, _JOIN_SECONDS)
+
+    def _listen(self) -> None:
+        """The ear's thread. Whatever ends it ends the daemon: never deaf and alive."""
+        outcome: str | BaseException = "the source ended"
+        try:
+            for item in self._capture.items():
+                for event in self._ear.hear(item):
+                    self._loop.call_soon_threadsafe(self._publish, event)
+                if isinstance(item, End) and item.error:
+                    outcome = item.error
+        except Exception as error:  # a defect: shown with its traceback by the main thread
+            outcome = error
+        with suppress(RuntimeError):  # the loop has ended, and did not wait any longer
+            self._loop.call_soon_threadsafe(self._end, outcome)
+
+    def _publish(self, event: Published) -> None:
+        if isinstance(event, SourceDown | Overrun):
+            log.warning("%s", event.to_json())
+        self._bus.publish(event)
+
+    def _end(self, outcome: str | BaseException) -> None:
+        if self._ended.done():
+            return
+        if isinstance(outcome, BaseException):
+            self._ended.set_exception(outcome)
+        else:
+            self._ended.set_result(outcome)
+
+    def _hello(self) -> Hello:
+        numbering = self._bus.numbering
+        return Hello(
+            protocol=PROTOCOL,
+            boot_id=numbering.boot_id,
+            next_seq=numbering.next_seq,
+            streams=[self._config.stream],
+            labels=self._model.card.keywords,
+            model=self._model.card.name,
+            provider=self._model.provider,
+        )

@@ -1,0 +1,170 @@
+"""Offline: a folder of clips becomes a `fname,label` file, as Kaggle wants it.
+
+The law of this file: the output appears whole or not at all. Finished clips are kept in a
+journal beside it, so a rerun after an interruption or a full disk goes on where it stopped.
+"""
+
+import csv
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from kwsd.audio import FloatArray, read_recording
+from kwsd.card import ModelCard
+from kwsd.errors import AudioError, OutputError
+from kwsd.frontend import clip_features
+from kwsd.model import Model
+
+_BATCH_CLIPS = 256
+
+
+@dataclass
+class Summary:
+    """How many clips got which label, and which could not be read."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    unreadable: list[AudioError] = field(default_factory=list)
+
+
+def label_folder(folder: Path, output: Path, model: Model, scores: Path | None = None) -> Summary:
+    """Label every WAV below a folder.
+
+    Args:
+        output: gets `fname,label`, sorted by fname.
+        scores: gets `fname` and the posterior of each label.
+
+    Raises:
+        AudioError: there is no WAV at all.
+        OutputError: a file cannot be written; what is finished is kept for the next run.
+    """
+    clips = find_clips(folder)
+    journal = Journal(output.with_name(output.name + ".journal"), model)
+    summary = Summary()
+    with _saying_what_cannot_be_written(output):
+        done = journal.resume()
+        missing = {name: path for name, path in clips.items() if name not in done}
+        _label_missing(missing, len(clips), model, journal, done, summary)
+        rows = [(name, done[name]) for name in clips if name in done]
+        labels = model.card.labels
+        best = [(name, labels[int(np.argmax(posteriors))]) for name, posteriors in rows]
+        if scores:
+            _write_csv(scores, ("fname", *labels), ((name, *posteriors) for name, posteriors in rows))
+        _write_csv(output, ("fname", "label"), best)
+        journal.remove()
+    summary.counts.update(label for _, label in best)
+    return summary
+
+
+def find_clips(folder: Path) -> dict[str, Path]:
+    """WAVs below a folder by the name that they have in the output, in its order.
+
+    That is the file's name; where two clips below the folder share one, the path from the folder.
+
+    Raises:
+        AudioError: there is none.
+    """
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file()]
+    if not paths:
+        raise AudioError(f"{folder}: {'no WAV files below it' if folder.is_dir() else 'no such folder'}")
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [path.relative_to(folder).as_posix() for path in paths]
+    return dict(sorted(zip(names, paths, strict=True)))
+
+
+class Journal:
+    """Posteriors of finished clips on disk, valid for one model file.
+
+    The first line names the model by the digest of its file; then CSV, a clip a line.
+    """
+
+    def __init__(self, path: Path, model: Model) -> None:
+        self._path = path
+        self._header = f"kwsd journal, model {hashlib.sha256(model.path.read_bytes()).hexdigest()}\n"
+        self._n_labels = len(model.card.labels)
+
+    def resume(self) -> dict[str, list[str]]:
+        """What an earlier run finished with the same model; begins anew with another one."""
+        try:
+            lines = self._path.read_text().splitlines(keepends=True)
+        except (FileNotFoundError, UnicodeDecodeError):
+            lines = []
+        whole = [line for line in lines[1:] if line.endswith("\n")] if lines[:1] == [self._header] else []
+        rows = [row for row in csv.reader(whole) if len(row) == self._n_labels + 1]
+        _replace(self._path, self._header + "".join(whole))
+        return {row[0]: row[1:] for row in rows}
+
+    def add(self, names: list[str], posteriors: list[list[str]]) -> None:
+        with self._path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([name, *row] for name, row in zip(names, posteriors, strict=True))
+
+    def remove(self) -> None:
+        self._path.unlink()
+
+
+def _label_missing(
+    missing: dict[str, Path], n_clips: int, model: Model, journal: Journal, done: dict[str, list[str]], summary: Summary
+) -> None:
+    names = list(missing)
+    with (
+        tqdm(total=n_clips, initial=n_clips - len(names), desc="labelling", unit=" clips", disable=None) as bar,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for start in range(0, len(names), _BATCH_CLIPS):
+            batch = names[start : start + _BATCH_CLIPS]
+            windows = dict(zip(batch, pool.map(lambda name: _window(missing[name], model.card), batch), strict=True))
+            readable = {name: window for name, window in windows.items() if not isinstance(window, AudioError)}
+            summary.unreadable += [error for error in windows.values() if isinstance(error, AudioError)]
+            if readable:
+                posteriors = _digits(model.posteriors(np.stack(list(readable.values()))))
+                journal.add(list(readable), posteriors)
+                done.update(zip(readable, posteriors, strict=True))
+            bar.update(len(batch))
+
+
+def _window(path: Path, card: ModelCard) -> FloatArray | AudioError:
+    try:
+        samples, rate_hz = read_recording(path)
+    except AudioError as error:
+        return error
+    return clip_features(samples, rate_hz, card.window_frames, card.frontend)
+
+
+def _digits(posteriors: FloatArray) -> list[list[str]]:
+    """Nine significant digits carry a float32 exactly, so the largest stays the largest."""
+    return [[f"{value:.9g}" for value in row] for row in posteriors.tolist()]
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)  # type: ignore[arg-type]
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+@contextmanager
+def _saying_what_cannot_be_written(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or output
+        raise OutputError(f"{where}: cannot be written ({error.strerror}); the same command goes on from here") from None

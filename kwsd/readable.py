@@ -1,0 +1,28 @@
+"""Events for people: one line each."""
+
+from kwsd.events import DetectionEvent, Error, Event, Goodbye, Hello, Lagged, Overrun, SourceDown, SourceUp
+
+
+def readable(event: Event) -> str:
+    """What happened, in one line."""
+    match event:
+        case DetectionEvent():
+            return (
+                f"{event.end_seconds:8.2f} s  {event.label:<10} score {event.score:.2f}  "
+                f"{event.loudness_dbfs:6.1f} dBFS  {event.stream}"
+            )
+        case Hello():
+            return f"listening for {', '.join(event.labels)} with {event.model} on {event.provider}"
+        case SourceUp():
+            return f"source up: {event.stream}, {event.rate_hz} Hz"
+        case SourceDown():
+            return f"source down: {event.stream}: {event.reason}; next try in {event.retry_seconds:g} s"
+        case Overrun():
+            return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
+        case Lagged():
+            return f"lagged: {event.n_lost} events lost, this subscriber was too slow"
+        case Goodbye():
+            return f"goodbye: {event.reason}, after {event.heard_seconds:.1f} s of audio"
+        case Error():
+            return f"error: {event.reason}"
+    raise TypeError(f"{event.type} events have no readable form")

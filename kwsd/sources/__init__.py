@@ -1,0 +1,58 @@
+"""Where audio comes from. One file for each way in; each opens to a rate and its chunks.
+
+The law of this folder: a source delivers `Chunk`s whose positions count every sample, also
+those that were lost; it raises `SourceError` or `AudioError` and never decides what to do
+about it. Closing the iterator of chunks frees the device or file.
+"""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from kwsd.audio import Chunk
+from kwsd.config import Config
+
+CHUNK_SECONDS = 0.1
+"""What a source delivers at a time: one stride, so that no window waits for its samples."""
+
+
+class Opened(NamedTuple):
+    """A source that is delivering: its native rate, and its chunks."""
+
+    rate_hz: int
+    chunks: Generator[Chunk, None, None]
+
+
+class Source(Protocol):
+    """Something to listen to.
+
+    Attributes:
+        name: for people.
+        is_live: time does not wait for it: when kwsd cannot follow, audio must be dropped,
+            and when it breaks, opening it again may help.
+    """
+
+    name: str
+    is_live: bool
+
+    def open(self) -> Opened:
+        """Start delivering.
+
+        Raises:
+            SourceError, AudioError: it cannot be opened.
+        """
+        ...
+
+
+def make_source(config: Config) -> Source:
+    """The source that the configuration names."""
+    from kwsd.sources.microphone import Microphone
+    from kwsd.sources.pcm import PcmInput
+    from kwsd.sources.wav import WavFile
+
+    kind, _, device = config.source.partition(":")
+    if kind == "microphone":
+        return Microphone(device or None)
+    if config.source == "-":
+        return PcmInput(config.pcm)
+    return WavFile(Path(config.source), paced=config.pace == "realtime")

@@ -1,0 +1,108 @@
+"""A microphone through PortAudio, at its native rate.
+
+The law of this file: reads never block for good. PortAudio's blocking read hangs when a
+device stops delivering, so the amount that is ready is polled, and a device that delivers
+nothing for `_STALL_SECONDS` is a `SourceError`. Blocking-mode streams rather than callbacks
+also work under systemd's `MemoryDenyWriteExecute`.
+"""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from kwsd.audio import Chunk, to_mono
+from kwsd.errors import SourceError
+from kwsd.sources import CHUNK_SECONDS, Opened
+
+_STALL_SECONDS = 3.0
+_POLL_SECONDS = 0.02
+
+
+class Microphone:
+    """An input device; lives until it breaks.
+
+    Args:
+        device: number, or part of the name, as `kwsd devices` lists them; None for the
+            system's default.
+    """
+
+    is_live = True
+
+    def __init__(self, device: str | None) -> None:
+        self.name = f"microphone {device}" if device else "the default microphone"
+        self._device = int(device) if device and device.isdigit() else device
+
+    def open(self) -> Opened:
+        sounddevice = _portaudio()
+        _rescan(sounddevice)
+        try:
+            info = sounddevice.query_devices(self._device, "input")
+            rate_hz = round(info["default_samplerate"])
+            stream = sounddevice.InputStream(
+                device=info["index"], samplerate=rate_hz, channels=1, dtype="float32", latency="high"
+            )
+            stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise SourceError(f"{self.name}: cannot be opened ({reason}); `kwsd devices` lists what is there") from None
+        return Opened(rate_hz, self._chunks(sounddevice, stream, rate_hz))
+
+    def _chunks(self, sounddevice: Any, stream: Any, rate_hz: int) -> Generator[Chunk, None, None]:
+        n_samples = round(CHUNK_SECONDS * rate_hz)
+        started, position = time.monotonic(), 0
+        try:
+            while True:
+                self._wait(stream, n_samples)
+                samples, overflowed = stream.read(n_samples)
+                if overflowed:  # PortAudio does not say how much was lost; the clock does
+                    elapsed = round((time.monotonic() - started) * rate_hz) - n_samples
+                    position = max(position, elapsed)
+                chunk = Chunk(to_mono(samples), position)
+                position = chunk.end
+                yield chunk
+        except sounddevice.PortAudioError as error:
+            raise SourceError(f"{self.name}: stopped ({str(error).splitlines()[0]})") from None
+        finally:
+            stream.abort(ignore_errors=True)
+            stream.close(ignore_errors=True)
+
+    def _wait(self, stream: Any, n_samples: int) -> None:
+        deadline = time.monotonic() + _STALL_SECONDS
+        while stream.read_available < n_samples:
+            if time.monotonic() > deadline:
+                raise SourceError(f"{self.name}: delivered nothing for {_STALL_SECONDS:g} s")
+            time.sleep(_POLL_SECONDS)
+
+
+def list_microphones() -> list[str]:
+    """One line for each input device: number, name, native rate, and which is the default.
+
+    Raises:
+        SourceError: PortAudio is missing.
+    """
+    sounddevice = _portaudio()
+    try:
+        default = sounddevice.query_devices(kind="input")["index"]
+    except (sounddevice.PortAudioError, ValueError):
+        default = None
+    return [
+        f"{info['index']:>3}  {info['name']}, {info['default_samplerate']:.0f} Hz{' (default)' if info['index'] == default else ''}"
+        for info in sounddevice.query_devices()
+        if info["max_input_channels"] > 0
+    ]
+
+
+def _portaudio() -> Any:
+    try:
+        import sounddevice
+    except ImportError:
+        raise SourceError("no microphone without the sounddevice package: install kwsd[mic]") from None
+    except OSError:  # the package is there, the library that it loads is not
+        raise SourceError("no microphone without PortAudio: install libportaudio2 (Debian, Ubuntu) or portaudio") from None
+    return sounddevice
+
+
+def _rescan(sounddevice: Any) -> None:
+    """PortAudio lists devices once, at its start; only a restart finds what was plugged in."""
+    sounddevice._terminate()
+    sounddevice._initialize()

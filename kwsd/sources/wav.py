@@ -1,0 +1,40 @@
+"""A recording, played at its own pace or as fast as it can be heard."""
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import soundfile
+
+from kwsd.audio import Chunk, open_recording, read_block
+from kwsd.sources import CHUNK_SECONDS, Opened
+
+
+class WavFile:
+    """A recording as a source; ends with the file.
+
+    Args:
+        path: any file that libsndfile reads.
+        paced: deliver each chunk when its last sample would have been spoken.
+    """
+
+    is_live = False
+
+    def __init__(self, path: Path, paced: bool) -> None:
+        self.name = str(path)
+        self._path, self._paced = path, paced
+
+    def open(self) -> Opened:
+        file = open_recording(self._path)
+        return Opened(file.samplerate, self._chunks(file))
+
+    def _chunks(self, file: soundfile.SoundFile) -> Generator[Chunk, None, None]:
+        started, position = time.monotonic(), 0
+        n_samples = round(CHUNK_SECONDS * file.samplerate)
+        with file:
+            while len(samples := read_block(file, self._path, n_samples)):
+                chunk = Chunk(samples, position)
+                position = chunk.end
+                if self._paced:
+                    time.sleep(max(0.0, started + position / file.samplerate - time.monotonic()))
+                yield chunk

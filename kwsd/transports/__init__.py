@@ -1,0 +1,1 @@
+"""Ways out. One file each; a transport only subscribes to the bus and writes."""

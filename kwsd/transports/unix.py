@@ -1,0 +1,168 @@
+"""JSON lines over a Unix socket: `nc -U kwsd.sock | jq`.
+
+The law of this file: a connection first gets `hello`, then every event. What a client sends
+is read and judged in bounded memory; nothing that a client does touches another one.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from kwsd.bus import Bus, encode
+from kwsd.errors import SocketError
+from kwsd.events import Error, Hello
+
+MAX_LINE_BYTES = 64 * 1024
+_FAREWELL_SECONDS = 1.0
+
+
+class UnixTransport:
+    """Serves the bus on a Unix socket.
+
+    Args:
+        path: of the socket; its folder must exist.
+        bus: what is served.
+        hello: makes the first line of a connection.
+    """
+
+    def __init__(self, path: Path, bus: Bus, hello: Callable[[], Hello]) -> None:
+        self._path, self._bus, self._hello = path, bus, hello
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Raises:
+        SocketError: the path cannot be used, or a live daemon has it.
+        """
+        listener = bind(self._path)
+        self._inode = self._path.stat().st_ino
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE_BYTES)
+
+    async def stop(self) -> None:
+        """Accept nobody more; give everybody a second to take what waits for them."""
+        self._server.close()
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:  # not a successor's
+                self._path.unlink()
+        self._bus.close()
+        if self._connections:
+            _, late = await asyncio.wait(self._connections, timeout=_FAREWELL_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        subscription = self._bus.subscribe()
+        writer.write(encode(self._hello()))
+        listening = asyncio.create_task(_read(reader))
+        writing = asyncio.create_task(_write(subscription.take, writer))
+        try:
+            await asyncio.wait((listening, writing), return_when=asyncio.FIRST_COMPLETED)
+            if listening.done() and (problem := listening.result()):
+                writing.cancel()
+                writer.write(encode(Error(reason=problem)))
+                await asyncio.wait_for(writer.drain(), _FAREWELL_SECONDS)
+        except (ConnectionError, TimeoutError):
+            pass  # it has gone, or does not read: nobody to tell
+        finally:
+            self._bus.unsubscribe(subscription)
+            listening.cancel()
+            writing.cancel()
+            await _close(writer)
+
+
+async def _write(take: Callable[[], "asyncio.Future[bytes]"], writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while lines := await take():
+            writer.write(lines)
+            await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Send what is buffered, for a while; then let go."""
+    writer.close()
+    try:
+        await asyncio.wait_for(writer.wait_closed(), _FAREWELL_SECONDS)
+    except (OSError, TimeoutError):
+        writer.transport.abort()
+
+
+async def _read(reader: asyncio.StreamReader) -> str:
+    """Read until the client is gone (empty result), or sends what it should not."""
+    try:
+        while line := await reader.readline():
+            if problem := _judge(line):
+                return problem
+    except ValueError:  # asyncio's way to say that the limit was reached without a newline
+        return f"line longer than {MAX_LINE_BYTES} bytes"
+    except ConnectionError:
+        pass
+    return ""
+
+
+def _judge(line: bytes) -> str:
+    """This protocol has nothing to ask for yet; an empty line is forgiven."""
+    if not line.strip():
+        return ""
+    try:
+        request = json.loads(line)
+    except ValueError:
+        return "not a line of JSON"
+    kind = request.get("type") if isinstance(request, dict) else None
+    return f"request type {kind!r} is not known to this daemon"
+
+
+def bind(path: Path) -> socket.socket:
+    """A bound socket at a path that is free, or holds the socket of a daemon that died.
+
+    Raises:
+        SocketError: no folder, no permission, another file, or a live daemon.
+    """
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_umask = os.umask(0o117)  # 0660 from its first moment
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.ENOENT:
+            raise SocketError(f"{path}: its folder does not exist; create {path.parent} or choose another --socket") from None
+        raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another --socket") from None
+    finally:
+        os.umask(old_umask)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise SocketError(f"{path}: is a file that is not a socket; remove it or choose another --socket")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}") from None
+    if is_live(path):
+        raise SocketError(f"{path}: another kwsd is serving it; stop that one or choose another --socket")
+    path.unlink()
+
+
+def is_live(path: Path) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except TimeoutError:
+            return True  # its backlog is full: alive and busy
+        except OSError as error:
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
