@@ -42,7 +42,11 @@ def make_card(run: Path, config: dict[str, Any], model: keras.Model, attribution
         decision=DecisionParams(**results["decision"]),
         golden=GoldenCheck(_GOLDEN_SEED, posteriors.astype(float).tolist()),
         training=_training(config),
-        results={"validation": {key: results[key] for key in ("n_clips", "accuracy", "interval_95", "recall", "files_digest")}},
+        results={
+            "validation": {
+                key: results[key] for key in ("n_clips", "accuracy", "interval_95", "recall", "files_digest")
+            }
+        },
         licence=LICENCE,
         attribution=attribution,
     )

@@ -36,9 +36,7 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
     """
     with _clips(data) as paths:
         card = model.card
-        windows = np.stack(
-            [clip_features(*read_recording(path), card.window_frames, card.frontend) for path in paths]
-        )
+        windows = np.stack([clip_features(*read_recording(path), card.window_frames, card.frontend) for path in paths])
     want = keras_model.predict(windows, verbose=0)
     worst = 0.0
     for size in _BATCHES:
@@ -46,7 +44,9 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
         have = np.concatenate([model.posteriors(batch) for batch in batches])
         worst = max(worst, float(np.max(np.abs(have - want))))
     if not worst <= TOLERANCE:  # a NaN fails too
-        raise ExportError(f"Keras and ONNX Runtime differ by {worst:.2g}, allowed are {TOLERANCE:g}; nothing was written")
+        raise ExportError(
+            f"Keras and ONNX Runtime differ by {worst:.2g}, allowed are {TOLERANCE:g}; nothing was written"
+        )
     return worst
 
 

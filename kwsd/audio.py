@@ -8,6 +8,7 @@ that form here, once.
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,7 +18,7 @@ from kwsd.errors import AudioError
 
 FloatArray = NDArray[np.float32]
 
-PCM_ENCODINGS = {"s16le": np.dtype("<i2"), "s32le": np.dtype("<i4"), "f32le": np.dtype("<f4")}
+PCM_ENCODINGS: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "s32le": np.dtype("<i4"), "f32le": np.dtype("<f4")}
 """Encodings of raw PCM, named as ffmpeg and PulseAudio name them."""
 
 # A writer that cannot seek back (a pipe) leaves a placeholder near the type's maximum.
@@ -42,7 +43,7 @@ class Chunk:
         return self.position + len(self.samples)
 
 
-def to_mono(samples: NDArray[np.floating]) -> FloatArray:
+def to_mono(samples: NDArray[Any]) -> FloatArray:
     """Average the channels; replace NaN and infinities, which would never leave a filter.
 
     Shape: (n_samples,) or (n_samples, n_channels) -> (n_samples,), float32.
@@ -64,7 +65,8 @@ def decode_pcm(data: bytes, encoding: str, n_channels: int) -> FloatArray:
 
 def encode_int16(samples: FloatArray) -> NDArray[np.int16]:
     """Shape: (n_samples,) -> (n_samples,), int16; clipped, rounded to nearest."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    clipped: NDArray[np.float32] = np.clip(np.rint(samples * 32768.0), -32768, 32767)
+    return clipped.astype(np.int16)
 
 
 def open_recording(path: Path) -> soundfile.SoundFile:

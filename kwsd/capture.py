@@ -40,9 +40,9 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The source ended, or (with a reason) broke and cannot be opened again."""
+    """The source ended, or (with an error) broke and cannot be opened again."""
 
-    error: KwsdError | None = None
+    error: Exception | None = None
 
 
 Item = Up | Chunk | Down | End
@@ -55,6 +55,7 @@ class Capture:
         self._source = source
         self._queue = ChunkQueue(QUEUE_CHUNKS, drops_oldest=source.is_live)
         self._stopping = threading.Event()
+        self._n_failures = 0
 
     def start(self) -> None:
         """Open the source and begin to read it.
@@ -79,27 +80,36 @@ class Capture:
         self._queue.close()
 
     def _run(self, opened: Opened | None) -> None:
-        started = time.monotonic()
-        start_seconds, n_failures = 0.0, 0
+        """The thread. Whatever ends it is said, so that nobody waits for a dead source."""
+        started, start_seconds = time.monotonic(), 0.0
         while not self._stopping.is_set():
             try:
                 if opened is None:
                     opened, start_seconds = self._source.open(), time.monotonic() - started
-                self._queue.put(Up(opened.rate_hz, start_seconds))
-                with closing(opened.chunks) as chunks:
-                    for chunk in chunks:
-                        n_failures = 0
-                        self._queue.put(chunk)
-                        if self._stopping.is_set():
-                            return
-                return self._queue.put(End())
-            except KwsdError as error:
-                if not self._source.is_live:
-                    return self._queue.put(End(error))
-                retry_seconds = _RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)]
-                self._queue.put(Down(str(error), retry_seconds))
-                self._stopping.wait(retry_seconds)
-                opened, n_failures = None, n_failures + 1
+                self._deliver(opened, start_seconds)
+                return
+            except Exception as error:
+                if not (self._source.is_live and isinstance(error, KwsdError)):
+                    self._queue.put(End(error))
+                    return
+                self._back_off(error)
+                opened = None
+
+    def _deliver(self, opened: Opened, start_seconds: float) -> None:
+        self._queue.put(Up(opened.rate_hz, start_seconds))
+        with closing(opened.chunks) as chunks:
+            for chunk in chunks:
+                self._n_failures = 0
+                self._queue.put(chunk)
+                if self._stopping.is_set():
+                    return
+        self._queue.put(End())
+
+    def _back_off(self, error: KwsdError) -> None:
+        retry_seconds = _RETRY_SECONDS[min(self._n_failures, len(_RETRY_SECONDS) - 1)]
+        self._n_failures += 1
+        self._queue.put(Down(str(error), retry_seconds))
+        self._stopping.wait(retry_seconds)
 
 
 class ChunkQueue:

@@ -34,7 +34,9 @@ def _model(config: Config) -> str:
 
 def _audio(config: Config) -> str:
     if config.source == "-":
-        return f"standard input, {config.pcm.encoding}, {config.pcm.rate_hz} Hz, {config.pcm.channels} channels (not read)"
+        return (
+            f"standard input, {config.pcm.encoding}, {config.pcm.rate_hz} Hz, {config.pcm.channels} channels (not read)"
+        )
     source = make_source(config)
     rate_hz, chunks = source.open()
     with closing(chunks):

@@ -107,7 +107,9 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kwsd", description="Listens, and tells other programs which keyword was said.")
+    parser = argparse.ArgumentParser(
+        prog="kwsd", description="Listens, and tells other programs which keyword was said."
+    )
     parser.add_argument("--version", action="version", version=f"kwsd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -120,8 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     socket.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
     settings = argparse.ArgumentParser(add_help=False, parents=[model, threshold, socket])
     settings.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
-    settings.add_argument("--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, or - for raw PCM on stdin")
-    settings.add_argument("--fast", dest="pace", action="store_const", const="fast", help="hear a WAV file as fast as possible")
+    settings.add_argument(
+        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, or - for raw PCM on stdin"
+    )
+    settings.add_argument(
+        "--fast", dest="pace", action="store_const", const="fast", help="hear a WAV file as fast as possible"
+    )
 
     def add(name: str, function: object, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help, parents=parents)

@@ -1,10 +1,10 @@
 """For programs that want to know what was said.
 
-    from kwsd.client import subscribe
+from kwsd.client import subscribe
 
-    for event in subscribe():
-        if event.type == "detection":
-            print(event.label, event.score)
+for event in subscribe():
+    if event.type == "detection":
+        print(event.label, event.score)
 """
 
 import socket
@@ -41,5 +41,7 @@ def _connect(path: Path) -> socket.socket:
         connection.connect(str(path))
     except OSError as error:
         connection.close()
-        raise SocketError(f"{path}: no kwsd to subscribe to ({error.strerror or error}); start one with `kwsd run`") from None
+        raise SocketError(
+            f"{path}: no kwsd to subscribe to ({error.strerror or error}); start one with `kwsd run`"
+        ) from None
     return connection

@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import types
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -85,7 +85,9 @@ def check_thresholds(config: Config, keywords: list[str]) -> None:
     Raises:
         ConfigError: a threshold for a label that the model does not have.
     """
-    problems = [_unknown_key(f"thresholds.{label}", label, keywords) for label in config.thresholds if label not in keywords]
+    problems = [
+        _unknown_key(f"thresholds.{label}", label, keywords) for label in config.thresholds if label not in keywords
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -93,7 +95,7 @@ def check_thresholds(config: Config, keywords: list[str]) -> None:
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's booleans: yes, no, on and off are keywords here, and must stay text."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's name and kind)
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray
 from kwsd.card import ModelCard
@@ -44,7 +45,8 @@ class Decision:
         self._thresholds = np.array([chosen.get(label, np.inf) for label in card.labels])
         self._refractory_samples = round(card.decision.refractory_seconds * card.frontend.sample_rate_hz)
         self._recent: deque[FloatArray] = deque(maxlen=card.decision.smoothing_windows)
-        self.reset()
+        self._armed: NDArray[np.bool_] = np.ones(len(card.labels), bool)
+        self._quiet_until = np.zeros(len(card.labels), np.int64)
 
     def push(self, posteriors: FloatArray, end: int) -> list[Decided]:
         """Decide about one window.
@@ -65,5 +67,5 @@ class Decision:
 
     def reset(self) -> None:
         self._recent.clear()
-        self._armed = np.ones(len(self._labels), bool)
-        self._quiet_until = np.zeros(len(self._labels), np.int64)
+        self._armed[:] = True
+        self._quiet_until[:] = 0

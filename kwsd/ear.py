@@ -47,7 +47,11 @@ class Ear:
         self._rate_hz, self._start_seconds, self._position = up.rate_hz, up.start_seconds, 0
         config = self._config
         self._spotter = Spotter(
-            self._model, up.rate_hz, start_seconds=up.start_seconds, threshold=config.threshold, thresholds=config.thresholds
+            self._model,
+            up.rate_hz,
+            start_seconds=up.start_seconds,
+            threshold=config.threshold,
+            thresholds=config.thresholds,
         )
 
     def _lost(self, chunk: Chunk) -> list[Published]:
@@ -69,7 +73,9 @@ def detection_event(detection: Detection, stream: str) -> DetectionEvent:
     """A detection with the digits that mean something."""
     values = asdict(detection)
     digits = {"score": 4, "start_seconds": 3, "end_seconds": 3, "loudness_dbfs": 1}
-    return DetectionEvent(stream=stream, **{key: round(value, digits[key]) if key in digits else value for key, value in values.items()})
+    return DetectionEvent(
+        stream=stream, **{key: round(value, digits[key]) if key in digits else value for key, value in values.items()}
+    )
 
 
 def spot(path: Path, model: Model, config: Config, numbering: Numbering) -> Iterator[DetectionEvent]:
@@ -80,7 +86,8 @@ def spot(path: Path, model: Model, config: Config, numbering: Numbering) -> Iter
     """
     rate_hz, chunks = WavFile(path, paced=False).open()
     ear = Ear(model, config)
-    for item in chain((Up(rate_hz, 0.0),), chunks, (End(),)):
+    items: Iterator[Item] = chain((Up(rate_hz, 0.0),), chunks, (End(),))
+    for item in items:
         for event in ear.hear(item):
             if isinstance(event, DetectionEvent):
                 yield numbering.stamp(event)

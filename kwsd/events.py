@@ -141,7 +141,7 @@ def parse_event(line: str | bytes) -> Event:
         ValueError: not a JSON object, an unknown type, or a missing field.
     """
     data: Any = json.loads(line)
-    kind = event_types().get(data.get("type")) if isinstance(data, dict) else None
+    kind = event_types().get(str(data.get("type"))) if isinstance(data, dict) else None
     if kind is None:
         raise ValueError(f"not an event of protocol {PROTOCOL}: {line!r:.80}")
     try:

@@ -170,9 +170,7 @@ class Resampler:
     def reset(self) -> None:
         same = self._from_hz == self._to_hz
         self._stream = (
-            None
-            if same
-            else soxr.ResampleStream(self._from_hz, self._to_hz, 1, dtype="float32", quality="HQ")
+            None if same else soxr.ResampleStream(self._from_hz, self._to_hz, 1, dtype="float32", quality="HQ")
         )
 
 
@@ -181,7 +179,7 @@ class Framer:
 
     def __init__(self, params: FrontendParams) -> None:
         self._params = params
-        self.reset()
+        self._pending = np.empty(0, np.float32)
 
     def push(self, samples: FloatArray) -> FloatArray:
         """Shape: (any,) at the model's rate -> (n_frames, n_bands), float32."""
@@ -200,7 +198,7 @@ def _scaled_hann(params: FrontendParams) -> FloatArray:
     n = np.arange(params.frame_samples)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / params.frame_samples)
     scale = np.sqrt(params.sample_rate_hz * np.sum(hann**2))
-    return (hann / scale).astype(np.float32)
+    return np.asarray(hann / scale, np.float32)
 
 
 @lru_cache

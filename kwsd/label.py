@@ -104,7 +104,9 @@ class Journal:
 
     def add(self, names: list[str], posteriors: list[list[str]]) -> None:
         with self._path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([name, *row] for name, row in zip(names, posteriors, strict=True))
+            csv.writer(file, lineterminator="\n").writerows(
+                [name, *row] for name, row in zip(names, posteriors, strict=True)
+            )
 
     def remove(self) -> None:
         self._path.unlink()
@@ -167,4 +169,6 @@ def _saying_what_cannot_be_written(output: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or output
-        raise OutputError(f"{where}: cannot be written ({error.strerror}); the same command goes on from here") from None
+        raise OutputError(
+            f"{where}: cannot be written ({error.strerror}); the same command goes on from here"
+        ) from None

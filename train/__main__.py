@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def main() -> int:
+    """The command. Returns its exit status."""
     args = _parser().parse_args()
     try:
         args.function(args)
@@ -47,7 +48,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     for label, recall in report["recall"].items():
         print(f"{label:>10}  {recall:.3f}")
     low, high = report["interval_95"]
-    print(f"accuracy {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}) on {report['n_clips']} {args.split} clips")
+    print(
+        f"accuracy {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}) on {report['n_clips']} {args.split} clips"
+    )
     print(f"written: {args.run}/{args.split}.json, .png, .csv")
 
 

@@ -67,7 +67,11 @@ class Corpus:
     def files_digest(self) -> str:
         """Names the set of recordings: sha256 over split, name and length of each, in hex."""
         groups = [*self.clips.items(), ("noise", self.noises), *self.speech.items()]
-        lines = [f"{group} {clip.path.parent.name}/{clip.path.name} {clip.n_samples}" for group, clips in groups for clip in clips]
+        lines = [
+            f"{group} {clip.path.parent.name}/{clip.path.name} {clip.n_samples}"
+            for group, clips in groups
+            for clip in clips
+        ]
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
@@ -117,7 +121,9 @@ def split_by_speaker(name: str) -> str:
     return "validation" if percent < 10 else "testing" if percent < 20 else "training"
 
 
-def balanced(corpus: Corpus, split: str, n_silence: int, unknown_ratio: float, speech_ratio: float, random: np.random.Generator) -> list[Clip]:
+def balanced(
+    corpus: Corpus, split: str, n_silence: int, unknown_ratio: float, speech_ratio: float, random: np.random.Generator
+) -> list[Clip]:
     """The keywords of a split, with a sample of `unknown` and cuts of noise for `silence`.
 
     Args:
@@ -150,12 +156,17 @@ def silence(corpus: Corpus, split: str, n_cuts: int, random: np.random.Generator
         TrainingError: cuts are asked for, and no noise recording is long enough.
     """
     start, end = _NOISE_PARTS[split]
-    parts = [replace(noise, start=round(noise.n_samples * start), n_samples=round(noise.n_samples * (end - start))) for noise in corpus.noises]
+    parts = [
+        replace(noise, start=round(noise.n_samples * start), n_samples=round(noise.n_samples * (end - start)))
+        for noise in corpus.noises
+    ]
     parts = [part for part in parts if part.n_samples >= CLIP_SAMPLES]
     if n_cuts and not parts:
         raise TrainingError(f"{corpus.root / NOISE_FOLDER}: no noise recordings of at least 10 s to cut silence from")
     gains = 10 ** (random.uniform(-60, 0, n_cuts) / 20)
-    return [replace(cut, gain=float(gain)) for cut, gain in zip(cut_at_random(parts, n_cuts, random), gains, strict=True)]
+    return [
+        replace(cut, gain=float(gain)) for cut, gain in zip(cut_at_random(parts, n_cuts, random), gains, strict=True)
+    ]
 
 
 def cut_at_random(recordings: list[Clip], n_cuts: int, random: np.random.Generator) -> list[Clip]:
@@ -166,7 +177,9 @@ def cut_at_random(recordings: list[Clip], n_cuts: int, random: np.random.Generat
     chosen = random.choice(len(recordings), n_cuts, p=lengths / lengths.sum())
     offsets = (random.random(n_cuts) * lengths[chosen]).astype(int)
     return [
-        replace(recordings[i], start=recordings[i].start + int(offset), n_samples=min(CLIP_SAMPLES, recordings[i].n_samples))
+        replace(
+            recordings[i], start=recordings[i].start + int(offset), n_samples=min(CLIP_SAMPLES, recordings[i].n_samples)
+        )
         for i, offset in zip(chosen, offsets, strict=True)
     ]
 
@@ -212,5 +225,7 @@ def _whole(path: Path, label: str) -> Clip:
     with open_recording(path) as file:
         rate_hz, n_channels, n_samples = file.samplerate, file.channels, file.frames
     if rate_hz != RATE_HZ or n_channels != 1:
-        raise TrainingError(f"{path}: {rate_hz} Hz with {n_channels} channels, expected {RATE_HZ} Hz mono; convert it first")
+        raise TrainingError(
+            f"{path}: {rate_hz} Hz with {n_channels} channels, expected {RATE_HZ} Hz mono; convert it first"
+        )
     return Clip(path, label, 0, n_samples)

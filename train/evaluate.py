@@ -53,7 +53,9 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
     if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
         raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
     try:
-        return json.loads((run / "config.json").read_text()), keras.models.load_model(run / "model.keras", compile=False)
+        return json.loads((run / "config.json").read_text()), keras.models.load_model(
+            run / "model.keras", compile=False
+        )
     except (ValueError, OSError) as error:
         raise TrainingError(f"{run}: damaged ({str(error).splitlines()[0]})") from None
 

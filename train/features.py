@@ -172,4 +172,3 @@ _NOT_IN_FEATURES = {"epochs", "batch_size", "learning_rate"}
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/kwsd`, or `~/.cache/kwsd`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kwsd"
-

@@ -11,6 +11,7 @@ goes on where its last whole epoch ended, with the numbers that it would have ha
 """
 
 import json
+import math
 import subprocess
 import sys
 from importlib import metadata
@@ -38,7 +39,7 @@ class Batches(keras.utils.PyDataset):
         self._examples, self._order, self._batch_size = examples, order, batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
+        return math.ceil(len(self._order) / self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
@@ -68,10 +69,13 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
         _write_json(run / "history.json", history)  # last: an epoch counts when all of it is on disk
     plots.history(history, run / "history.png")
     best = max(history, key=lambda row: row["val_accuracy"])
-    print(f"{run}: best validation accuracy {best['val_accuracy']:.4f} in epoch {history.index(best) + 1} of {len(history)}")
+    epoch = history.index(best) + 1
+    print(f"{run}: best validation accuracy {best['val_accuracy']:.4f} in epoch {epoch} of {len(history)}")
 
 
-def _epoch(model: keras.Model, training: Examples, validation: Examples, hyper: Hyperparameters, epoch: int) -> dict[str, float]:
+def _epoch(
+    model: keras.Model, training: Examples, validation: Examples, hyper: Hyperparameters, epoch: int
+) -> dict[str, float]:
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
     keras.utils.set_random_seed(hyper.seed + epoch)
     order = _order(training, hyper, epoch)
@@ -135,7 +139,9 @@ def _claim(run: Path, config: dict[str, Any]) -> None:
     ignored = ("versions", "git_revision")  # an update of a package need not end a training
     if begun is not None:
         if differing := [key for key in config if key not in ignored and begun.get(key) != config[key]]:
-            raise TrainingError(f"{run}: holds another training (different {', '.join(differing)}); give -o another folder")
+            raise TrainingError(
+                f"{run}: holds another training (different {', '.join(differing)}); give -o another folder"
+            )
         return
     run.mkdir(parents=True, exist_ok=True)
     _write_json(path, config)

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend must be chosen before)
+from matplotlib import pyplot as plt
 
 
 def history(rows: list[dict[str, float]], path: Path) -> None:
@@ -29,7 +29,9 @@ def confusion(matrix: list[list[int]], labels: list[str], title: str, path: Path
     for i, row in enumerate(matrix):
         for j, n in enumerate(row):
             if n:
-                axis.text(j, i, str(n), ha="center", va="center", color="white" if shares[i][j] > 50 else "black", fontsize=8)
+                axis.text(
+                    j, i, str(n), ha="center", va="center", color="white" if shares[i][j] > 50 else "black", fontsize=8
+                )
     ticks = range(len(labels))
     axis.set(xticks=ticks, yticks=ticks, yticklabels=labels, xlabel="heard", ylabel="said", title=title)
     axis.set_xticks(ticks, labels, rotation=45, ha="right")

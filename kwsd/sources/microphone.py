@@ -85,10 +85,11 @@ def list_microphones() -> list[str]:
         default = sounddevice.query_devices(kind="input")["index"]
     except (sounddevice.PortAudioError, ValueError):
         default = None
+    inputs = [info for info in sounddevice.query_devices() if info["max_input_channels"] > 0]
     return [
-        f"{info['index']:>3}  {info['name']}, {info['default_samplerate']:.0f} Hz{' (default)' if info['index'] == default else ''}"
-        for info in sounddevice.query_devices()
-        if info["max_input_channels"] > 0
+        f"{info['index']:>3}  {info['name']}, {info['default_samplerate']:.0f} Hz"
+        + (" (default)" if info["index"] == default else "")
+        for info in inputs
     ]
 
 
@@ -98,7 +99,9 @@ def _portaudio() -> Any:
     except ImportError:
         raise SourceError("no microphone without the sounddevice package: install kwsd[mic]") from None
     except OSError:  # the package is there, the library that it loads is not
-        raise SourceError("no microphone without PortAudio: install libportaudio2 (Debian, Ubuntu) or portaudio") from None
+        raise SourceError(
+            "no microphone without PortAudio: install libportaudio2 (Debian, Ubuntu) or portaudio"
+        ) from None
     return sounddevice
 
 

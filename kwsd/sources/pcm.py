@@ -21,7 +21,9 @@ class PcmInput:
 
     def open(self) -> Opened:
         if sys.stdin.isatty():
-            raise SourceError("standard input is a terminal; pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -")
+            raise SourceError(
+                "standard input is a terminal; pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
+            )
         return Opened(self._pcm.rate_hz, self._chunks(sys.stdin.fileno()))
 
     def _chunks(self, descriptor: int) -> Generator[Chunk, None, None]:
@@ -32,7 +34,7 @@ class PcmInput:
         while data := os.read(descriptor, wanted):
             pending += data
             if position == 0 and pending[:4] == b"RIFF":
-                raise SourceError("standard input begins with a WAV header, which would hide a wrong rate; send raw PCM: arecord -t raw")
+                raise SourceError("standard input begins with a WAV header; send headerless PCM: arecord -t raw")
             whole = len(pending) // frame_bytes * frame_bytes
             if len(pending) < 4 or not whole:
                 continue

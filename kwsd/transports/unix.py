@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class UnixTransport:
             await _close(writer)
 
 
-async def _write(take: Callable[[], "asyncio.Future[bytes]"], writer: asyncio.StreamWriter) -> None:
+async def _write(take: Callable[[], Awaitable[bytes]], writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):
         while lines := await take():
             writer.write(lines)
@@ -135,7 +135,9 @@ def bind(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.ENOENT:
-            raise SocketError(f"{path}: its folder does not exist; create {path.parent} or choose another --socket") from None
+            raise SocketError(
+                f"{path}: its folder does not exist; create {path.parent} or choose another --socket"
+            ) from None
         raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another --socket") from None
     finally:
         os.umask(old_umask)

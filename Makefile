@@ -1,0 +1,40 @@
+PYTHON ?= python3
+SOURCE ?= demo/recording.wav
+
+.PHONY: run test lock clean
+
+# Hear the bundled recording, or `make run SOURCE=microphone`.
+run: .venv/ready
+	@.venv/bin/python demo/hear.py $(SOURCE)
+
+# Lint, types and tests.
+test: .venv-test/ready
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+	.venv-test/bin/python -m pytest
+
+.venv/ready: locks/run.txt pyproject.toml
+	$(call environment,.venv,run)
+
+.venv-test/ready: locks/test.txt pyproject.toml
+	$(call environment,.venv-test,test)
+
+# pip from outside, so that no ensurepip is needed (Debian splits it off) and the
+# environment holds only what the lock file names.
+define environment
+	$(PYTHON) -m venv --clear --without-pip $(1)
+	$(PYTHON) -m pip --python $(1)/bin/python install --quiet --root-user-action ignore --require-hashes -r locks/$(2).txt
+	$(PYTHON) -m pip --python $(1)/bin/python install --quiet --root-user-action ignore --no-deps --no-build-isolation --editable .
+	@touch $@
+endef
+
+# Resolve anew; needs uv. The files carry versions and hashes, no address.
+LOCK = uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --extra cpu --extra mic --group build
+lock:
+	$(LOCK) -o locks/run.txt
+	$(LOCK) --group train --group test -o locks/test.txt
+
+clean:
+	rm -rf .venv .venv-test build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
