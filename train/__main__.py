@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from kwsd.errors import KwsdError
+from kwsd.errors import KwsdError, TrainingError
 from train.data import KEYWORDS, SPLITS, Corpus, find_corpus
 
 # Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
@@ -27,24 +27,29 @@ def main() -> int:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from train.fetch import fetch
+    from train.fetch import ARCHIVES, fetch
 
-    fetch(args.dir, args.version, args.url)
+    fetch(args.dir, ARCHIVES[args.version])
 
 
 def _fit(args: argparse.Namespace) -> None:
+    from train.architectures import ARCHITECTURES
     from train.fit import fit
     from train.hyperparameters import Hyperparameters
 
+    if args.architecture not in ARCHITECTURES:
+        raise TrainingError(f"--architecture {args.architecture}: unknown; there are {', '.join(ARCHITECTURES)}")
+
     changes = [f"{name}={value}" for name in ("seed", "epochs") if (value := getattr(args, name)) is not None]
     hyper = Hyperparameters().changed([*changes, *args.set])
-    fit(_corpus(args), args.architecture, hyper, args.run, args.cache)
+    fit(_corpus(args, tuple(args.words.split(","))), args.architecture, hyper, args.run, args.cache)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from train.evaluate import evaluate
+    from train.evaluate import evaluate, read_config
 
-    report = evaluate(args.run, _corpus(args), args.split, args.cache)
+    keywords = tuple(read_config(args.run)["labels"][:-2])  # the corpus puts silence and unknown last
+    report = evaluate(args.run, _corpus(args, keywords), args.split, args.cache)
     for label, recall in report["recall"].items():
         print(f"{label:>10}  {recall:.3f}")
     low, high = report["interval_95"]
@@ -54,8 +59,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(f"written: {args.run}/{args.split}.json, .png, .csv")
 
 
-def _corpus(args: argparse.Namespace) -> Corpus:
-    return find_corpus(args.data, tuple(args.words.split(",")), tuple(args.noise), tuple(args.speech))
+def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
+    return find_corpus(args.data, keywords, tuple(args.noise), tuple(args.speech))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,18 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("fetch", help="download the Speech Commands recordings")
     command.add_argument("dir", type=Path, metavar="DIR", help="folder for the recordings")
     command.add_argument("--version", choices=("v0.01", "v0.02"), default="v0.02", help="of the data set (v0.02)")
-    command.add_argument("--url", help="another place of the same archive")
     command.set_defaults(function=_fetch)
 
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")
-    data.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
     data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="more noise recordings")
     data.add_argument("--speech", type=Path, action="append", default=[], metavar="DIR", help="speech without keywords")
     data.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="for features (%(default)s)")
 
     command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
-    command.add_argument("--architecture", required=True, choices=("light_cnn", "light_cnn_wide"))
+    command.add_argument("--architecture", required=True, metavar="NAME", help="light_cnn or light_cnn_wide")
+    command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
     command.add_argument("-o", dest="run", type=Path, required=True, metavar="RUN", help="folder for the result")
     command.add_argument("--seed", type=int)
     command.add_argument("--epochs", type=int)

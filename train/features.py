@@ -48,10 +48,11 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a clip becomes one window. With no noises it is taken as it is, centred."""
+    """How a clip becomes one window: augmented for training, or as it is."""
 
     params: FrontendParams
     window_frames: int
+    augmented: bool
     hyper: Hyperparameters
     noises: tuple[Clip, ...] = ()
 
@@ -63,7 +64,7 @@ def training_examples(corpus: Corpus, params: FrontendParams, hyper: Hyperparame
         random = np.random.default_rng((hyper.seed, variant))
         clips += balanced(corpus, "training", hyper.n_silence, hyper.unknown_ratio, hyper.speech_ratio, random)
     noises = tuple(replace(noise, n_samples=round(noise.n_samples * 0.8)) for noise in corpus.noises)
-    recipe = Recipe(params, window_frames(params), hyper, noises)
+    recipe = Recipe(params, window_frames(params), augmented=True, hyper=hyper, noises=noises)
     return _examples(clips, corpus, recipe, cache, "training features")
 
 
@@ -72,7 +73,7 @@ def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, cache:
     random = np.random.default_rng(0)  # the same clips whatever a training's seed was
     n_keyword = sum(clip.label != "unknown" for clip in corpus.clips[split]) / (len(corpus.labels) - 2)
     clips = balanced(corpus, split, round(n_keyword) if corpus.noises else 0, 1.0, 0.0, random)
-    recipe = Recipe(params, window_frames(params), Hyperparameters())
+    recipe = Recipe(params, window_frames(params), augmented=False, hyper=Hyperparameters())
     return _examples(clips, corpus, recipe, cache, f"{split} features")
 
 
@@ -84,7 +85,7 @@ def window_frames(params: FrontendParams) -> int:
 def waveform(clip: Clip, recipe: Recipe, index: int) -> FloatArray:
     """The samples of one example, seeded by its index. Shape: -> (any,) or (CLIP_SAMPLES,)."""
     samples = read_clip(clip)
-    if not recipe.noises:
+    if not recipe.augmented:
         return samples
     hyper = recipe.hyper
     random = np.random.default_rng((hyper.seed, index))
@@ -97,7 +98,7 @@ def waveform(clip: Clip, recipe: Recipe, index: int) -> FloatArray:
 
 
 def _noise(recipe: Recipe, random: np.random.Generator) -> FloatArray:
-    if random.random() < 0.25:  # colours that no recording has
+    if random.random() < 0.25 or not recipe.noises:  # colours that no recording has
         return coloured_noise(CLIP_SAMPLES, random.uniform(0, 2), random)
     [cut] = cut_at_random(list(recipe.noises), 1, random)
     start = cut.start
@@ -157,7 +158,7 @@ def _digest(clips: list[Clip], recipe: Recipe) -> str:
     """Of the clips, the front end's digest, the hyper-parameters that matter, and the code."""
     hyper = {name: value for name, value in recipe.hyper.to_dict().items() if name not in _NOT_IN_FEATURES}
     digest = hashlib.sha256(recipe.params.digest.encode())
-    digest.update(json.dumps(hyper if recipe.noises else {}, sort_keys=True).encode())
+    digest.update(json.dumps(hyper if recipe.augmented else {}, sort_keys=True).encode())
     for module in (__file__, train.augment.__file__):
         digest.update(Path(module).read_bytes())
     for clip in (*clips, *recipe.noises):

@@ -8,6 +8,7 @@ goes on where its last whole epoch ended, with the numbers that it would have ha
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
     RUN/model.keras      the epoch that was best on the validation split
+    RUN/validation.*     its evaluation there (`train.evaluate`)
 """
 
 import json
@@ -27,6 +28,7 @@ from kwsd.frontend import FrontendParams
 from train import plots
 from train.architectures import ARCHITECTURES
 from train.data import Corpus
+from train.evaluate import evaluate
 from train.features import Examples, held_out_examples, training_examples, window_frames
 from train.hyperparameters import Hyperparameters
 
@@ -68,6 +70,7 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
         _save(model, run / "checkpoint.keras")
         _write_json(run / "history.json", history)  # last: an epoch counts when all of it is on disk
     plots.history(history, run / "history.png")
+    evaluate(run, corpus, "validation", cache)
     best = max(history, key=lambda row: row["val_accuracy"])
     epoch = history.index(best) + 1
     print(f"{run}: best validation accuracy {best['val_accuracy']:.4f} in epoch {epoch} of {len(history)}")
