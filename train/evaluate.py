@@ -50,14 +50,26 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
     Raises:
         TrainingError: there is none.
     """
+    config = read_config(run)
+    try:
+        return config, keras.models.load_model(run / "model.keras", compile=False)
+    except (ValueError, OSError) as error:
+        raise TrainingError(f"{run / 'model.keras'}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration of a run that has a model.
+
+    Raises:
+        TrainingError: there is none.
+    """
     if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
         raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
     try:
-        return json.loads((run / "config.json").read_text()), keras.models.load_model(
-            run / "model.keras", compile=False
-        )
-    except (ValueError, OSError) as error:
-        raise TrainingError(f"{run}: damaged ({str(error).splitlines()[0]})") from None
+        config: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except ValueError as error:
+        raise TrainingError(f"{run / 'config.json'}: damaged ({error})") from None
+    return config
 
 
 def score(truth: np.ndarray, heard: np.ndarray, labels: list[str]) -> dict[str, Any]:
