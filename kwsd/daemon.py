@@ -18,6 +18,7 @@ from kwsd.ear import Ear
 from kwsd.errors import KwsdError
 from kwsd.events import PROTOCOL, Goodbye, Hello, Overrun, Published, SourceDown
 from kwsd.model import Model, load_model
+from kwsd.readable import readable
 from kwsd.sources import make_source
 from kwsd.transports.unix import UnixTransport
 
@@ -98,7 +99,7 @@ class Daemon:
 
     def _publish(self, event: Published) -> None:
         if isinstance(event, SourceDown | Overrun):
-            log.warning("%s", event.to_json())
+            log.warning("%s", readable(event))
         self._bus.publish(event)
 
     def _end(self, outcome: str | BaseException) -> None:

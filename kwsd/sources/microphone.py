@@ -12,10 +12,11 @@ from typing import Any
 
 from kwsd.audio import Chunk, to_mono
 from kwsd.errors import SourceError
-from kwsd.sources import CHUNK_SECONDS, Opened
+from kwsd.sources import Opened
 
 _STALL_SECONDS = 3.0
 _POLL_SECONDS = 0.02
+_LATENCY_SECONDS = 0.5  # asks PortAudio for a buffer that survives a busy moment
 
 
 class Microphone:
@@ -39,7 +40,7 @@ class Microphone:
             info = sounddevice.query_devices(self._device, "input")
             rate_hz = round(info["default_samplerate"])
             stream = sounddevice.InputStream(
-                device=info["index"], samplerate=rate_hz, channels=1, dtype="float32", latency="high"
+                device=info["index"], samplerate=rate_hz, channels=1, dtype="float32", latency=_LATENCY_SECONDS
             )
             stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
@@ -48,11 +49,10 @@ class Microphone:
         return Opened(rate_hz, self._chunks(sounddevice, stream, rate_hz))
 
     def _chunks(self, sounddevice: Any, stream: Any, rate_hz: int) -> Generator[Chunk, None, None]:
-        n_samples = round(CHUNK_SECONDS * rate_hz)
         started, position = time.monotonic(), 0
         try:
             while True:
-                self._wait(stream, n_samples)
+                n_samples = self._wait(stream)
                 samples, overflowed = stream.read(n_samples)
                 if overflowed:  # PortAudio does not say how much was lost; the clock does
                     elapsed = round((time.monotonic() - started) * rate_hz) - n_samples
@@ -66,12 +66,14 @@ class Microphone:
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
 
-    def _wait(self, stream: Any, n_samples: int) -> None:
+    def _wait(self, stream: Any) -> int:
+        """Samples that are ready, as soon as there are some."""
         deadline = time.monotonic() + _STALL_SECONDS
-        while stream.read_available < n_samples:
+        while not (n_samples := int(stream.read_available)):
             if time.monotonic() > deadline:
                 raise SourceError(f"{self.name}: delivered nothing for {_STALL_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)
+        return n_samples
 
 
 def list_microphones() -> list[str]:

@@ -1,0 +1,87 @@
+"""What the tests share: the bundled recording and model, small WAVs, running daemons."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from kwsd.audio import FloatArray, read_recording
+from kwsd.model import Model, load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "demo" / "recording.wav"
+
+sys.path.insert(0, str(ROOT))  # train, export and demo are run from a checkout, not installed
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The bundled model."""
+    return load_model(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def demo() -> FloatArray:
+    """The samples of the bundled recording, 16 kHz."""
+    samples, rate_hz = read_recording(DEMO)
+    assert rate_hz == 16000
+    return samples
+
+
+@pytest.fixture(scope="session")
+def truth() -> list[dict]:
+    return json.loads(DEMO.with_suffix(".json").read_text())
+
+
+@pytest.fixture
+def write_wav(tmp_path: Path) -> Callable[..., Path]:
+    """Write samples below tmp_path and say where."""
+
+    def write(name: str, samples: np.ndarray, rate_hz: int = 16000, subtype: str = "PCM_16") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate_hz, subtype=subtype)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def noise() -> FloatArray:
+    """Two seconds of speech-like levels: noise with a slow envelope, at 16 kHz."""
+    random = np.random.default_rng(3)
+    envelope = 0.02 + 0.2 * np.abs(np.sin(np.arange(32000) / 3000))
+    return (envelope * random.standard_normal(32000)).astype(np.float32)
+
+
+def kwsd(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Path]]]:
+    """Start `kwsd run` and wait for its socket; ends it with the test."""
+    started = []
+
+    def start(*arguments: object, **options: object) -> tuple[subprocess.Popen[str], Path]:
+        socket = tmp_path / "kwsd.sock"
+        command = [sys.executable, "-m", "kwsd", "run", "--socket", str(socket), *map(str, arguments)]
+        daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+        started.append(daemon)
+        deadline = time.monotonic() + 20
+        while not socket.exists() and daemon.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return daemon, socket
+
+    yield start
+    for daemon in started:
+        daemon.kill()
+        daemon.communicate()

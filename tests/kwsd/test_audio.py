@@ -1,0 +1,85 @@
+"""Whatever a file or device delivers becomes mono float32, or one clear line."""
+
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from kwsd.audio import dbfs, decode_pcm, encode_int16, fit_length, read_recording, to_mono
+from kwsd.errors import AudioError
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_every_sample_format_of_wav_reads_alike(write_wav, noise, subtype):
+    samples, rate_hz = read_recording(write_wav("a.wav", noise, 22050, subtype))
+    assert rate_hz == 22050
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, noise, atol=2 / 128 if subtype == "PCM_U8" else 1e-4)
+
+
+def test_channels_are_averaged(write_wav):
+    stereo = np.stack([np.full(100, 0.5), np.full(100, -0.25)], axis=1)
+    samples, _ = read_recording(write_wav("stereo.wav", stereo))
+    np.testing.assert_allclose(samples, 0.125, atol=1e-4)
+
+
+def test_nan_and_infinity_do_not_pass():
+    np.testing.assert_array_equal(to_mono(np.array([np.nan, np.inf, -np.inf, 0.5])), [0, 1, -1, 0.5])
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("s16le", "<i2"), ("s32le", "<i4"), ("f32le", "<f4")])
+def test_raw_pcm_decodes_to_the_same_samples(encoding, kind):
+    values = np.array([0.0, 0.5, -1.0])
+    scale = 1 if kind == "<f4" else 2 ** (8 * np.dtype(kind).itemsize - 1)
+    np.testing.assert_allclose(decode_pcm((values * scale).astype(kind).tobytes(), encoding, 1), values)
+
+
+def test_int16_round_trip_is_exact():
+    values = np.arange(-32768, 32768, dtype="<i2")
+    np.testing.assert_array_equal(encode_int16(decode_pcm(values.tobytes(), "s16le", 1)), values)
+
+
+def test_fit_length_centres():
+    np.testing.assert_array_equal(fit_length(np.ones(2, np.float32), 5), [0, 1, 1, 0, 0])
+    np.testing.assert_array_equal(fit_length(np.arange(6, dtype=np.float32), 2), [2, 3])
+
+
+def test_loudness_of_a_full_scale_sine_is_3_db_below_a_square():
+    assert dbfs(np.sin(np.arange(48000) / 10).astype(np.float32)) == pytest.approx(-3.01, abs=0.02)
+    assert dbfs(np.zeros(10, np.float32)) == -120
+
+
+def test_a_wav_header_without_a_length_is_not_truncated(write_wav, noise):
+    """Writers into a pipe, such as ffmpeg, leave 0xFFFFFFFF where the sizes would stand."""
+    path = write_wav("piped.wav", noise)
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    path.write_bytes(data)
+    assert len(read_recording(path)[0]) == len(noise)
+
+
+def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, write_wav, noise):
+    whole = write_wav("whole.wav", noise).read_bytes()
+    bad = {
+        "empty.wav": (b"", "empty file"),
+        "header.wav": (whole[:10], "truncated"),
+        "half.wav": (whole[: len(whole) // 2], "truncated"),
+        "text.wav": (b"to be or not to be, that is the question", "not a readable recording"),
+        "no_samples.wav": (whole[:4] + struct.pack("<I", 36) + whole[8:40] + struct.pack("<I", 0), "no audio"),
+    }
+    for name, (content, reason) in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AudioError, match=f"{name}: .*{reason}") as raised:
+            read_recording(tmp_path / name)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(AudioError, match="No such file"):
+        read_recording(tmp_path / "absent.wav")
+    with pytest.raises(AudioError, match="directory"):
+        read_recording(tmp_path)
+
+
+def test_flac_reads_too(write_wav, noise):
+    path = write_wav("a.flac", noise)
+    assert soundfile.info(path).format == "FLAC"
+    np.testing.assert_allclose(read_recording(path)[0], noise, atol=1e-4)
