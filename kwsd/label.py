@@ -54,7 +54,7 @@ def label_folder(folder: Path, output: Path, model: Model, scores: Path | None =
         _label_missing(missing, len(clips), model, journal, done, summary)
         rows = [(name, done[name]) for name in clips if name in done]
         labels = model.card.labels
-        best = [(name, labels[int(np.argmax(posteriors))]) for name, posteriors in rows]
+        best = [(name, labels[int(np.argmax(np.array(posteriors, np.float32)))]) for name, posteriors in rows]
         if scores:
             _write_csv(scores, ("fname", *labels), ((name, *posteriors) for name, posteriors in rows))
         _write_csv(output, ("fname", "label"), best)

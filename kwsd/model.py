@@ -23,6 +23,7 @@ GOLDEN_TOLERANCE = 1e-3
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_NO_CUDA = "CUDA is not available to ONNX Runtime: install kwsd[gpu] and the NVIDIA driver, or use --device cpu"
 
 
 class Model:
@@ -71,11 +72,11 @@ def load_model(path: Path | None = None, device: str = "auto", n_threads: int = 
 
 
 def _load(path: Path, provider: str, n_threads: int) -> Model:
+    if provider not in ort.get_available_providers():
+        raise ModelError(_NO_CUDA)
     session = _session(path, provider, n_threads)
-    if provider not in session.get_providers():  # ONNX Runtime falls back without an exception
-        raise ModelError(
-            "CUDA is not available to ONNX Runtime: install kwsd[gpu] and the NVIDIA driver, or use --device cpu"
-        )
+    if provider not in session.get_providers():  # available in name only: it falls back without an exception
+        raise ModelError(_NO_CUDA)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise ModelError(f"{path}: not a kwsd model (it has no model card); make one with `python -m export`")

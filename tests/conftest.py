@@ -13,11 +13,7 @@ import soundfile
 
 from kwsd.audio import FloatArray, read_recording
 from kwsd.model import Model, load_model
-
-ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "demo" / "recording.wav"
-
-sys.path.insert(0, str(ROOT))  # train, export and demo are run from a checkout, not installed
+from support import DEMO
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +56,6 @@ def noise() -> FloatArray:
     return (envelope * random.standard_normal(32000)).astype(np.float32)
 
 
-def kwsd(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
-    command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
-
-
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Path]]]:
     """Start `kwsd run` and wait for its socket; ends it with the test."""
@@ -84,4 +74,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Pope
     yield start
     for daemon in started:
         daemon.kill()
-        daemon.communicate()
+        daemon.wait()
+        for pipe in (daemon.stdin, daemon.stderr):
+            if pipe:
+                pipe.close()

@@ -80,7 +80,7 @@ def _epoch(
     model: keras.Model, training: Examples, validation: Examples, hyper: Hyperparameters, epoch: int
 ) -> dict[str, float]:
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
-    keras.utils.set_random_seed(hyper.seed + epoch)
+    _seed_dropout(model, hyper.seed, epoch)
     order = _order(training, hyper, epoch)
     result = model.fit(
         Batches(training, order, hyper.batch_size),
@@ -92,6 +92,13 @@ def _epoch(
         verbose=1 if sys.stderr.isatty() else 2,
     )
     return {name: float(values[0]) for name, values in result.history.items()}
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Keras 3.15 saves the state of a dropout's generator and does not load it again."""
+    for index, layer in enumerate(model.layers):
+        if generator := getattr(layer, "seed_generator", None):
+            generator.state.assign(np.array([seed + index, epoch], generator.state.dtype))
 
 
 def _order(training: Examples, hyper: Hyperparameters, epoch: int) -> np.ndarray:

@@ -1,0 +1,153 @@
+"""A user's mistake is one clear line and a status that is not 0; never a traceback."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+
+from kwsd.frontend import resample
+from support import DEMO, kwsd
+
+
+def mistake(result, *parts):
+    assert result.returncode not in (0, None)
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("kwsd: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.fixture
+def foreign_onnx(tmp_path):
+    value = onnx.helper.make_tensor_value_info
+    nodes = [onnx.helper.make_node("Identity", ["x"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", [value("x", 1, [1])], [value("y", 1, [1])])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    path = tmp_path / "foreign.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_recordings_that_are_none(tmp_path):
+    for name, content in (("empty", b""), ("text", b"hello"), ("half", DEMO.read_bytes()[:50000])):
+        path = tmp_path / f"{name}.wav"
+        path.write_bytes(content)
+        mistake(kwsd("spot", path), f"{name}.wav: ")
+        mistake_run = kwsd("run", "--source", path, "--socket", tmp_path / "s")
+        assert mistake_run.returncode == 1
+        assert f"kwsd: {path}: " in mistake_run.stderr
+        assert "Traceback" not in mistake_run.stderr
+
+
+def test_spot_goes_on_after_a_bad_file(tmp_path):
+    (tmp_path / "bad.wav").touch()
+    result = kwsd("spot", tmp_path / "bad.wav", DEMO)
+    mistake(result, "bad.wav: empty file")
+    assert "score" in result.stdout
+
+
+def test_models_that_are_none(tmp_path, foreign_onnx):
+    mistake(kwsd("spot", "--model", tmp_path / "absent.onnx", DEMO), "absent.onnx: no such model file")
+    mistake(kwsd("spot", "--model", foreign_onnx, DEMO), "not a kwsd model")
+    mistake(kwsd("label", tmp_path, "-o", tmp_path / "s.csv", "--model", foreign_onnx), "not a kwsd model")
+
+
+def test_configuration_and_socket(tmp_path):
+    (tmp_path / "kwsd.yaml").write_text("sourc: microphone")
+    result = kwsd("run", "--config", tmp_path / "kwsd.yaml")
+    mistake(result, "kwsd.yaml: sourc: unknown key; did you mean source?")
+    assert result.returncode == 2
+    result = kwsd("run", "--source", DEMO, "--socket", tmp_path / "absent" / "kwsd.sock")
+    assert result.returncode == 1
+    assert "its folder does not exist; create" in result.stderr
+    assert "Traceback" not in result.stderr
+    (tmp_path / "file").write_text("precious")
+    assert "not a socket" in kwsd("run", "--source", DEMO, "--socket", tmp_path / "file").stderr
+    assert (tmp_path / "file").read_text() == "precious"
+    mistake(kwsd("spot", "--threshold", 3, DEMO), "threshold: 3 is not between 0 and 1")
+
+
+def test_spot_prints_the_fields_of_the_protocol():
+    result = kwsd("spot", "--json", DEMO)
+    assert result.returncode == 0
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    wanted = {
+        "type",
+        "seq",
+        "boot_id",
+        "stream",
+        "label",
+        "score",
+        "start_seconds",
+        "end_seconds",
+        "loudness_dbfs",
+        "time",
+    }
+    for event in events:
+        assert set(event) == wanted
+        assert event["type"] == "detection"
+        assert event["stream"] == str(DEMO)
+
+
+def test_one_threshold_for_all():
+    low, high = (kwsd("spot", "--threshold", t, DEMO).stdout.splitlines() for t in (0.3, 0.99))
+    assert len(low) > len(high)
+
+
+def test_a_48_khz_stereo_keyword_is_heard_like_its_original(tmp_path, demo, truth):
+    files = {"mono": [], "stereo": []}
+    for word in (word for word in truth if word["is_keyword"]):
+        start = int(word["start_seconds"] * 16000)
+        samples = demo[start - 8000 : start + 16000]
+        fast = resample(samples, 16000, 48000)
+        for name, data, rate_hz in (("mono", samples, 16000), ("stereo", np.stack([fast, fast], axis=1), 48000)):
+            files[name].append(tmp_path / f"{word['word']}_{name}.wav")
+            soundfile.write(files[name][-1], data, rate_hz, subtype="PCM_16")
+    heard = {}
+    for name, paths in files.items():
+        events = [json.loads(line) for line in kwsd("spot", "--json", *paths).stdout.splitlines()]
+        heard[name] = [(event["stream"].split("/")[-1].split("_")[0], event["label"]) for event in events]
+    assert heard["stereo"] == heard["mono"]
+    assert sum(said == label for said, label in heard["mono"]) >= 8
+
+
+def test_label_names_what_it_could_not_read(tmp_path, write_wav, noise):
+    write_wav("clips/good.wav", noise)
+    (tmp_path / "clips" / "bad.wav").touch()
+    result = kwsd("label", tmp_path / "clips", "-o", tmp_path / "s.csv")
+    assert result.returncode == 1
+    assert "bad.wav: empty file" in result.stderr
+    assert "1 clips labelled" in result.stdout
+    assert (tmp_path / "s.csv").read_text().splitlines()[1].startswith("good.wav,")
+
+
+def test_check_says_ok_or_what_to_do(tmp_path):
+    good = kwsd("check", "--source", DEMO, "--socket", tmp_path / "kwsd.sock")
+    assert good.returncode == 0, good.stdout
+    assert [line[:4] for line in good.stdout.splitlines()] == ["ok  "] * 4
+    assert not (tmp_path / "kwsd.sock").exists()
+    bad = kwsd("check", "--source", tmp_path / "absent.wav", "--socket", tmp_path / "absent" / "s", "--model", DEMO)
+    assert bad.returncode == 1
+    assert [line[:4] for line in bad.stdout.splitlines()] == ["ok  ", "FAIL", "FAIL", "FAIL"]
+    assert "Traceback" not in bad.stderr
+
+
+def test_a_reader_that_closes_early_is_no_error():
+    command = f"{sys.executable} -m kwsd spot --threshold 0.2 {DEMO} | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert len(result.stdout.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_help_lists_the_commands():
+    text = kwsd("--help").stdout
+    for command in ("run", "listen", "spot", "label", "devices", "check"):
+        assert f"    {command} " in text

@@ -1,0 +1,79 @@
+"""Every mistake at once, with its path, and what was probably meant."""
+
+from pathlib import Path
+
+import pytest
+
+from kwsd.config import Config, check_thresholds, load_config
+from kwsd.errors import ConfigError
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    def write(text):
+        path = tmp_path / "kwsd.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_without_a_file():
+    assert load_config(None, {}) == Config()
+
+
+def test_a_file_is_read_and_the_command_line_comes_first(config_file):
+    path = config_file("source: a.wav\npace: fast\npcm: {rate_hz: 8000}\nmodel: m.onnx\nthreshold: 1\n")
+    config = load_config(path, {"source": "b.wav", "device": None})
+    assert (config.source, config.pace, config.pcm.rate_hz) == ("b.wav", "fast", 8000)
+    assert (config.model, config.threshold, config.device) == (Path("m.onnx"), 1.0, "auto")
+
+
+def test_keywords_that_yaml_takes_for_booleans_stay_words(config_file):
+    config = load_config(config_file("thresholds: {yes: 0.7, no: 0.8, on: 0.9, off: 0.6}"), {})
+    assert config.thresholds == {"yes": 0.7, "no": 0.8, "on": 0.9, "off": 0.6}
+
+
+def test_all_mistakes_are_named_at_once(config_file):
+    path = config_file("sorce: x\npace: fsat\nthreshold: high\nthresholds: {stop: loud}\npcm: {rate: 3}\nsocket: 5\n")
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, {})
+    lines = str(raised.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    for part in (
+        "sorce: unknown key; did you mean source?",
+        "pace: 'fsat' is not one of realtime, fast",
+        "threshold: 'high' is not a number",
+        "thresholds.stop: 'loud' is not a number",
+        "pcm.rate: unknown key; did you mean rate_hz?",
+        "socket: 5 is not a path",
+    ):
+        assert any(part in line for line in lines), part
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("threshold: 1.5", "not between 0 and 1"),
+        ("thresholds: {stop: 0}", "not between 0 and 1"),
+        ("pcm: {rate_hz: 5}", "not between 4000"),
+        ("- a list", "must hold keys"),
+        ("a: [", "not YAML"),
+        ("pcm: 5", "is not a group of keys"),
+        ("threshold: true", "is not a number"),
+    ],
+)
+def test_single_mistakes(config_file, text, reason):
+    with pytest.raises(ConfigError, match=reason):
+        load_config(config_file(text), {})
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent.yaml: No such file"):
+        load_config(tmp_path / "absent.yaml", {})
+
+
+def test_thresholds_are_for_labels_of_the_model():
+    with pytest.raises(ConfigError, match=r"thresholds.stpo: unknown key; did you mean stop\?"):
+        check_thresholds(Config(thresholds={"stpo": 0.5}), ["stop", "go"])

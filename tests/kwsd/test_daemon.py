@@ -1,0 +1,209 @@
+"""The whole daemon as a process: real sockets, real signals, real subscribers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import soundfile
+
+from kwsd.client import subscribe
+from kwsd.errors import SocketError
+from kwsd.events import DetectionEvent, Goodbye, Hello, SourceUp, parse_event
+from support import DEMO, kwsd
+
+
+def connect(path):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(str(path))
+    return connection
+
+
+def detections(events):
+    return [(e.label, e.end_seconds, e.score) for e in events if isinstance(e, DetectionEvent)]
+
+
+@pytest.fixture(scope="module")
+def few_seconds_wav(tmp_path_factory, demo):
+    path = tmp_path_factory.mktemp("wav") / "few.wav"
+    soundfile.write(path, demo[: 6 * 16000], 16000, subtype="PCM_16")
+    return path
+
+
+def test_twenty_subscribers_hear_what_spot_hears(start_daemon, tmp_path, few_seconds_wav):
+    """Raw PCM comes through a pipe that is held until all have subscribed, so all get everything."""
+    daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE)
+    heard = [[] for _ in range(20)]
+    hello = threading.Barrier(21, timeout=20)
+
+    def listen(events):
+        for event in subscribe(path):
+            events.append(event)
+            if isinstance(event, Hello):
+                hello.wait()
+
+    threads = [threading.Thread(target=listen, args=(events,)) for events in heard]
+    for thread in threads:
+        thread.start()
+    hello.wait()
+    samples, _ = soundfile.read(few_seconds_wav, dtype="int16")
+    daemon.stdin.buffer.write(samples.tobytes())
+    daemon.stdin.close()
+    for thread in threads:
+        thread.join(20)
+    assert daemon.wait(10) == 0
+    spotted = [parse_event(line) for line in kwsd("spot", "--json", few_seconds_wav).stdout.splitlines()]
+    assert detections(spotted)
+    for events in heard:
+        assert isinstance(events[0], Hello)
+        assert events[0].provider == "CPUExecutionProvider"
+        assert detections(events) == detections(spotted)
+        assert isinstance(events[-1], Goodbye)
+        assert events[-1].heard_seconds == 6.0
+
+
+def test_sigterm_says_goodbye_and_removes_the_socket(start_daemon):
+    daemon, path = start_daemon("--source", DEMO)
+    events = subscribe(path)
+    assert isinstance(next(events), Hello)
+    started = time.monotonic()
+    daemon.send_signal(signal.SIGTERM)
+    last = list(events)[-1]
+    assert isinstance(last, Goodbye)
+    assert last.reason == "SIGTERM"
+    assert daemon.wait(5) == 0
+    assert time.monotonic() - started < 5
+    assert not path.exists()
+    assert "Traceback" not in daemon.stderr.read()
+
+
+def test_nc_prints_the_events(start_daemon):
+    if subprocess.run(["which", "nc"], capture_output=True).returncode:
+        pytest.skip("nc is not installed")
+    _, path = start_daemon("--source", DEMO)
+    with subprocess.Popen(["nc", "-U", str(path)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as nc:
+        hello = json.loads(nc.stdout.readline())
+        nc.kill()
+    assert hello["type"] == "hello"
+    assert hello["labels"][:2] == ["yes", "no"]
+
+
+def test_a_subscriber_that_never_reads_holds_nobody_up(start_daemon, few_seconds_wav):
+    _, path = start_daemon("--source", few_seconds_wav)
+    stuck = connect(path)
+    events = list(subscribe(path))
+    stuck.close()
+    assert detections(events)
+    assert isinstance(events[-1], Goodbye)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"garbage\n", "not a line of JSON"),
+        (b"\xff\xfe\x00\n", "not a line of JSON"),
+        (b'{"type":"party"}\n', "'party' is not known"),
+        (b"[1,2]\n", "not known"),
+        (b"x" * 200_000, "longer than"),
+    ],
+)
+def test_wrong_lines_get_an_error_and_the_end_and_nobody_else_notices(start_daemon, sent, reason):
+    _, path = start_daemon("--source", DEMO)
+    bystander = subscribe(path)
+    next(bystander)
+    with connect(path) as rude, rude.makefile("rb") as lines:
+        parse_event(lines.readline())
+        try:
+            rude.sendall(sent)
+            answers = [parse_event(line) for line in lines]
+        except ConnectionError:  # closed while we were still sending
+            answers = []
+    if len(sent) < 1000:
+        assert reason in answers[-1].reason
+    assert isinstance(next(event for event in bystander if not isinstance(event, SourceUp)), DetectionEvent)
+
+
+def test_a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not(start_daemon, tmp_path):
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "kwsd.sock"))
+    dead.close()  # the file stays, as after kill -9
+    daemon, path = start_daemon("--source", DEMO)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert isinstance(next(subscribe(path)), Hello)
+            break
+        except SocketError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    second = kwsd("run", "--source", DEMO, "--socket", path)
+    assert second.returncode == 1
+    assert "another kwsd is serving it" in second.stderr
+    assert daemon.poll() is None
+    assert oct(path.stat().st_mode & 0o777) == "0o660"
+
+
+def test_a_wav_header_on_standard_input_is_refused(start_daemon):
+    daemon, _ = start_daemon("--source", "-", stdin=subprocess.PIPE)
+    daemon.stdin.buffer.write(DEMO.read_bytes()[:10000])
+    daemon.stdin.close()
+    assert daemon.wait(10) == 1
+    assert "arecord -t raw" in daemon.stderr.read()
+
+
+def test_memory_does_not_grow_and_nothing_heavy_is_loaded(tmp_path, demo):
+    """Four minutes as fast as possible; what is resident at the end is what was after one."""
+    script = f"""
+import sys, resource
+from pathlib import Path
+from kwsd.audio import read_recording
+from kwsd.model import load_model
+from kwsd.spotter import Spotter
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+samples, rate = read_recording(Path({str(DEMO)!r}))
+spotter = Spotter(load_model(device="cpu"), rate)
+sizes = []
+for minute in range(4):
+    for start in range(0, 2 * len(samples), 1600):
+        spotter.push(samples[start % len(samples):][:1600])
+    sizes.append(resident())
+heavy = [name for name in ("tensorflow", "keras", "scipy", "tf2onnx", "matplotlib") if name in sys.modules]
+print(sizes[-1] - sizes[0], *heavy)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    growth, *heavy = result.stdout.split()
+    assert float(growth) < 2.0
+    assert heavy == []
+
+
+def test_listen_prints_readable_lines_and_json(start_daemon, few_seconds_wav):
+    _, path = start_daemon("--source", few_seconds_wav)
+    command = [sys.executable, "-m", "kwsd", "listen", "--socket", str(path)]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as as_json:
+        readable = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+        lines = [parse_event(line) for line in as_json.stdout]
+    assert isinstance(lines[-1], Goodbye)
+    for label, _, _ in detections(lines):
+        assert f" {label} " in readable
+    assert "goodbye: the source ended" in readable
+
+
+def test_listen_without_a_daemon_says_so(tmp_path):
+    result = kwsd("listen", "--socket", tmp_path / "nobody.sock")
+    assert result.returncode == 1
+    assert "no kwsd to subscribe to" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_default_socket_is_in_the_session_folder(tmp_path):
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    environment.pop("RUNTIME_DIRECTORY", None)
+    result = kwsd("listen", env=environment)
+    assert str(tmp_path / "kwsd.sock") in result.stderr

@@ -1,0 +1,125 @@
+"""fname,label for every clip, whole or not at all, and a rerun goes on."""
+
+import csv
+import errno
+
+import numpy as np
+import pytest
+
+import kwsd.label
+from kwsd.errors import AudioError, OutputError
+from kwsd.label import find_clips, label_folder
+
+
+@pytest.fixture
+def clips(tmp_path, write_wav, demo, truth):
+    """A folder of words cut from the bundled recording."""
+    for index, word in enumerate(truth):
+        start = int(word["start_seconds"] * 16000) - 3000
+        write_wav(f"clips/{'ab'[index % 2]}/clip_{index:03}.wav", demo[start : start + 16000])
+    return tmp_path / "clips"
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_the_csv_is_exactly_as_kaggle_wants_it(clips, tmp_path, model, truth):
+    output, scores = tmp_path / "submission.csv", tmp_path / "scores.csv"
+    summary = label_folder(clips, output, model, scores)
+    text = output.read_bytes()
+    assert text.startswith(b"fname,label\nclip_000.wav,")
+    assert b"\r" not in text
+    header, *labelled = rows(output)
+    assert [name for name, _ in labelled] == [f"clip_{i:03}.wav" for i in range(len(truth))]
+    assert {label for _, label in labelled} <= set(model.card.labels)
+    assert summary.counts.total() == len(truth)
+    assert summary.unreadable == []
+    header, *posteriors = rows(scores)
+    assert header == ["fname", *model.card.labels]
+    for (name, label), (same_name, *values) in zip(labelled, posteriors, strict=True):
+        assert name == same_name
+        assert model.card.labels[int(np.argmax(np.array(values, float)))] == label
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "scores.csv", "submission.csv"]
+
+
+def test_words_are_recognised(clips, tmp_path, model, truth):
+    label_folder(clips, tmp_path / "s.csv", model)
+    said = [word["word"] for word in truth]
+    right = [label == word for (_, label), word in zip(rows(tmp_path / "s.csv")[1:], said, strict=True)]
+    keywords = [is_right for is_right, word in zip(right, said, strict=True) if word in model.card.keywords]
+    assert sum(keywords) >= 8
+
+
+def test_unreadable_clips_are_named_and_the_others_labelled(clips, tmp_path, model, truth):
+    (clips / "broken.wav").write_text("not audio")
+    (clips / "empty.wav").touch()
+    summary = label_folder(clips, tmp_path / "s.csv", model)
+    assert sorted(str(error).split(":")[0].split("/")[-1] for error in summary.unreadable) == [
+        "broken.wav",
+        "empty.wav",
+    ]
+    assert len(rows(tmp_path / "s.csv")) == 1 + len(truth)
+
+
+def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, noise):
+    write_wav("clips/a.wav", noise[:3000], 8000)
+    write_wav("clips/b.WAV", np.stack([noise, noise], axis=1), 44100)
+    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    assert [row[0] for row in rows(tmp_path / "s.csv")] == ["fname", "a.wav", "b.WAV"]
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch):
+    label_folder(clips, tmp_path / "whole.csv", model)
+    monkeypatch.setattr(kwsd.label, "_BATCH_CLIPS", 4)
+    computed = []
+
+    class Interrupted:
+        card, path = model.card, model.path
+
+        def posteriors(self, windows):
+            if len(computed) == 2:
+                raise KeyboardInterrupt
+            computed.append(len(windows))
+            return model.posteriors(windows)
+
+    output = tmp_path / "s.csv"
+    with pytest.raises(KeyboardInterrupt):
+        label_folder(clips, output, Interrupted())
+    assert not output.exists()
+    with (tmp_path / "s.csv.journal").open("a") as journal:
+        journal.write("clip_010.wav,0.1,0.")  # as a power cut leaves it
+    computed = [0] * 10
+    label_folder(clips, output, Interrupted())
+    assert sum(computed) == len(truth) - 8
+    assert output.read_text() == (tmp_path / "whole.csv").read_text()
+    assert not (tmp_path / "s.csv.journal").exists()
+
+
+def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "s.csv.journal"))
+
+    monkeypatch.setattr(kwsd.label.Journal, "add", full)
+    with pytest.raises(OutputError, match=r"s.csv.journal: cannot be written \(No space left on device\)"):
+        label_folder(clips, tmp_path / "s.csv", model)
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_an_output_folder_that_is_missing_is_said_before_the_work(clips, tmp_path, model):
+    with pytest.raises(OutputError, match=r"absent/s.csv.* cannot be written"):
+        label_folder(clips, tmp_path / "absent" / "s.csv", model)
+
+
+def test_clips_of_one_name_keep_their_folders(tmp_path, write_wav, noise):
+    for name in ("yes/1.wav", "no/1.wav"):
+        write_wav(f"clips/{name}", noise)
+    assert list(find_clips(tmp_path / "clips")) == ["no/1.wav", "yes/1.wav"]
+
+
+def test_a_folder_without_wavs_is_an_error(tmp_path):
+    with pytest.raises(AudioError, match="no WAV files below it"):
+        find_clips(tmp_path)
+    with pytest.raises(AudioError, match="no such folder"):
+        find_clips(tmp_path / "absent")

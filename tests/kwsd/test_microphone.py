@@ -1,0 +1,144 @@
+"""A real capture: a sound server's pipe source as microphone, unplugged and plugged again.
+
+Needs pulseaudio, pactl, libportaudio2 and ALSA's pulse plugin (FACTS: `apt-get install
+pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins`); says so when it is skipped.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import soundfile
+
+from kwsd.client import subscribe
+from kwsd.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
+from support import DEMO
+
+ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n"
+SERVER = (
+    *("pulseaudio", "-n", "--exit-idle-time=-1", "--use-pid-file=no", "--daemonize=no", "--log-level=error"),
+    *("-L", "module-native-protocol-unix"),
+)
+
+
+def has_portaudio():
+    try:
+        import sounddevice
+    except OSError:
+        return False
+    return bool(sounddevice)
+
+
+pytestmark = [
+    pytest.mark.skipif(not (shutil.which("pulseaudio") and shutil.which("pactl")), reason="no pulseaudio here"),
+    pytest.mark.skipif(not has_portaudio(), reason="no PortAudio here"),
+]
+
+
+class SoundServer:
+    """PulseAudio with a FIFO as its only microphone."""
+
+    def __init__(self, folder):
+        self.folder, self.fifo = folder, folder / "mic.fifo"
+        self.environment = os.environ | {
+            "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_RUNTIME_PATH": str(folder / "pulse"),
+            "HOME": str(folder),
+        }
+        folder.chmod(0o700)
+        (folder / ".asoundrc").write_text(ASOUNDRC)
+
+    def start(self):
+        source = f"module-pipe-source source_name=mic file={self.fifo} format=s16le rate=16000 channels=1"
+        self.process = subprocess.Popen([*SERVER, "-L", source], env=self.environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while subprocess.run(["pactl", "info"], env=self.environment, capture_output=True).returncode:
+            assert time.monotonic() < deadline, "pulseaudio did not start"
+            time.sleep(0.1)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+    def speak(self, samples):
+        """Write samples into the microphone at the pace of speech."""
+        with self.fifo.open("wb", buffering=0) as fifo:
+            started = time.monotonic()
+            for start in range(0, len(samples), 800):
+                fifo.write(samples[start : start + 800].tobytes())
+                time.sleep(max(0, started + start / 16000 - time.monotonic()))
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = SoundServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def collect(events, path):
+    for event in subscribe(path):
+        events.append(event)  # at once: the other thread looks at what has come so far
+
+
+def wait_for(events, kind, n, seconds=20):
+    deadline = time.monotonic() + seconds
+    while sum(isinstance(event, kind) for event in events) < n:
+        assert time.monotonic() < deadline, f"no {kind.type}: {events}"
+        time.sleep(0.05)
+
+
+def test_a_word_played_into_the_microphone_is_heard_also_after_it_was_unplugged(server, start_daemon):
+    samples, _ = soundfile.read(DEMO, frames=6 * 16000, dtype="int16")
+    daemon, path = start_daemon("--source", "microphone", env=server.environment)
+    events = []
+    listening = threading.Thread(target=collect, args=(events, path), daemon=True)
+    listening.start()
+    wait_for(events, Hello, 1)
+    server.speak(samples)
+    wait_for(events, DetectionEvent, 1)
+    first = next(event for event in events if isinstance(event, DetectionEvent))
+    assert first.label == "down"
+
+    server.stop()
+    wait_for(events, SourceDown, 1)
+    server.start()
+    wait_for(events, SourceUp, 1)  # the first one came before we had subscribed, or makes this two
+    n_heard = sum(isinstance(event, DetectionEvent) for event in events)
+    deadline = time.monotonic() + 30
+    while sum(isinstance(event, DetectionEvent) for event in events) == n_heard and time.monotonic() < deadline:
+        server.speak(samples)
+    later = [event for event in events if isinstance(event, DetectionEvent)][n_heard:]
+    assert later
+    assert later[0].label in {"down", "on"}
+    assert later[0].end_seconds > first.end_seconds + 2  # the clock went on
+
+    daemon.terminate()
+    assert daemon.wait(5) == 0
+    listening.join(5)
+    assert isinstance(events[-1], Goodbye)
+
+
+def test_devices_and_check_see_the_microphone(server):
+    result = subprocess.run(
+        [sys.executable, "-m", "kwsd", "devices"], env=server.environment, capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 0
+    assert "(default)" in result.stdout
+
+
+def test_without_a_microphone_one_line_says_what_to_do(tmp_path):
+    environment = os.environ | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PULSE_SERVER": "/nonexistent"}
+    result = subprocess.run(
+        [sys.executable, "-m", "kwsd", "run", "--source", "microphone:no such thing", "--socket", str(tmp_path / "s")],
+        env=environment, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "kwsd: microphone no such thing: cannot be opened" in result.stderr
+    assert "`kwsd devices` lists" in result.stderr
+    assert "Traceback" not in result.stderr

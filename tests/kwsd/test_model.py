@@ -1,0 +1,111 @@
+"""A model file proves itself, or is refused in one line that says what to do."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from kwsd.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.errors import ModelError
+from kwsd.model import DEFAULT_MODEL, load_model
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A copy of the bundled model with its card, or its graph, changed."""
+
+    def change(edit_card=None, edit_graph=None):
+        graph = onnx.load(DEFAULT_MODEL)
+        if edit_graph:
+            edit_graph(graph)
+        if edit_card:
+            [prop] = [p for p in graph.metadata_props if p.key == METADATA_KEY]
+            card = json.loads(prop.value)
+            edit_card(card)
+            prop.value = json.dumps(card)
+        path = tmp_path / "changed.onnx"
+        onnx.save(graph, path)
+        return path
+
+    return change
+
+
+def test_the_bundled_model_says_what_it_is(model):
+    card = model.card
+    assert card.labels == ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "silence", "unknown"]
+    assert card.keywords == card.labels[:10]
+    assert (card.window_frames, card.frontend.n_bands, card.window_samples) == (99, 81, 8000)
+    assert card.stride_frames * card.frontend.hop_samples == 800  # 100 ms at 8 kHz
+    assert "CC BY 4.0" in card.attribution
+    assert card.results["validation"]["accuracy"] >= 0.85
+    assert model.provider == "CPUExecutionProvider"
+
+
+def test_the_card_survives_its_json(model):
+    assert ModelCard.from_json(model.card.to_json()) == model.card
+
+
+def test_posteriors_are_probabilities_and_do_not_depend_on_the_batch(model):
+    card = model.card
+    windows = golden_windows(1, 7, card.window_frames, card.frontend)
+    posteriors = model.posteriors(windows)
+    assert posteriors.shape == (7, 12)
+    np.testing.assert_allclose(posteriors.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([model.posteriors(w[None]) for w in windows]), posteriors, atol=1e-6)
+
+
+def test_golden_windows_are_frozen(model):
+    windows = golden_windows(1, 2, 99, model.card.frontend)
+    assert windows.shape == (2, 99, 81)
+    np.testing.assert_array_equal(windows, golden_windows(1, 2, 99, model.card.frontend))
+    assert float(np.abs(windows - golden_windows(2, 2, 99, model.card.frontend)).max()) > 1
+
+
+def refused(path, reason, **options):
+    with pytest.raises(ModelError, match=reason) as raised:
+        load_model(path, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_model_of_ours_is_refused(tmp_path, changed):
+    refused(tmp_path / "absent.onnx", "absent.onnx: no such model file")
+    (tmp_path / "text.onnx").write_text("not a model")
+    refused(tmp_path / "text.onnx", "text.onnx: ONNX Runtime cannot load it")
+    refused(changed(edit_graph=lambda graph: graph.ClearField("metadata_props")), "not a kwsd model")
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda card: card.update(format=2), "format 2, this kwsd reads 1"),
+        (lambda card: card.pop("labels"), "damaged .*labels"),
+        (lambda card: card.update(colour="red"), "damaged .*colour"),
+        (lambda card: card["frontend"].update(fft_size=100), "fft_size is smaller"),
+        (lambda card: card["frontend"].update(resampler="sox"), "resampler is 'sox'"),
+        (lambda card: card["decision"]["thresholds"].pop("yes"), "thresholds and keywords differ"),
+        (lambda card: card.update(window_frames=98), r"the graph maps \[\[99, 81\]\]"),
+        (lambda card: card["golden"]["posteriors"][0].reverse(), "golden check failed on CPUExecutionProvider"),
+        (lambda card: card["frontend"].update(log_floor=1e-6), "golden check failed"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(changed, edit, reason):
+    refused(changed(edit_card=edit), reason)
+
+
+def test_weights_that_changed_fail_the_golden_check(changed):
+    def disturb(graph):
+        weights = next(w for w in graph.graph.initializer if len(w.dims) == 4)
+        array = onnx.numpy_helper.to_array(weights) * 1.5
+        weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+
+    refused(changed(edit_graph=disturb), "golden check failed")
+
+
+def test_cuda_does_not_fall_back_silently():
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    refused(None, "CUDA is not available.*--device cpu", device="cuda")
+    assert load_model(device="auto").provider == "CPUExecutionProvider"

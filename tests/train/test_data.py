@@ -1,0 +1,121 @@
+"""Speakers stay on one side of the split; what is wrong with the recordings is said in one line."""
+
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+
+from kwsd.errors import KwsdError, TrainingError
+from train.data import CLIP_SAMPLES, balanced, find_corpus, read_clip, silence, split_by_speaker
+
+KEYWORDS = ("yes", "no")
+
+
+@pytest.fixture
+def corpus(corpus_folder):
+    return find_corpus(corpus_folder, KEYWORDS)
+
+
+@pytest.fixture
+def copy(corpus_folder, tmp_path):
+    """The corpus as a copy that a test may damage."""
+    return shutil.copytree(corpus_folder, tmp_path / "copy")
+
+
+def speakers(clips):
+    return {clip.path.name.split("_nohash_")[0] for clip in clips}
+
+
+def test_no_speaker_is_in_two_splits(corpus):
+    training, validation, testing = (speakers(corpus.clips[split]) for split in ("training", "validation", "testing"))
+    assert training
+    assert validation
+    assert testing
+    assert not training & validation
+    assert not training & testing
+    assert not validation & testing
+
+
+def test_the_official_hash():
+    """Names and splits as the official README's `which_set` gives them."""
+    assert split_by_speaker("0a7c2a8d_nohash_0.wav") == split_by_speaker("0a7c2a8d_nohash_7.wav")
+    shares = Counter(split_by_speaker(f"{n:08x}_nohash_0.wav") for n in range(20000))
+    assert shares["validation"] / 20000 == pytest.approx(0.1, abs=0.01)
+    assert shares["testing"] / 20000 == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_lists_come_before_the_hash(copy):
+    (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
+    (copy / "testing_list.txt").write_text(f"no/{'0' * 7}1_nohash_0.wav\n")
+    corpus = find_corpus(copy, KEYWORDS)
+    assert {split: len(clips) for split, clips in corpus.clips.items()} == {
+        "training": 118, "validation": 1, "testing": 1,
+    }  # fmt: skip
+
+
+def test_kaggles_layout_is_found_from_above(copy, tmp_path):
+    (tmp_path / "kaggle" / "train").mkdir(parents=True)
+    copy.rename(tmp_path / "kaggle" / "train" / "audio")
+    (tmp_path / "kaggle" / "train" / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
+    corpus = find_corpus(tmp_path / "kaggle", KEYWORDS)
+    assert len(corpus.clips["validation"]) == 1
+
+
+def test_other_words_are_unknown_and_do_not_dwarf(corpus):
+    clips = balanced(corpus, "training", 7, 0.5, 0.0, np.random.default_rng(0))
+    counts = Counter(clip.label for clip in clips)
+    assert counts["silence"] == 7
+    assert counts["unknown"] == round(counts["yes"] * 0.5)
+    assert {clip.path.parent.name for clip in clips if clip.label == "unknown"} == {"tree"}
+
+
+def test_silence_is_cut_from_its_own_part_of_the_noise_at_random_volume(corpus):
+    for split, (low, high) in {"training": (0, 0.8), "validation": (0.8, 0.9), "testing": (0.9, 1)}.items():
+        cuts = silence(corpus, split, 50, np.random.default_rng(0))
+        n_noise = 16000 * 12
+        assert all(low * n_noise - 1 <= cut.start <= high * n_noise - CLIP_SAMPLES + 1 for cut in cuts)
+        levels = [float(np.sqrt(np.mean(read_clip(cut) ** 2))) for cut in cuts]
+        assert max(levels) > 10 * min(levels)
+
+
+def test_speech_without_keywords_is_split_by_reader(corpus_folder, tmp_path):
+    for reader in range(60):
+        soundfile.write(tmp_path / f"{reader}.wav", np.zeros(48000), 16000)
+    corpus = find_corpus(corpus_folder, KEYWORDS, speech=(tmp_path,))
+    readers = {split: {clip.path.stem for clip in clips} for split, clips in corpus.speech.items()}
+    assert sum(map(len, readers.values())) == 60
+    assert all(readers.values())
+    for split, names in readers.items():
+        assert {split_by_speaker(name) for name in names} == {split}
+
+
+def test_the_digest_names_the_recordings(corpus, copy):
+    assert find_corpus(copy, KEYWORDS).files_digest() == corpus.files_digest()
+    next((copy / "yes").glob("*.wav")).unlink()
+    assert find_corpus(copy, KEYWORDS).files_digest() != corpus.files_digest()
+
+
+def test_what_is_wrong_is_said_in_one_line(copy, tmp_path):
+    def refused(reason, folder=copy, words=KEYWORDS, **options):
+        with pytest.raises(KwsdError, match=reason) as raised:
+            find_corpus(folder, words, **options)
+        assert "\n" not in str(raised.value)
+
+    refused("no recordings found", tmp_path / "absent")
+    refused("no folder for marvin; there are no, tree, yes", words=("yes", "marvin"))
+    refused("absent: no such folder", noise=(tmp_path / "absent",))
+    soundfile.write(copy / "no" / "x_nohash_0.wav", np.zeros(8000), 8000)
+    refused(r"x_nohash_0.wav: 8000 Hz with 1 channels, expected 16000 Hz mono")
+    (copy / "no" / "x_nohash_0.wav").write_text("not audio")
+    refused("x_nohash_0.wav: not a readable recording")
+
+
+def test_a_split_without_recordings_and_noise_that_is_too_short(copy):
+    (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
+    with pytest.raises(TrainingError, match="no recordings for the testing split"):
+        balanced(find_corpus(copy, KEYWORDS), "testing", 0, 1, 0, np.random.default_rng(0))
+    shutil.rmtree(copy / "_background_noise_")
+    with pytest.raises(TrainingError, match="no noise recordings"):
+        silence(find_corpus(copy, KEYWORDS), "training", 5, np.random.default_rng(0))
