@@ -1,7 +1,7 @@
 PYTHON ?= python3
 SOURCE ?= demo/recording.wav
 
-.PHONY: run test lock clean
+.PHONY: run test gpu lock clean
 
 # Hear the bundled recording, or `make run SOURCE=microphone`.
 run: .venv/ready
@@ -17,6 +17,10 @@ test: .venv-test/ready
 .venv/ready: locks/run.txt pyproject.toml
 	$(call environment,.venv,run)
 
+# The same environment with ONNX Runtime for CUDA in place of the CPU's.
+gpu:
+	$(call environment,.venv,gpu)
+
 .venv-test/ready: locks/test.txt pyproject.toml
 	$(call environment,.venv-test,test)
 
@@ -26,15 +30,16 @@ define environment
 	$(PYTHON) -m venv --clear --without-pip $(1)
 	$(PYTHON) -m pip --python $(1)/bin/python install --quiet --root-user-action ignore --require-hashes -r locks/$(2).txt
 	$(PYTHON) -m pip --python $(1)/bin/python install --quiet --root-user-action ignore --no-deps --no-build-isolation --editable .
-	@touch $@
+	@touch $(1)/ready
 endef
 
 # Resolve anew; needs uv. The files carry versions and hashes, no address.
 LOCK = uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url --extra cpu --extra mic --group build
+	--no-header --no-annotate --no-emit-index-url --extra mic --group build
 lock:
-	$(LOCK) -o locks/run.txt
-	$(LOCK) --group train --group test -o locks/test.txt
+	$(LOCK) --extra cpu -o locks/run.txt
+	$(LOCK) --extra gpu -o locks/gpu.txt
+	$(LOCK) --extra cpu --group train --group test -o locks/test.txt
 
 clean:
 	rm -rf .venv .venv-test build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,8 +10,9 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the wei
 
 import onnx
 
-from export.card import make_card
+from export.card import ATTRIBUTION, make_card
 from export.convert import convert
+from export.describe import describe
 from export.parity import check_parity
 from kwsd.card import METADATA_KEY
 from kwsd.errors import ExportError, KwsdError
@@ -19,13 +20,14 @@ from kwsd.model import load_model
 from train.evaluate import load_run
 
 
-def export(run: Path, output: Path, data: Path | None = None) -> float:
+def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION) -> float:
     """Convert, describe, prove, and only then write.
 
     Args:
         run: a finished training.
         output: the ONNX file.
         data: folder of WAVs for the parity check; None for synthetic ones.
+        attribution: of all recordings that the model was trained on.
 
     Returns:
         the largest difference between Keras and ONNX Runtime.
@@ -34,7 +36,7 @@ def export(run: Path, output: Path, data: Path | None = None) -> float:
         TrainingError, ModelError, ExportError: nothing was written.
     """
     config, model = load_run(run)
-    card = make_card(run, config, model)
+    card = make_card(run, config, model, attribution)
     try:
         graph = convert(model)
     except Exception as error:  # tf2onnx and TensorFlow raise many kinds
@@ -58,9 +60,13 @@ def main() -> int:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--data", type=Path, metavar="DIR", help="compare on the WAVs below DIR (synthetic ones)")
+    parser.add_argument("--attribution", default=ATTRIBUTION, help="of the recordings (%(default)s)")
+    parser.add_argument("--describe", type=Path, metavar="FILE", help="also write the model card as Markdown")
     args = parser.parse_args()
     try:
-        worst = export(args.run, args.output, args.data)
+        worst = export(args.run, args.output, args.data, args.attribution)
+        if args.describe:
+            describe(load_model(args.output, "cpu"), args.run, args.describe)
     except KwsdError as error:
         print(f"export: {error}", file=sys.stderr)
         return error.exit_status

@@ -20,7 +20,7 @@ LICENCE = "Apache-2.0; trained on recordings under CC BY 4.0, see attribution"
 ATTRIBUTION = "Speech Commands by Pete Warden, Google (CC BY 4.0)"
 
 
-def make_card(run: Path, config: dict[str, Any], model: keras.Model, attribution: str = ATTRIBUTION) -> ModelCard:
+def make_card(run: Path, config: dict[str, Any], model: keras.Model, attribution: str) -> ModelCard:
     """Raises:
     ExportError: the run was never evaluated on its validation split.
     """

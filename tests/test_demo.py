@@ -1,0 +1,59 @@
+"""`make run`'s program on the bundled recording, in real time: the first thing that anybody sees."""
+
+import json
+import re
+import subprocess
+import sys
+
+from demo.hear import score
+from kwsd.events import DetectionEvent
+from support import DEMO, ROOT
+
+
+def test_the_bundled_recording_is_heard():
+    command = [sys.executable, "demo/hear.py"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    *lines, summary = result.stdout.splitlines()
+    assert lines[0].startswith("listening for yes, no, up")
+    right, n_keywords, wrong = map(
+        int, re.match(r"(\d+) of (\d+) keywords heard .*, (\d+) wrong events", summary).groups()
+    )
+    assert n_keywords == 10
+    assert right >= 8, result.stdout
+    assert wrong <= 2, result.stdout
+
+
+def test_a_source_that_is_missing_is_one_line_and_not_0():
+    command = [sys.executable, "demo/hear.py", "absent.wav"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "kwsd: absent.wav: No such file" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_truth_is_what_the_issue_asks_for():
+    truth = json.loads(DEMO.with_suffix(".json").read_text())
+    assert len({word["word"] for word in truth if word["is_keyword"]}) == 10
+    assert sum(not word["is_keyword"] for word in truth) >= 5
+    assert len({word["voice"] for word in truth}) >= 4
+    assert 30 <= DEMO.stat().st_size / 32000 <= 60
+
+
+def heard(label, end_seconds):
+    return DetectionEvent(
+        stream="s", label=label, score=1.0, start_seconds=0.0, end_seconds=end_seconds, loudness_dbfs=0.0
+    )
+
+
+def test_scoring_matches_each_word_once_and_in_time():
+    truth = [
+        {"word": "stop", "is_keyword": True, "start_seconds": 1.0, "end_seconds": 1.5},
+        {"word": "tree", "is_keyword": False, "start_seconds": 3.0, "end_seconds": 3.5},
+        {"word": "go", "is_keyword": True, "start_seconds": 5.0, "end_seconds": 5.5},
+    ]
+    events = [heard("stop", 1.7), heard("stop", 2.2), heard("go", 3.2), heard("go", 7.0)]
+    right, wrong, n_keywords = score(events, truth)
+    assert [(label, round(delay, 3)) for label, delay in right] == [("stop", 0.2)]
+    assert [event.end_seconds for event in wrong] == [2.2, 3.2, 7.0]
+    assert n_keywords == 2
