@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     from kwsd.daemon import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    run(_config(args))
+    run(lambda: _config(args))
     return 0
 
 

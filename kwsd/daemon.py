@@ -9,7 +9,9 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from kwsd.bus import Bus
 from kwsd.capture import Capture, End
@@ -24,31 +26,32 @@ from kwsd.transports.unix import UnixTransport
 
 log = logging.getLogger("kwsd")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_NEED_RESTART = ("source", "pace", "pcm", "socket", "stream")
 _JOIN_SECONDS = 2.0
 
 
-def run(config: Config) -> None:
+def run(configure: Callable[[], Config]) -> None:
     """Listen until the source ends or a signal comes.
+
+    Args:
+        configure: reads the configuration; called again on SIGHUP.
 
     Raises:
         KwsdError: anything that the configuration names cannot be used, or the source broke.
     """
-    model = load_model(config.model, config.device)
-    check_thresholds(config, model.card.keywords)
-    log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
-    asyncio.run(Daemon(config, model).run())
+    asyncio.run(Daemon(configure).run())
 
 
 class Daemon:
     """One run: a capture, an ear, a bus and a transport."""
 
-    def __init__(self, config: Config, model: Model) -> None:
-        self._config, self._model = config, model
+    def __init__(self, configure: Callable[[], Config]) -> None:
+        self._configure = configure
+        self._config, self._model = self._load()
         self._bus = Bus()
-        self._ear = Ear(model, config)
-        self._capture = Capture(make_source(config))
-        self._transport = UnixTransport(config.socket, self._bus, self._hello)
+        self._ear = Ear(self._model, self._config)
+        self._capture = Capture(make_source(self._config))
+        self._transport = UnixTransport(self._config.socket, self._bus, self._hello)
         self._thread = threading.Thread(target=self._listen, name="ear", daemon=True)
 
     async def run(self) -> None:
@@ -72,11 +75,33 @@ class Daemon:
             await self._transport.stop()
 
     def _startup(self) -> None:
-        for number in _SIGNALS:
+        for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
+        self._loop.add_signal_handler(signal.SIGHUP, lambda: self._loop.create_task(self._reload()))
         self._capture.start()
         self._thread.start()
         log.info("listening to %s; events on %s", self._config.source, self._config.socket)
+
+    def _load(self) -> tuple[Config, Model]:
+        config = self._configure()
+        model = load_model(config.model, config.device)
+        check_thresholds(config, model.card.keywords)
+        log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
+        return config, model
+
+    async def _reload(self) -> None:
+        """All is checked first; then the ear swaps between two chunks, or nothing changes."""
+        try:
+            config, model = await asyncio.to_thread(self._load)
+        except KwsdError as error:
+            log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
+            return
+        kept = {name: getattr(self._config, name) for name in _NEED_RESTART}
+        if changed := [name for name, value in kept.items() if getattr(config, name) != value]:
+            log.warning("reload: %s can change only with a restart", ", ".join(changed))
+        self._config, self._model = replace(config, **kept), model
+        self._ear.swap(self._model, self._config)
+        log.info("reload: done")
 
     async def _stop_listening(self) -> None:
         self._capture.stop()

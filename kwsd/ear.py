@@ -24,11 +24,20 @@ class Ear:
 
     def __init__(self, model: Model, config: Config) -> None:
         self._model, self._config = model, config
+        self._next: tuple[Model, Config] | None = None
         self._spotter: Spotter | None = None
         self.heard_seconds = 0.0
 
+    def swap(self, model: Model, config: Config) -> None:
+        """Go on with another model and other thresholds from the next item. Any thread may call it."""
+        self._next = (model, config)
+
     def hear(self, item: Item) -> list[Published]:
         """The events that one item of a capture brings about."""
+        if self._next:
+            (self._model, self._config), self._next = self._next, None
+            if self._spotter:
+                self._spotter = self._new_spotter()
         stream = self._config.stream
         if isinstance(item, Up):
             self._begin(item)
@@ -45,21 +54,26 @@ class Ear:
 
     def _begin(self, up: Up) -> None:
         self._rate_hz, self._start_seconds, self._position = up.rate_hz, up.start_seconds, 0
-        config = self._config
-        self._spotter = Spotter(
+        self._spotter = self._new_spotter()
+
+    def _new_spotter(self) -> Spotter:
+        return Spotter(
             self._model,
-            up.rate_hz,
-            start_seconds=up.start_seconds,
-            threshold=config.threshold,
-            thresholds=config.thresholds,
+            self._rate_hz,
+            start_seconds=self._stream_seconds(self._position),
+            threshold=self._config.threshold,
+            thresholds=self._config.thresholds,
         )
+
+    def _stream_seconds(self, position: int) -> float:
+        return self._start_seconds + position / self._rate_hz
 
     def _lost(self, chunk: Chunk) -> list[Published]:
         """Positions that jump are lost audio: the words on both sides do not belong together."""
         n_lost = chunk.position - self._position
         if n_lost <= 0 or self._spotter is None:
             return []
-        self._spotter.reset(self._start_seconds + chunk.position / self._rate_hz)
+        self._spotter.reset(self._stream_seconds(chunk.position))
         return [Overrun(stream=self._config.stream, lost_seconds=round(n_lost / self._rate_hz, 3))]
 
     def _push(self, chunk: Chunk) -> list[Detection]:

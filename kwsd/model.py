@@ -6,6 +6,7 @@ provider that is really in use.
 """
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 
@@ -90,11 +91,14 @@ def _load(path: Path, provider: str, n_threads: int) -> Model:
 
 
 def _session(path: Path, provider: str, n_threads: int) -> ort.InferenceSession:
+    if provider == _CUDA:
+        with redirect_stdout(None):  # it prints what it does not find
+            ort.preload_dlls(msvc=False)  # CUDA and cuDNN from their Python packages
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning doubles the CPU time
-    options.log_severity_level = 4  # what matters comes as an exception, and is said in one line
+    ort.set_default_logger_severity(4)  # what matters comes as an exception, and is said in one line
     try:
         return ort.InferenceSession(path, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base

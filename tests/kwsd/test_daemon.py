@@ -157,6 +157,40 @@ def test_a_wav_header_on_standard_input_is_refused(start_daemon):
     assert "arecord -t raw" in daemon.stderr.read()
 
 
+def test_sighup_swaps_thresholds_and_keeps_the_old_ones_when_they_are_wrong(start_daemon, tmp_path):
+    """Raw PCM on a pipe holds the stream still while the configuration changes."""
+    config = tmp_path / "kwsd.yaml"
+    config.write_text("threshold: 0.999999")
+    daemon, path = start_daemon("--config", config, "--source", "-", stdin=subprocess.PIPE)
+    log = iter(daemon.stderr)
+    word, _ = soundfile.read(DEMO, frames=3 * 16000, dtype="int16")
+
+    def say_and_pause():  # longer than what the pipe holds, so the word is heard on return
+        daemon.stdin.buffer.write(word.tobytes() + bytes(2 * 16000 * 5))
+        daemon.stdin.buffer.flush()
+
+    def reload(text, answer):
+        config.write_text(text)
+        daemon.send_signal(signal.SIGHUP)
+        line = next(line for line in log if "reload:" in line)
+        assert answer in line, line
+
+    events = subscribe(path)
+    assert isinstance(next(events), Hello)
+    say_and_pause()  # nothing reaches that threshold
+    reload("threshhold: 0.5", "threshhold: unknown key; did you mean threshold?; the old configuration stays")
+    reload("model: absent.onnx", "absent.onnx: no such model file")
+    reload("thresholds: {stpo: 0.5}", "thresholds.stpo: unknown key; did you mean stop?")
+    reload("threshold: 0.6\nstream: other", "stream can change only with a restart")
+    assert "reload: done" in next(log)
+    say_and_pause()
+    first = next(event for event in events if isinstance(event, DetectionEvent))
+    assert first.end_seconds > 8.0  # from the second round; the clock went on
+    daemon.stdin.close()
+    assert isinstance(list(events)[-1], Goodbye)
+    assert daemon.wait(5) == 0
+
+
 def test_memory_does_not_grow_and_nothing_heavy_is_loaded(tmp_path, demo):
     """Four minutes as fast as possible; what is resident at the end is what was after one."""
     script = f"""
