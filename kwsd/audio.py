@@ -63,12 +63,6 @@ def decode_pcm(data: bytes, encoding: str, n_channels: int) -> FloatArray:
     return to_mono(values.astype(np.float64) / full_scale)
 
 
-def encode_int16(samples: FloatArray) -> NDArray[np.int16]:
-    """Shape: (n_samples,) -> (n_samples,), int16; clipped, rounded to nearest."""
-    clipped: NDArray[np.float32] = np.clip(np.rint(samples * 32768.0), -32768, 32767)
-    return clipped.astype(np.int16)
-
-
 def open_recording(path: Path) -> soundfile.SoundFile:
     """Open a recording whose header and length are sound; close it, or use it in `with`.
 

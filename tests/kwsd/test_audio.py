@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from kwsd.audio import dbfs, decode_pcm, encode_int16, fit_length, read_recording, to_mono
+from kwsd.audio import dbfs, decode_pcm, fit_length, read_recording, to_mono
 from kwsd.errors import AudioError
 
 
@@ -33,11 +33,6 @@ def test_raw_pcm_decodes_to_the_same_samples(encoding, kind):
     values = np.array([0.0, 0.5, -1.0])
     scale = 1 if kind == "<f4" else 2 ** (8 * np.dtype(kind).itemsize - 1)
     np.testing.assert_allclose(decode_pcm((values * scale).astype(kind).tobytes(), encoding, 1), values)
-
-
-def test_int16_round_trip_is_exact():
-    values = np.arange(-32768, 32768, dtype="<i2")
-    np.testing.assert_array_equal(encode_int16(decode_pcm(values.tobytes(), "s16le", 1)), values)
 
 
 def test_fit_length_centres():
