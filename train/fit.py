@@ -14,13 +14,13 @@ goes on where its last whole epoch ended, with the numbers that it would have ha
 import json
 import math
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from kwsd import __version__
 from kwsd.errors import TrainingError
@@ -46,6 +46,27 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
         return self._examples.x[chosen], self._examples.y[chosen]
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar while an epoch runs on a terminal, and a line when it is done."""
+
+    def __init__(self, n_epochs: int) -> None:
+        super().__init__()
+        self._n_epochs = n_epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._name = f"epoch {epoch + 1} of {self._n_epochs}"
+        self._bar = tqdm(total=self.params["steps"], desc=self._name, unit=" batches", disable=None, leave=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar.set_postfix(logs, refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._bar.close()
+        values = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        print(f"{self._name}: {values}", flush=True)
 
 
 def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, cache: Path) -> None:
@@ -89,7 +110,8 @@ def _epoch(
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,
-        verbose=1 if sys.stderr.isatty() else 2,
+        callbacks=[Progress(hyper.epochs)],
+        verbose=0,
     )
     return {name: float(values[0]) for name, values in result.history.items()}
 

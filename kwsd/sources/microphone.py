@@ -40,7 +40,11 @@ class Microphone:
             info = sounddevice.query_devices(self._device, "input")
             rate_hz = round(info["default_samplerate"])
             stream = sounddevice.InputStream(
-                device=info["index"], samplerate=rate_hz, channels=1, dtype="float32", latency=_LATENCY_SECONDS
+                device=info["index"],
+                samplerate=rate_hz,
+                channels=_n_channels(sounddevice, info, rate_hz),
+                dtype="float32",
+                latency=_LATENCY_SECONDS,
             )
             stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
@@ -105,6 +109,15 @@ def _portaudio() -> Any:
             "no microphone without PortAudio: install libportaudio2 (Debian, Ubuntu) or portaudio"
         ) from None
     return sounddevice
+
+
+def _n_channels(sounddevice: Any, info: Any, rate_hz: int) -> int:
+    """One where the device gives one; hardware without a sound server may give only all."""
+    try:
+        sounddevice.check_input_settings(info["index"], channels=1, samplerate=rate_hz)
+    except sounddevice.PortAudioError:
+        return int(info["max_input_channels"])
+    return 1
 
 
 def _rescan(sounddevice: Any) -> None:
