@@ -24,12 +24,10 @@ SEED = 7
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 OTHERS = ("seven", "house", "marvin", "happy", "zero", "bed", "three", "sheila")
 VOICES = (
-    ("espeak-ng", "-v", "en-us", "-s", "130"),
-    ("flite", "-voice", "slt"),
-    ("espeak-ng", "-v", "en-gb", "-s", "120", "-p", "40"),
+    ("espeak-ng", "-v", "en-us", "-s", "125"),
     ("flite", "-voice", "rms"),
     ("espeak-ng", "-v", "en-us+f3", "-s", "125"),
-    ("flite", "-voice", "awb"),
+    ("espeak-ng", "-v", "en-gb", "-s", "125"),
 )
 NOISES = ((2.0, -50), (1.0, -46), (0.0, -52), (1.5, -42), (0.5, -56))
 """Exponent of 1/f, and level in dBFS, of each part of the background."""
@@ -42,7 +40,7 @@ def say(voice: tuple[str, ...], word: str) -> np.ndarray:
         subprocess.run([*voice, *text], check=True, capture_output=True)
         samples, rate_hz = soundfile.read(file.name, dtype="float32")
     samples = soxr.resample(samples, rate_hz, RATE_HZ)
-    loud = np.flatnonzero(np.abs(samples) > 0.02 * np.abs(samples).max())
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
     word_samples = samples[loud[0] : loud[-1] + 1]
     return word_samples * (0.1 / np.sqrt(np.mean(word_samples**2)))
 
