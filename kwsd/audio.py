@@ -5,6 +5,7 @@ samples since the start of the stream. Whatever a file or a device delivers is b
 that form here, once.
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ FloatArray = NDArray[np.float32]
 
 PCM_ENCODINGS: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "s32le": np.dtype("<i4"), "f32le": np.dtype("<f4")}
 """Encodings of raw PCM, named as ffmpeg and PulseAudio name them."""
+
+RATES_HZ = (4000, 384000)
+"""Sample rates from the telephone's half to the best converters' double."""
 
 # A writer that cannot seek back (a pipe) leaves a placeholder near the type's maximum.
 _UNKNOWN_RIFF_SIZE = 0x7FFF_0000
@@ -44,12 +48,15 @@ class Chunk:
 
 
 def to_mono(samples: NDArray[Any]) -> FloatArray:
-    """Average the channels; replace NaN and infinities, which would never leave a filter.
+    """Clip to full scale, as a converter does, and average the channels.
+
+    NaN becomes 0: one of them would never leave a filter.
 
     Shape: (n_samples,) or (n_samples, n_channels) -> (n_samples,), float32.
     """
-    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
-    return np.nan_to_num(mono.astype(np.float32, copy=False), nan=0.0, posinf=1.0, neginf=-1.0)
+    finite = np.nan_to_num(np.clip(samples, -1.0, 1.0), nan=0.0)
+    mono = finite if finite.ndim == 1 else finite.mean(axis=1)
+    return mono.astype(np.float32, copy=False)
 
 
 def decode_pcm(data: bytes, encoding: str, n_channels: int) -> FloatArray:
@@ -74,13 +81,14 @@ def open_recording(path: Path) -> soundfile.SoundFile:
     """
     _refuse_truncated(path)
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # any name that the file system has
     except soundfile.LibsndfileError as error:
         reason = error.error_string.removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{path}: not a readable recording ({reason})") from None
-    if file.frames == 0:
+    if file.frames == 0 or not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
         file.close()
-        raise AudioError(f"{path}: holds no audio")
+        reason = f"has a rate of {file.samplerate} Hz" if file.frames else "holds no audio"
+        raise AudioError(f"{path}: {reason}; kwsd hears {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
     return file
 
 
@@ -129,6 +137,8 @@ def dbfs(samples: FloatArray) -> float:
 
 def _refuse_truncated(path: Path) -> None:
     try:
+        if path.exists() and not path.is_file():
+            raise AudioError(f"{path}: not a file; raw PCM from a pipe goes to --source -")
         with path.open("rb") as file:
             header = file.read(12)
         size = path.stat().st_size

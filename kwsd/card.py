@@ -121,8 +121,9 @@ class ModelCard:
             found.append("window, stride and smoothing must be positive")
         if set(self.decision.thresholds) != set(self.keywords):
             found.append("thresholds and keywords differ")
-        if any(len(row) != len(self.labels) for row in self.golden.posteriors):
-            found.append("the golden check has another number of labels")
+        rows = self.golden.posteriors
+        if not rows or any(len(row) != len(self.labels) for row in rows) or not 0 <= self.golden.seed < 2**32:
+            found.append("the golden check has no seed, no windows, or another number of labels")
         return found
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kwsd import __version__
-from kwsd.config import Config, load_config
+from kwsd.config import DEVICES, Config, load_config
 from kwsd.errors import KwsdError
-from kwsd.model import DEVICES
 
 # Each command imports what it needs: `kwsd listen` should not wait for ONNX Runtime.
 
@@ -18,6 +17,7 @@ from kwsd.model import DEVICES
 def main() -> int:
     """The `kwsd` command. Returns its exit status."""
     args = _parser().parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     try:
         return int(args.function(args))
     except KwsdError as error:
@@ -29,6 +29,9 @@ def main() -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 141
+    except OSError as error:  # a full disk, no descriptors left: said as the system says it
+        print(f"kwsd: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -10,10 +10,11 @@ for event in subscribe():
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from kwsd.config import default_socket
 from kwsd.errors import SocketError
-from kwsd.events import Event, parse_event
+from kwsd.events import Event, Goodbye, parse_event
 
 
 def subscribe(path: Path | None = None) -> Iterator[Event]:
@@ -27,12 +28,22 @@ def subscribe(path: Path | None = None) -> Iterator[Event]:
     """
     path = path or default_socket()
     with _connect(path) as connection, connection.makefile("rb") as lines:
-        for line in lines:
+        while line := _read_line(lines, path):
             try:
                 event = parse_event(line)
             except ValueError as error:
                 raise SocketError(f"{path}: {error}") from None
             yield event
+            if isinstance(event, Goodbye):
+                return
+    raise SocketError(f"{path}: the daemon ended without a goodbye")
+
+
+def _read_line(lines: BinaryIO, path: Path) -> bytes:
+    try:
+        return lines.readline()
+    except OSError as error:
+        raise SocketError(f"{path}: the connection broke ({error.strerror})") from None
 
 
 def _connect(path: Path) -> socket.socket:

@@ -13,9 +13,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from kwsd.audio import RATES_HZ
 from kwsd.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 def default_socket() -> Path:
@@ -71,7 +73,10 @@ def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
     problems: list[str] = []
     config = _build(Config, data, "", problems)
     if not problems:
-        config = replace(config, **{key: value for key, value in changes.items() if value is not None})
+        given = {key: value for key, value in changes.items() if value is not None}
+        if "threshold" in given:
+            given["thresholds"] = {}  # one for all means all
+        config = replace(config, **given)
         problems = _range_problems(config)
     if problems:
         where = f"{path}: " if path else ""
@@ -109,7 +114,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.load(path.read_text(), _Loader)  # noqa: S506  (a SafeLoader)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if data is None:
         return {}
@@ -123,7 +128,7 @@ def _build(kind: type, data: dict[str, Any], prefix: str, problems: list[str]) -
     values = {}
     for key, value in data.items():
         path = f"{prefix}{key}"
-        if key not in hints:
+        if not isinstance(key, str) or key not in hints:
             problems.append(_unknown_key(path, str(key), list(hints)))
         else:
             values[key] = _convert(hints[key], value, path, problems)
@@ -137,13 +142,13 @@ def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     if is_dataclass(hint) and isinstance(value, dict):
         return _build(hint, value, f"{path}.", problems)  # type: ignore[arg-type]
     if get_origin(hint) is dict and isinstance(value, dict):
-        return {key: _convert(get_args(hint)[1], item, f"{path}.{key}", problems) for key, item in value.items()}
+        return {str(key): _convert(get_args(hint)[1], item, f"{path}.{key}", problems) for key, item in value.items()}
     if get_origin(hint) is Literal:
         if value in get_args(hint):
             return value
         problems.append(f"{path}: {value!r} is not one of {', '.join(get_args(hint))}")
-    elif hint is Path and isinstance(value, str):
-        return Path(value).expanduser()
+    elif hint is Path and isinstance(value, str) and value and "\0" not in value:
+        return Path(os.path.expanduser(value))  # noqa: PTH111  (unlike Path's, it leaves an unknown user's ~ alone)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:
@@ -168,8 +173,8 @@ def _range_problems(config: Config) -> list[str]:
     if config.threshold is not None:
         thresholds["threshold"] = config.threshold
     found += [f"{path}: {value:g} is not between 0 and 1" for path, value in thresholds.items() if not 0 < value <= 1]
-    if not 4000 <= config.pcm.rate_hz <= 384000:
-        found.append(f"pcm.rate_hz: {config.pcm.rate_hz} is not between 4000 and 384000")
+    if not RATES_HZ[0] <= config.pcm.rate_hz <= RATES_HZ[1]:
+        found.append(f"pcm.rate_hz: {config.pcm.rate_hz} is not between {RATES_HZ[0]} and {RATES_HZ[1]}")
     if not 1 <= config.pcm.channels <= 64:
         found.append(f"pcm.channels: {config.pcm.channels} is not between 1 and 64")
     if not config.stream:

@@ -69,7 +69,7 @@ class Daemon:
             reason = str(error)
             raise
         finally:
-            await self._stop_listening()
+            self._stop_listening()
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
             self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._ear.heard_seconds, 3)))
             await self._transport.stop()
@@ -77,7 +77,7 @@ class Daemon:
     def _startup(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
-        self._loop.add_signal_handler(signal.SIGHUP, lambda: self._loop.create_task(self._reload()))
+        self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
         self._capture.start()
         self._thread.start()
         log.info("listening to %s; events on %s", self._config.source, self._config.socket)
@@ -88,6 +88,9 @@ class Daemon:
         check_thresholds(config, model.card.keywords)
         log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
         return config, model
+
+    def _begin_reload(self) -> None:
+        self._reloading = self._loop.create_task(self._reload())  # kept: the loop holds no strong reference
 
     async def _reload(self) -> None:
         """All is checked first; then the ear swaps between two chunks, or nothing changes."""
@@ -103,10 +106,10 @@ class Daemon:
         self._ear.swap(self._model, self._config)
         log.info("reload: done")
 
-    async def _stop_listening(self) -> None:
+    def _stop_listening(self) -> None:
         self._capture.stop()
         if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, _JOIN_SECONDS)
+            self._thread.join(_JOIN_SECONDS)  # one inference; nobody else needs the loop now
 
     def _listen(self) -> None:
         """The ear's thread. Whatever ends it ends the daemon: never deaf and alive."""

@@ -140,7 +140,10 @@ def parse_event(line: str | bytes) -> Event:
     Raises:
         ValueError: not a JSON object, an unknown type, or a missing field.
     """
-    data: Any = json.loads(line)
+    try:
+        data: Any = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply for an event") from None
     kind = event_types().get(str(data.get("type"))) if isinstance(data, dict) else None
     if kind is None:
         raise ValueError(f"not an event of protocol {PROTOCOL}: {line!r:.80}")

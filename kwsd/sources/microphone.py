@@ -31,12 +31,12 @@ class Microphone:
 
     def __init__(self, device: str | None) -> None:
         self.name = f"microphone {device}" if device else "the default microphone"
-        self._device = int(device) if device and device.isdigit() else device
+        self._device = int(device) if device and device.isdecimal() else device
 
     def open(self) -> Opened:
         sounddevice = _portaudio()
-        _rescan(sounddevice)
         try:
+            _rescan(sounddevice)
             info = sounddevice.query_devices(self._device, "input")
             rate_hz = round(info["default_samplerate"])
             stream = sounddevice.InputStream(

@@ -20,6 +20,10 @@ class PcmInput:
         self._pcm = pcm
 
     def open(self) -> Opened:
+        if sys.stdin is None:
+            raise SourceError(
+                "standard input is closed; pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
+            )
         if sys.stdin.isatty():
             raise SourceError(
                 "standard input is a terminal; pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
@@ -41,3 +45,5 @@ class PcmInput:
             chunk = Chunk(decode_pcm(pending[:whole], pcm.encoding, pcm.channels), position)
             position, pending = chunk.end, pending[whole:]
             yield chunk
+        if position == 0:
+            raise SourceError("standard input ended before any audio; pipe raw PCM into kwsd: arecord -t raw ...")

@@ -5,13 +5,15 @@ is read and judged in bounded memory; nothing that a client does touches another
 """
 
 import asyncio
-import errno
+import fcntl
 import json
 import os
+import resource
 import socket
 import stat
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kwsd.bus import Bus, encode
@@ -20,6 +22,9 @@ from kwsd.events import Error, Hello
 
 MAX_LINE_BYTES = 64 * 1024
 _FAREWELL_SECONDS = 1.0
+_LOCK_SECONDS = 2.0
+_BACKLOG = 1024
+_SPARE_DESCRIPTORS = 64  # for all that is not a connection
 
 
 class UnixTransport:
@@ -39,6 +44,7 @@ class UnixTransport:
         """Raises:
         SocketError: the path cannot be used, or a live daemon has it.
         """
+        self._max_connections = _allow_many_descriptors() - _SPARE_DESCRIPTORS
         listener = bind(self._path)
         self._inode = self._path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE_BYTES)
@@ -56,6 +62,10 @@ class UnixTransport:
                 task.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._max_connections:
+            writer.write(encode(Error(reason=f"{self._max_connections} subscribers are connected, no more can be")))
+            writer.close()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -78,6 +88,13 @@ class UnixTransport:
             listening.cancel()
             writing.cancel()
             await _close(writer)
+
+
+def _allow_many_descriptors() -> int:
+    """Raise this process's soft limit of open files to its hard one; the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 async def _write(take: Callable[[], Awaitable[bytes]], writer: asyncio.StreamWriter) -> None:
@@ -115,29 +132,55 @@ def _judge(line: bytes) -> str:
         return ""
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "not a line of JSON"
     kind = request.get("type") if isinstance(request, dict) else None
     return f"request type {kind!r} is not known to this daemon"
 
 
 def bind(path: Path) -> socket.socket:
-    """A bound socket at a path that is free, or holds the socket of a daemon that died.
+    """A listening socket at a path that is free, or holds the socket of a daemon that died.
 
     Raises:
         SocketError: no folder, no permission, another file, or a live daemon.
     """
-    _remove_stale(path)
+    with _alone_in(path.parent):
+        _remove_stale(path)
+        return _listen(path)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Of two daemons that find the same stale socket, one at a time may look and replace it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise SocketError(f"{folder}: {error.strerror}; create this folder or choose another --socket") from None
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_umask = os.umask(0o117)  # 0660 from its first moment
     try:
         listener.bind(str(path))
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        if error.errno == errno.ENOENT:
-            raise SocketError(
-                f"{path}: its folder does not exist; create {path.parent} or choose another --socket"
-            ) from None
         raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another --socket") from None
     finally:
         os.umask(old_umask)
@@ -154,17 +197,23 @@ def _remove_stale(path: Path) -> None:
         raise SocketError(f"{path}: {error.strerror}") from None
     if is_live(path):
         raise SocketError(f"{path}: another kwsd is serving it; stop that one or choose another --socket")
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 def is_live(path: Path) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether somebody accepts connections there.
+
+    Raises:
+        SocketError: that cannot be found out.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return True  # its backlog is full: alive and busy
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
         except OSError as error:
-            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+            raise SocketError(f"{path}: {error.strerror or error}; choose another --socket") from None
     return True

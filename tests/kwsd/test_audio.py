@@ -25,7 +25,7 @@ def test_channels_are_averaged(write_wav):
 
 
 def test_nan_and_infinity_do_not_pass():
-    np.testing.assert_array_equal(to_mono(np.array([np.nan, np.inf, -np.inf, 0.5])), [0, 1, -1, 0.5])
+    np.testing.assert_array_equal(to_mono(np.array([np.nan, np.inf, -np.inf, 0.5, 1e37])), [0, 1, -1, 0.5, 1])
 
 
 @pytest.mark.parametrize(("encoding", "kind"), [("s16le", "<i2"), ("s32le", "<i4"), ("f32le", "<f4")])
@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, w
         assert "\n" not in str(raised.value)
     with pytest.raises(AudioError, match="No such file"):
         read_recording(tmp_path / "absent.wav")
-    with pytest.raises(AudioError, match="directory"):
+    with pytest.raises(AudioError, match="not a file"):
         read_recording(tmp_path)
 
 

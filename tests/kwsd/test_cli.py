@@ -65,7 +65,7 @@ def test_configuration_and_socket(tmp_path):
     assert result.returncode == 2
     result = kwsd("run", "--source", DEMO, "--socket", tmp_path / "absent" / "kwsd.sock")
     assert result.returncode == 1
-    assert "its folder does not exist; create" in result.stderr
+    assert "absent: No such file or directory; create this folder" in result.stderr
     assert "Traceback" not in result.stderr
     (tmp_path / "file").write_text("precious")
     assert "not a socket" in kwsd("run", "--source", DEMO, "--socket", tmp_path / "file").stderr

@@ -29,6 +29,11 @@ def test_a_file_is_read_and_the_command_line_comes_first(config_file):
     assert (config.model, config.threshold, config.device) == (Path("m.onnx"), 1.0, "auto")
 
 
+def test_one_threshold_on_the_command_line_is_for_all_labels(config_file):
+    config = load_config(config_file("thresholds: {stop: 0.9}"), {"threshold": 0.5})
+    assert (config.threshold, config.thresholds) == (0.5, {})
+
+
 def test_keywords_that_yaml_takes_for_booleans_stay_words(config_file):
     config = load_config(config_file("thresholds: {yes: 0.7, no: 0.8, on: 0.9, off: 0.6}"), {})
     assert config.thresholds == {"yes": 0.7, "no": 0.8, "on": 0.9, "off": 0.6}
@@ -62,6 +67,11 @@ def test_all_mistakes_are_named_at_once(config_file):
         ("a: [", "not YAML"),
         ("pcm: 5", "is not a group of keys"),
         ("threshold: true", "is not a number"),
+        ("threshold: 2024-13-41", "not YAML"),
+        ("thresholds: {1: low}", "thresholds.1: 'low' is not a number"),
+        ("1: 2", "1: unknown key"),
+        ('socket: "a\\0b"', "is not a path"),
+        ("[" * 5000, "not YAML"),
     ],
 )
 def test_single_mistakes(config_file, text, reason):
