@@ -5,7 +5,7 @@ SOURCE ?= demo/recording.wav
 
 # Hear the bundled recording, or `make run SOURCE=microphone`.
 run: .venv/ready
-	@.venv/bin/python demo/hear.py $(SOURCE)
+	@.venv/bin/python demo/hear.py "$(SOURCE)"
 
 # Lint, types and tests.
 test: .venv-test/ready

@@ -2,8 +2,8 @@
 
 python demo/hear.py [SOURCE]    a recording (demo/recording.wav), microphone, or - for raw PCM
 
-Where a recording has its truth beside it (the same name with .json), the summary says how
-many of its keywords were heard within a second of their end.
+For the bundled recording, whose truth stands beside it, the summary says how many of its
+keywords were heard within a second of their end.
 """
 
 import json
@@ -22,48 +22,58 @@ from kwsd.events import DetectionEvent, Event, Goodbye
 from kwsd.readable import readable
 
 IN_TIME_SECONDS = 1.0
-START_SECONDS = 30.0
+RECORDING = Path(__file__).resolve().with_name("recording.wav")
+TRUTH = RECORDING.with_suffix(".json")
 
 
 def main() -> int:
     """Returns the daemon's exit status."""
-    source = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).with_name("recording.wav"))
+    source = sys.argv[1] if len(sys.argv) > 1 else str(RECORDING)
+    is_bundled = Path(source).resolve() == RECORDING
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         socket = Path(folder) / "kwsd.sock"
         command = [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(socket)]
         daemon = subprocess.Popen(command, stderr=log)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon, and its goodbye ends us
-        heard, seconds = [], 0.0
-        for event in events(daemon, socket):
-            print(readable(event), flush=True)
-            heard += [event] if isinstance(event, DetectionEvent) else []
-            seconds = event.heard_seconds if isinstance(event, Goodbye) else seconds
-        status = daemon.wait()
+        try:
+            status = hear(daemon, socket, json.loads(TRUTH.read_text()) if is_bundled else None)
+        finally:  # also when nobody reads what we print any more
+            daemon.terminate()
+            daemon.wait()
         if status:
             log.seek(0)
             print(log.read(), end="", file=sys.stderr)
-        else:
-            print(summary(heard, seconds, Path(source).with_suffix(".json")))
         return status
 
 
+def hear(daemon: subprocess.Popen[bytes], socket: Path, truth: list[dict[str, Any]] | None) -> int:
+    """Print the daemon's events and a summary; its exit status."""
+    heard, seconds = [], 0.0
+    for event in events(daemon, socket):
+        print(readable(event), flush=True)
+        heard += [event] if isinstance(event, DetectionEvent) else []
+        seconds = event.heard_seconds if isinstance(event, Goodbye) else seconds
+    status = daemon.wait()
+    if not status:
+        print(summary(heard, seconds, truth))
+    return status
+
+
 def events(daemon: subprocess.Popen[bytes], socket: Path) -> Iterator[Event]:
-    """Subscribe as soon as the daemon serves; nothing if it ends before."""
-    deadline = time.monotonic() + START_SECONDS
-    while daemon.poll() is None and not socket.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    try:
-        yield from subscribe(socket)
-    except SocketError:
-        if daemon.wait() == 0:  # it should have been there
-            raise
+    """Subscribe as soon as the daemon serves; nothing if it ends before that."""
+    while daemon.poll() is None:
+        try:
+            yield from subscribe(socket)
+            return
+        except SocketError:  # not yet; or never, then the daemon's status and log say why
+            time.sleep(0.05)
 
 
-def summary(heard: list[DetectionEvent], seconds: float, truth_path: Path) -> str:
+def summary(heard: list[DetectionEvent], seconds: float, truth: list[dict[str, Any]] | None) -> str:
     """One line: what was heard, and how much of it was right if that is known."""
-    if not truth_path.is_file():
+    if truth is None:
         return f"{len(heard)} keywords heard in {seconds:.1f} s of audio"
-    right, wrong, n_keywords = score(heard, json.loads(truth_path.read_text()))
+    right, wrong, n_keywords = score(heard, truth)
     delays = sorted(delay for _, delay in right) or [float("nan")]
     return (
         f"{len(right)} of {n_keywords} keywords heard (median {delays[len(delays) // 2]:.2f} s after the word's end), "

@@ -20,7 +20,7 @@ from kwsd.model import load_model
 from train.evaluate import load_run
 
 
-def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION) -> float:
+def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION, note: str = "") -> float:
     """Convert, describe, prove, and only then write.
 
     Args:
@@ -28,6 +28,7 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
         output: the ONNX file.
         data: folder of WAVs for the parity check; None for synthetic ones.
         attribution: of all recordings that the model was trained on.
+        note: what else a user of the model should know, for the card.
 
     Returns:
         the largest difference between Keras and ONNX Runtime.
@@ -36,7 +37,7 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
         TrainingError, ModelError, ExportError: nothing was written.
     """
     config, model = load_run(run)
-    card = make_card(run, config, model, attribution)
+    card = make_card(run, config, model, attribution, note)
     try:
         graph = convert(model)
     except Exception as error:  # tf2onnx and TensorFlow raise many kinds
@@ -61,10 +62,11 @@ def main() -> int:
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--data", type=Path, metavar="DIR", help="compare on the WAVs below DIR (synthetic ones)")
     parser.add_argument("--attribution", default=ATTRIBUTION, help="of the recordings (%(default)s)")
+    parser.add_argument("--note", default="", help="what else a user should know, for the card")
     parser.add_argument("--describe", type=Path, metavar="FILE", help="also write the model card as Markdown")
     args = parser.parse_args()
     try:
-        worst = export(args.run, args.output, args.data, args.attribution)
+        worst = export(args.run, args.output, args.data, args.attribution, args.note)
         if args.describe:
             describe(load_model(args.output, "cpu"), args.run, args.describe)
     except KwsdError as error:

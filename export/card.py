@@ -20,9 +20,15 @@ LICENCE = "Apache-2.0; trained on recordings under CC BY 4.0, see attribution"
 ATTRIBUTION = "Speech Commands by Pete Warden, Google (CC BY 4.0)"
 
 
-def make_card(run: Path, config: dict[str, Any], model: keras.Model, attribution: str) -> ModelCard:
-    """Raises:
-    ExportError: the run was never evaluated on its validation split.
+def make_card(run: Path, config: dict[str, Any], model: keras.Model, attribution: str, note: str) -> ModelCard:
+    """Fill in a card.
+
+    Args:
+        attribution: of the recordings.
+        note: what else a user should know about this training.
+
+    Raises:
+        ExportError: the run was never evaluated on its validation split.
     """
     path = run / "validation.json"
     if not path.is_file():
@@ -41,7 +47,7 @@ def make_card(run: Path, config: dict[str, Any], model: keras.Model, attribution
         stride_frames=round(_STRIDE_SECONDS * params.sample_rate_hz / params.hop_samples),
         decision=DecisionParams(**results["decision"]),
         golden=GoldenCheck(_GOLDEN_SEED, posteriors.astype(float).tolist()),
-        training=_training(config),
+        training={**_training(config), "note": note},
         results={
             "validation": {
                 key: results[key] for key in ("n_clips", "accuracy", "interval_95", "recall", "files_digest")

@@ -4,14 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+from kwsd.errors import ExportError
 from kwsd.model import Model
 
 
 def describe(model: Model, run: Path, path: Path) -> None:
     """Write `path` (Markdown) and, beside it, the confusion matrix of the run's validation."""
     picture = path.with_suffix(".png")
-    shutil.copyfile(run / "validation.png", picture)
-    path.write_text(_markdown(model, picture.name))
+    try:
+        shutil.copyfile(run / "validation.png", picture)
+        path.write_text(_markdown(model, picture.name))
+    except OSError as error:
+        raise ExportError(f"{error.filename}: {error.strerror}; the model itself is written") from None
 
 
 def _markdown(model: Model, picture: str) -> str:
@@ -53,8 +57,7 @@ that fired is quiet for {card.decision.refractory_seconds:g} s.
 ## Limits
 
 It is a classifier of single words. In continuous speech it fires on words that contain or
-resemble a keyword; how often is not yet measured. `on` and `off` were learnt almost wholly
-from clips that were reconstructed from spectrograms.
+resemble a keyword; how often is not yet measured. {card.training["note"]}
 
 ## Training
 

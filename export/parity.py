@@ -38,11 +38,11 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
         card = model.card
         windows = np.stack([clip_features(*read_recording(path), card.window_frames, card.frontend) for path in paths])
     want = keras_model.predict(windows, verbose=0)
-    worst = 0.0
+    differences = []
     for size in _BATCHES:
         batches = [windows[start : start + size] for start in range(0, len(windows), size)]
-        have = np.concatenate([model.posteriors(batch) for batch in batches])
-        worst = max(worst, float(np.max(np.abs(have - want))))
+        differences.append(np.concatenate([model.posteriors(batch) for batch in batches]) - want)
+    worst = float(np.max(np.abs(differences)))
     if not worst <= TOLERANCE:  # a NaN fails too
         raise ExportError(
             f"Keras and ONNX Runtime differ by {worst:.2g}, allowed are {TOLERANCE:g}; nothing was written"

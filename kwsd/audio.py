@@ -56,7 +56,7 @@ def to_mono(samples: NDArray[Any]) -> FloatArray:
     """
     finite = np.nan_to_num(np.clip(samples, -1.0, 1.0), nan=0.0)
     mono = finite if finite.ndim == 1 else finite.mean(axis=1)
-    return mono.astype(np.float32, copy=False)
+    return np.asarray(mono, np.float32)
 
 
 def decode_pcm(data: bytes, encoding: str, n_channels: int) -> FloatArray:

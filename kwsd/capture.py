@@ -17,9 +17,10 @@ from kwsd.errors import KwsdError
 from kwsd.sources import Opened, Source
 
 QUEUE_CHUNKS = 20
-"""Two seconds: inference that is later than that would report stale keywords."""
+"""About two seconds: inference that is later than that would report stale keywords."""
 
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10)
+_JOIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Capture:
         self._queue = ChunkQueue(QUEUE_CHUNKS, drops_oldest=source.is_live)
         self._stopping = threading.Event()
         self._n_failures = 0
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Open the source and begin to read it.
@@ -65,7 +67,8 @@ class Capture:
                 is tried again: a wrong name should be said at once.
         """
         opened = self._source.open()
-        threading.Thread(target=self._run, args=(opened,), name="capture", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="capture", daemon=True)
+        self._thread.start()
 
     def items(self) -> Iterator[Item]:
         """What happens, in order, until an `End`, or until `stop`."""
@@ -75,9 +78,14 @@ class Capture:
                 return
 
     def stop(self) -> None:
-        """End soon; what waits in the queue is not needed any more."""
+        """End soon; what waits in the queue is not needed any more.
+
+        A device is let go before the process ends; a read from a pipe cannot be ended.
+        """
         self._stopping.set()
         self._queue.close()
+        if self._thread and self._source.is_live:
+            self._thread.join(_JOIN_SECONDS)
 
     def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is said, so that nobody waits for a dead source."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +25,14 @@ from kwsd.frontend import clip_features
 from kwsd.model import Model
 
 _BATCH_CLIPS = 256
+
+
+class _Encoding(TypedDict):
+    encoding: str
+    errors: str
+
+
+_TEXT: _Encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be any bytes
 
 
 @dataclass
@@ -45,9 +54,13 @@ def label_folder(folder: Path, output: Path, model: Model, scores: Path | None =
         AudioError: there is no WAV at all.
         OutputError: a file cannot be written; what is finished is kept for the next run.
     """
-    clips = find_clips(folder)
-    journal = Journal(output.with_name(output.name + ".journal"), model)
     summary = Summary()
+    clips = find_clips(folder, summary.unreadable)
+    for target in filter(None, (output, scores)):
+        _check_target(target, clips)
+    if scores and scores.absolute() == output.absolute():
+        raise OutputError(f"{scores}: the scores cannot go into the same file as the labels")
+    journal = Journal(output.with_name(output.name + ".journal"), model, clips)
     with _saying_what_cannot_be_written(output):
         done = journal.resume()
         missing = {name: path for name, path in clips.items() if name not in done}
@@ -63,15 +76,23 @@ def label_folder(folder: Path, output: Path, model: Model, scores: Path | None =
     return summary
 
 
-def find_clips(folder: Path) -> dict[str, Path]:
+def find_clips(folder: Path, unreadable: list[AudioError]) -> dict[str, Path]:
     """WAVs below a folder by the name that they have in the output, in its order.
 
     That is the file's name; where two clips below the folder share one, the path from the folder.
 
+    Args:
+        unreadable: gets an error for each folder that cannot be looked into.
+
     Raises:
         AudioError: there is none.
     """
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file()]
+
+    def closed(error: OSError) -> None:
+        unreadable.append(AudioError(f"{error.filename}: {error.strerror}"))
+
+    found = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=closed) for name in names)
+    paths = [path for path in found if path.suffix.lower() == ".wav"]
     if not paths:
         raise AudioError(f"{folder}: {'no WAV files below it' if folder.is_dir() else 'no such folder'}")
     names = [path.name for path in paths]
@@ -81,29 +102,34 @@ def find_clips(folder: Path) -> dict[str, Path]:
 
 
 class Journal:
-    """Posteriors of finished clips on disk, valid for one model file.
+    """Posteriors of finished clips on disk, valid for one model file and the same clips.
 
-    The first line names the model by the digest of its file; then CSV, a clip a line.
+    The first line is a digest of the model and of the clips' paths, sizes and times; then
+    CSV, a clip a line.
     """
 
-    def __init__(self, path: Path, model: Model) -> None:
+    def __init__(self, path: Path, model: Model, clips: dict[str, Path]) -> None:
         self._path = path
-        self._header = f"kwsd journal, model {hashlib.sha256(model.path.read_bytes()).hexdigest()}\n"
+        digest = hashlib.sha256(model.path.read_bytes())
+        for clip in clips.values():
+            digest.update(os.fsencode(clip.absolute()) + _state(clip))
+        self._header = f"kwsd journal {digest.hexdigest()}\n"
         self._n_labels = len(model.card.labels)
 
     def resume(self) -> dict[str, list[str]]:
-        """What an earlier run finished with the same model; begins anew with another one."""
+        """What an earlier run finished with the same model and clips; begins anew with others."""
         try:
-            lines = self._path.read_text().splitlines(keepends=True)
-        except (FileNotFoundError, UnicodeDecodeError):
+            lines = self._path.read_text(**_TEXT).split("\n")
+            lines = [line + "\n" for line in lines[:-1]]  # what has no newline was not finished
+        except FileNotFoundError:
             lines = []
-        whole = [line for line in lines[1:] if line.endswith("\n")] if lines[:1] == [self._header] else []
+        whole = lines[1:] if lines[:1] == [self._header] else []
         rows = [row for row in csv.reader(whole) if len(row) == self._n_labels + 1]
         _replace(self._path, self._header + "".join(whole))
         return {row[0]: row[1:] for row in rows}
 
     def add(self, names: list[str], posteriors: list[list[str]]) -> None:
-        with self._path.open("a", newline="") as file:
+        with self._path.open("a", newline="", **_TEXT) as file:
             csv.writer(file, lineterminator="\n").writerows(
                 [name, *row] for name, row in zip(names, posteriors, strict=True)
             )
@@ -148,7 +174,7 @@ def _digits(posteriors: FloatArray) -> list[list[str]]:
 def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> None:
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", newline="") as file:
+        with part.open("w", newline="", **_TEXT) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)  # type: ignore[arg-type]
@@ -159,8 +185,27 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> None:
 
 def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, **_TEXT)
     part.replace(path)
+
+
+def _state(clip: Path) -> bytes:
+    """Changes when a clip does; a clip that cannot be looked at has none."""
+    try:
+        status = clip.stat()
+    except OSError:
+        return b""
+    return f" {status.st_size} {status.st_mtime_ns}\n".encode()
+
+
+def _check_target(target: Path, clips: dict[str, Path]) -> None:
+    """Before hours of work: can this file be written, and is nothing else lost by it?"""
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is not a file; name a file to write")
+    if not target.name or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: cannot be written; its folder does not exist or does not let you")
+    if any(target.absolute() == clip.absolute() for clip in clips.values()):
+        raise OutputError(f"{target}: is one of the clips; name another file to write")
 
 
 @contextmanager

@@ -16,10 +16,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import soxr
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
+import kwsd.audio
+import kwsd.frontend
 import train.augment
+import train.data
 from kwsd.audio import FloatArray
 from kwsd.frontend import FrontendParams, clip_features
 from train.augment import add_noise, coloured_noise, limit, place
@@ -159,8 +163,10 @@ def _digest(clips: list[Clip], recipe: Recipe) -> str:
     hyper = {name: value for name, value in recipe.hyper.to_dict().items() if name not in _NOT_IN_FEATURES}
     digest = hashlib.sha256(recipe.params.digest.encode())
     digest.update(json.dumps(hyper if recipe.augmented else {}, sort_keys=True).encode())
-    for module in (__file__, train.augment.__file__):
-        digest.update(Path(module).read_bytes())
+    modules = (train.augment, train.data, kwsd.audio, kwsd.frontend)
+    for source in (__file__, *(str(module.__file__) for module in modules)):
+        digest.update(Path(source).read_bytes())
+    digest.update(f"numpy {np.__version__} soxr {soxr.__version__}".encode())
     for clip in (*clips, *recipe.noises):
         modified = clip.path.stat().st_mtime_ns
         digest.update(f"{clip.path} {modified} {clip.start} {clip.n_samples} {clip.gain}\n".encode())

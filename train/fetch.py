@@ -50,7 +50,10 @@ def fetch(folder: Path, archive: Archive) -> None:
     if marker.exists():
         print(f"{folder}: already there")
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be created ({error.strerror})") from None
     packed = folder / f"{archive.sha256[:12]}.tar.gz"
     if not packed.exists():
         part = packed.with_name(packed.name + ".part")

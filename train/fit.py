@@ -4,7 +4,7 @@ The law of this file: what a run folder holds is enough to repeat it, and an int
 goes on where its last whole epoch ended, with the numbers that it would have had.
 
     RUN/config.json      architecture, front end, labels, hyper-parameters, digests, versions
-    RUN/checkpoint.keras the last epoch's model with its optimizer
+    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; only the last is kept
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
     RUN/model.keras      the epoch that was best on the validation split
@@ -78,18 +78,14 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     params = ARCHITECTURES[architecture].frontend
     config = _configuration(corpus, architecture, params, hyper)
     _claim(run, config)
-    training = training_examples(corpus, params, hyper, cache)
-    validation = held_out_examples(corpus, "validation", params, cache)
     history: list[dict[str, float]] = _read_json(run / "history.json", [])
-    n_steps = len(Batches(training, _order(training, hyper, 0), hyper.batch_size))
-    model = _model(run, architecture, training, len(corpus.labels), hyper, n_steps, resumed=bool(history))
-    for epoch in range(len(history), hyper.epochs):
-        history.append(_epoch(model, training, validation, hyper, epoch))
-        best = max(history, key=lambda row: row["val_accuracy"])
-        if best is history[-1]:
-            _save(model, run / "model.keras")
-        _save(model, run / "checkpoint.keras")
-        _write_json(run / "history.json", history)  # last: an epoch counts when all of it is on disk
+    if len(history) < hyper.epochs:
+        training = training_examples(corpus, params, hyper, cache)
+        validation = held_out_examples(corpus, "validation", params, cache)
+        model = _model(run, architecture, training, len(corpus.labels), hyper, len(history))
+        for epoch in range(len(history), hyper.epochs):
+            history.append(_epoch(model, training, validation, hyper, epoch))
+            _keep(model, run, history)
     plots.history(history, run / "history.png")
     evaluate(run, corpus, "validation", cache)
     best = max(history, key=lambda row: row["val_accuracy"])
@@ -130,13 +126,28 @@ def _order(training: Examples, hyper: Hyperparameters, epoch: int) -> np.ndarray
     return np.array_split(shuffled, hyper.n_variants)[part]
 
 
+def _keep(model: keras.Model, run: Path, history: list[dict[str, float]]) -> None:
+    """Put an epoch on disk. It counts once history.json, which is written last, has it."""
+    best = max(history, key=lambda row: row["val_accuracy"])
+    if best is history[-1]:
+        _save(model, run / "model.keras")
+    _save(model, _checkpoint(run, len(history)))
+    _write_json(run / "history.json", history)
+    _checkpoint(run, len(history) - 1).unlink(missing_ok=True)
+
+
+def _checkpoint(run: Path, n_epochs: int) -> Path:
+    return run / f"checkpoint-{n_epochs}.keras"
+
+
 def _model(
-    run: Path, architecture: str, training: Examples, n_labels: int, hyper: Hyperparameters, n_steps: int, resumed: bool
+    run: Path, architecture: str, training: Examples, n_labels: int, hyper: Hyperparameters, n_done: int
 ) -> keras.Model:
-    if resumed:
-        return keras.models.load_model(run / "checkpoint.keras")
+    if n_done:
+        return keras.models.load_model(_checkpoint(run, n_done))
     keras.utils.set_random_seed(hyper.seed)
     model = ARCHITECTURES[architecture].build(training.x.shape[1:], n_labels)
+    n_steps = len(Batches(training, _order(training, hyper, 0), hyper.batch_size))
     schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
     model.compile(

@@ -58,7 +58,17 @@ class Hyperparameters:
                 changes[name] = kinds[name](value)
             except ValueError:
                 raise TrainingError(f"--set {assignment}: {name} takes {kinds[name].__name__} values") from None
-        return replace(self, **changes)
+        changed = replace(self, **changes)
+        if wrong := changed._out_of_range():
+            raise TrainingError(f"--set: {', '.join(wrong)} out of range")
+        return changed
+
+    def _out_of_range(self) -> list[str]:
+        least = {"seed": 0, "epochs": 1, "batch_size": 1, "n_variants": 1, "learning_rate": 1e-9}
+        never_negative = ("unknown_ratio", "speech_ratio", "n_silence", "shift_seconds", "noise_probability")
+        least |= dict.fromkeys(never_negative, 0)
+        wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
+        return wrong + (["noise_probability"] if self.noise_probability > 1 else [])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,6 +9,8 @@ from kwsd.config import PcmConfig
 from kwsd.errors import SourceError
 from kwsd.sources import CHUNK_SECONDS, Opened
 
+_WHAT_TO_DO = "pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
+
 
 class PcmInput:
     """Headerless samples from a pipe; ends with it. The pipe itself is the bounded queue."""
@@ -20,14 +22,9 @@ class PcmInput:
         self._pcm = pcm
 
     def open(self) -> Opened:
-        if sys.stdin is None:
-            raise SourceError(
-                "standard input is closed; pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
-            )
-        if sys.stdin.isatty():
-            raise SourceError(
-                "standard input is a terminal; pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
-            )
+        if sys.stdin is None or sys.stdin.isatty():
+            state = "closed" if sys.stdin is None else "a terminal"
+            raise SourceError(f"standard input is {state}; {_WHAT_TO_DO}")
         return Opened(self._pcm.rate_hz, self._chunks(sys.stdin.fileno()))
 
     def _chunks(self, descriptor: int) -> Generator[Chunk, None, None]:
@@ -46,4 +43,4 @@ class PcmInput:
             position, pending = chunk.end, pending[whole:]
             yield chunk
         if position == 0:
-            raise SourceError("standard input ended before any audio; pipe raw PCM into kwsd: arecord -t raw ...")
+            raise SourceError(f"standard input ended before any audio; {_WHAT_TO_DO}")

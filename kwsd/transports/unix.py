@@ -24,6 +24,7 @@ MAX_LINE_BYTES = 64 * 1024
 _FAREWELL_SECONDS = 1.0
 _LOCK_SECONDS = 2.0
 _BACKLOG = 1024
+_MOST_DESCRIPTORS = 65536
 _SPARE_DESCRIPTORS = 64  # for all that is not a connection
 
 
@@ -91,10 +92,11 @@ class UnixTransport:
 
 
 def _allow_many_descriptors() -> int:
-    """Raise this process's soft limit of open files to its hard one; the limit."""
+    """Raise this process's soft limit of open files as far as it may go, or matters; the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    soft = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 async def _write(take: Callable[[], Awaitable[bytes]], writer: asyncio.StreamWriter) -> None:

@@ -2,13 +2,15 @@
 
 import csv
 import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kwsd.label
 from kwsd.errors import AudioError, OutputError
-from kwsd.label import find_clips, label_folder
+from kwsd.label import Journal, find_clips, label_folder
 
 
 @pytest.fixture
@@ -108,18 +110,56 @@ def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkey
 
 
 def test_an_output_folder_that_is_missing_is_said_before_the_work(clips, tmp_path, model):
-    with pytest.raises(OutputError, match=r"absent/s.csv.* cannot be written"):
+    with pytest.raises(OutputError, match=r"absent/s.csv: cannot be written; its folder"):
         label_folder(clips, tmp_path / "absent" / "s.csv", model)
+
+
+def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model):
+    clip = next(clips.rglob("*.wav"))
+    before = clip.read_bytes()
+    for output, scores, reason in (
+        (clip, None, "is one of the clips"),
+        (clips, None, "is not a file"),
+        (tmp_path / "s.csv", clips, "is not a file"),
+        (tmp_path / "s.csv", tmp_path / "absent" / "p.csv", "cannot be written"),
+        (tmp_path / "s.csv", tmp_path / "s.csv", "same file"),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            label_folder(clips, output, model, scores)
+    assert clip.read_bytes() == before
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_journal_of_other_clips_is_not_taken_over(clips, tmp_path, model, write_wav, noise):
+    name = next(clips.rglob("*.wav")).name
+    write_wav(f"other/{name}", noise)
+    for folder in ("clips", "other"):
+        label_folder(tmp_path / folder, tmp_path / f"{folder}.csv", model)
+    find = Journal(tmp_path / "s.csv.journal", model, find_clips(clips, []))
+    find.resume()
+    find.add([name], [["0"] * 11 + ["1"]])
+    label_folder(tmp_path / "other", tmp_path / "s.csv", model)
+    assert rows(tmp_path / "s.csv") == rows(tmp_path / "other.csv")
+
+
+def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
+    good = write_wav("clips/a b,c.wav", noise)
+    good.with_name("new\nline.wav").write_bytes(good.read_bytes())
+    Path(os.fsdecode(os.fsencode(good.parent) + b"/bad\xff.wav")).write_bytes(good.read_bytes())
+    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    with (tmp_path / "s.csv").open(newline="", errors="surrogateescape") as file:
+        names = {row[0] for row in csv.reader(file)}
+    assert names == {"fname", "a b,c.wav", "new\nline.wav", os.fsdecode(b"bad\xff.wav")}
 
 
 def test_clips_of_one_name_keep_their_folders(tmp_path, write_wav, noise):
     for name in ("yes/1.wav", "no/1.wav"):
         write_wav(f"clips/{name}", noise)
-    assert list(find_clips(tmp_path / "clips")) == ["no/1.wav", "yes/1.wav"]
+    assert list(find_clips(tmp_path / "clips", [])) == ["no/1.wav", "yes/1.wav"]
 
 
 def test_a_folder_without_wavs_is_an_error(tmp_path):
     with pytest.raises(AudioError, match="no WAV files below it"):
-        find_clips(tmp_path)
+        find_clips(tmp_path, [])
     with pytest.raises(AudioError, match="no such folder"):
-        find_clips(tmp_path / "absent")
+        find_clips(tmp_path / "absent", [])

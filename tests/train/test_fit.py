@@ -42,7 +42,7 @@ def run(corpus, cache, tmp_path_factory):
 
 def test_a_run_holds_what_repeats_it(run, corpus):
     names = {path.name for path in run.iterdir()}
-    assert {"config.json", "checkpoint.keras", "history.json", "history.png", "model.keras"} <= names
+    assert {"config.json", "checkpoint-4.keras", "history.json", "history.png", "model.keras"} <= names
     assert {"validation.json", "validation.png", "validation.csv"} <= names
     assert not [name for name in names if name.startswith("part-")]
     config = json.loads((run / "config.json").read_text())
@@ -72,7 +72,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(run, corpus, cach
     n_done = len(json.loads((tmp_path / "run" / "history.json").read_text()))
     assert 0 < n_done < HYPER.epochs
     fit(corpus, "light_cnn", HYPER, tmp_path / "run", cache)
-    whole, resumed = (keras.models.load_model(folder / "checkpoint.keras") for folder in (run, tmp_path / "run"))
+    whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, tmp_path / "run"))
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)  # threads sum in any order
 
@@ -187,3 +187,6 @@ def test_hyperparameters_are_changed_by_name():
         Hyperparameters().changed(["epoch=3"])
     with pytest.raises(TrainingError, match="seed takes int values"):
         Hyperparameters().changed(["seed=x"])
+    for assignment in ("epochs=0", "batch_size=-1", "unknown_ratio=nan", "noise_probability=2"):
+        with pytest.raises(TrainingError, match="out of range"):
+            Hyperparameters().changed([assignment])
