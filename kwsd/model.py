@@ -2,7 +2,7 @@
 
 The law of this file: a `Model` is immutable and shared; whatever a stream remembers is
 elsewhere. A model is handed out only after its golden check has passed on the execution
-provider that is really in use.
+provider that is really in use. Nothing leaves the machine.
 """
 
 import os
@@ -12,6 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+
+# ONNX Runtime 1.29 and later tell Microsoft about every session unless this is set before its import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 from kwsd.audio import FloatArray

@@ -1,6 +1,7 @@
 """A model file proves itself, or is refused in one line that says what to do."""
 
 import json
+import os
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 from kwsd.card import METADATA_KEY, ModelCard, golden_windows
 from kwsd.errors import ModelError
 from kwsd.model import DEFAULT_MODEL, load_model
+from support import DEMO, kwsd
 
 
 @pytest.fixture
@@ -100,6 +102,14 @@ def test_weights_that_changed_fail_the_golden_check(changed):
         weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
 
     refused(changed(edit_graph=disturb), "golden check failed")
+
+
+def test_nothing_is_reported_to_anybody(tmp_path):
+    """ONNX Runtime's telemetry keeps an identifier and a queue below the home folder when it is on."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert kwsd("spot", DEMO, env=environment).returncode == 0
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_cuda_does_not_fall_back_silently():

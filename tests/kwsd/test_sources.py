@@ -1,0 +1,50 @@
+"""The configuration's word for a source finds the right one, and a missing library is one line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kwsd.config import Config
+from kwsd.errors import SourceError
+from kwsd.sources import make_source
+from kwsd.sources.microphone import Microphone
+from kwsd.sources.pcm import PcmInput
+from kwsd.sources.wav import WavFile
+from support import DEMO
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("microphone", Microphone), ("microphone:USB", Microphone), ("-", PcmInput), ("microphone.wav", WavFile)],
+)
+def test_the_source_is_chosen_by_its_name(source, kind):
+    assert isinstance(make_source(Config(source=source)), kind)
+
+
+def test_a_microphone_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(SourceError, match=r"install kwsd\[mic\]"):
+        Microphone(None).open()
+
+
+def test_a_microphone_without_portaudio_says_what_to_install(monkeypatch, tmp_path):
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SourceError, match="install libportaudio2"):
+        Microphone(None).open()
+
+
+def test_a_recordings_chunks_are_gapless_and_end(demo):
+    rate_hz, chunks = WavFile(DEMO, paced=False).open()
+    position = 0
+    for chunk in chunks:
+        assert chunk.position == position
+        position = chunk.end
+    assert (rate_hz, position) == (16000, len(demo))
+
+
+def test_a_folder_is_no_recording(tmp_path):
+    with pytest.raises(Exception, match="not a file"):
+        WavFile(Path(tmp_path), paced=False).open()
