@@ -25,9 +25,6 @@ RATE_HZ = 16000
 NOISE_FOLDER = "_background_noise_"
 CLIP_SAMPLES = RATE_HZ
 
-# Noise has no speakers, so it is split by time: these parts of each recording, from and to.
-_NOISE_PARTS = {"training": (0.0, 0.8), "validation": (0.8, 0.9), "testing": (0.9, 1.0)}
-
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -155,18 +152,33 @@ def silence(corpus: Corpus, split: str, n_cuts: int, random: np.random.Generator
     Raises:
         TrainingError: cuts are asked for, and no noise recording is long enough.
     """
-    start, end = _NOISE_PARTS[split]
-    parts = [
-        replace(noise, start=round(noise.n_samples * start), n_samples=round(noise.n_samples * (end - start)))
-        for noise in corpus.noises
-    ]
-    parts = [part for part in parts if part.n_samples >= CLIP_SAMPLES]
+    parts = noise_parts(corpus, split)
     if n_cuts and not parts:
-        raise TrainingError(f"{corpus.root / NOISE_FOLDER}: no noise recordings of at least 10 s to cut silence from")
+        raise TrainingError(f"{corpus.root / NOISE_FOLDER}: no noise recordings of at least 3 s to cut silence from")
     gains = 10 ** (random.uniform(-60, 0, n_cuts) / 20)
     return [
         replace(cut, gain=float(gain)) for cut, gain in zip(cut_at_random(parts, n_cuts, random), gains, strict=True)
     ]
+
+
+def noise_parts(corpus: Corpus, split: str) -> list[Clip]:
+    """Each noise recording's part for a split; none of one that is too short.
+
+    Noise has no speakers, so it is split by time: the last tenth, but at least a second, is
+    for testing, as much before it for validation, the rest for training.
+    """
+    parts = []
+    for noise in corpus.noises:
+        held_out = max(CLIP_SAMPLES, noise.n_samples // 10)
+        rest = noise.n_samples - 2 * held_out
+        start, n_samples = {
+            "training": (0, rest),
+            "validation": (rest, held_out),
+            "testing": (rest + held_out, held_out),
+        }[split]
+        if rest >= CLIP_SAMPLES:
+            parts.append(replace(noise, start=start, n_samples=n_samples))
+    return parts
 
 
 def cut_at_random(recordings: list[Clip], n_cuts: int, random: np.random.Generator) -> list[Clip]:

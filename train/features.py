@@ -27,7 +27,7 @@ import train.data
 from kwsd.audio import FloatArray
 from kwsd.frontend import FrontendParams, clip_features
 from train.augment import add_noise, coloured_noise, limit, place
-from train.data import CLIP_SAMPLES, RATE_HZ, SILENCE, Clip, Corpus, balanced, cut_at_random, read_clip
+from train.data import CLIP_SAMPLES, RATE_HZ, SILENCE, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
 from train.hyperparameters import Hyperparameters
 
 _BLOCK_CLIPS = 256
@@ -67,7 +67,7 @@ def training_examples(corpus: Corpus, params: FrontendParams, hyper: Hyperparame
     for variant in range(hyper.n_variants):
         random = np.random.default_rng((hyper.seed, variant))
         clips += balanced(corpus, "training", hyper.n_silence, hyper.unknown_ratio, hyper.speech_ratio, random)
-    noises = tuple(replace(noise, n_samples=round(noise.n_samples * 0.8)) for noise in corpus.noises)
+    noises = tuple(noise_parts(corpus, "training"))
     recipe = Recipe(params, window_frames(params), augmented=True, hyper=hyper, noises=noises)
     return _examples(clips, corpus, recipe, cache, "training features")
 
