@@ -7,6 +7,7 @@ keywords were heard within a second of their end.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,10 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon, and its goodbye ends us
         try:
             status = hear(daemon, socket, json.loads(TRUTH.read_text()) if is_bundled else None)
-        finally:  # also when nobody reads what we print any more
+        except BrokenPipeError:  # nobody reads what we print any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        finally:
             daemon.terminate()
             daemon.wait()
         if status:

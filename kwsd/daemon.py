@@ -65,12 +65,12 @@ class Daemon:
         try:
             self._startup()
             reason = await self._ended
+            log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
         except KwsdError as error:
             reason = str(error)
             raise
         finally:
             self._stop_listening()
-            log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
             self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._ear.heard_seconds, 3)))
             await self._transport.stop()
 
@@ -80,14 +80,17 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
         self._capture.start()
         self._thread.start()
+        self._log_model()
         log.info("listening to %s; events on %s", self._config.source, self._config.socket)
 
     def _load(self) -> tuple[Config, Model]:
         config = self._configure()
         model = load_model(config.model, config.device)
         check_thresholds(config, model.card.keywords)
-        log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
         return config, model
+
+    def _log_model(self) -> None:
+        log.info("model %s (%s) on %s", self._model.card.name, self._model.path, self._model.provider)
 
     def _begin_reload(self) -> None:
         self._reloading = self._loop.create_task(self._reload())  # kept: the loop holds no strong reference
@@ -104,6 +107,7 @@ class Daemon:
             log.warning("reload: %s can change only with a restart", ", ".join(changed))
         self._config, self._model = replace(config, **kept), model
         self._ear.swap(self._model, self._config)
+        self._log_model()
         log.info("reload: done")
 
     def _stop_listening(self) -> None:

@@ -24,6 +24,13 @@ def test_the_bundled_recording_is_heard():
     assert wrong <= 2, result.stdout
 
 
+def test_a_reader_that_closes_early_is_no_error():
+    command = f"{sys.executable} demo/hear.py"
+    result = subprocess.run(f"{command} | head -1", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert len(result.stdout.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
 def test_a_source_that_is_missing_is_one_line_and_not_0():
     command = [sys.executable, "demo/hear.py", "absent.wav"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
