@@ -66,11 +66,12 @@ class Daemon:
             self._startup()
             reason = await self._ended
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
-        except KwsdError as error:
+        except Exception as error:
             reason = str(error)
             raise
         finally:
             self._stop_listening()
+            await asyncio.sleep(0)  # what the ear has handed over still goes out before the goodbye
             self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._ear.heard_seconds, 3)))
             await self._transport.stop()
 
