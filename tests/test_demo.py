@@ -39,7 +39,7 @@ def test_a_source_that_is_missing_is_one_line_and_not_0():
     assert "Traceback" not in result.stderr
 
 
-def test_the_truth_is_what_the_issue_asks_for():
+def test_the_recording_holds_all_keywords_and_other_words_by_several_voices():
     truth = json.loads(DEMO.with_suffix(".json").read_text())
     assert len({word["word"] for word in truth if word["is_keyword"]}) == 10
     assert sum(not word["is_keyword"] for word in truth) >= 5

@@ -1,6 +1,6 @@
 """A real capture: a sound server's pipe source as microphone, unplugged and plugged again.
 
-Needs pulseaudio, pactl, libportaudio2 and ALSA's pulse plugin (FACTS: `apt-get install
+Needs pulseaudio, pactl, libportaudio2 and ALSA's pulse plugin (`apt-get install
 pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins`); says so when it is skipped.
 """
 
