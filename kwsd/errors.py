@@ -1,8 +1,9 @@
 """Every error that a user can mend, in one tree.
 
 The law of this file: the message is one line, names the file, key or device, and says what
-to do. The command line prints it and exits with `exit_status`; nothing else is caught
-there, so any other exception is a defect of kwsd and shows its traceback.
+to do. The command line prints it and exits with `exit_status`. It prints what the system
+refuses (`OSError`: a full disk behind standard output) in the same way; any other exception
+is a defect of kwsd and shows its traceback.
 """
 
 

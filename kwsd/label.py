@@ -6,14 +6,15 @@ journal beside it, so a rerun after an interruption or a full disk goes on where
 
 import csv
 import hashlib
+import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TextIO, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -118,14 +119,17 @@ class Journal:
 
     def resume(self) -> dict[str, list[str]]:
         """What an earlier run finished with the same model and clips; begins anew with others."""
-        try:
-            lines = self._path.read_text(**_TEXT).split("\n")
-            lines = [line + "\n" for line in lines[:-1]]  # what has no newline was not finished
-        except FileNotFoundError:
-            lines = []
-        whole = lines[1:] if lines[:1] == [self._header] else []
-        rows = [row for row in csv.reader(whole) if len(row) == self._n_labels + 1]
-        _replace(self._path, self._header + "".join(whole))
+        rows: list[list[str]] = []
+        if self._path.is_file():
+            with self._path.open(newline="", **_TEXT) as file:
+                header, text = file.readline(), file.read()
+            if header == self._header:
+                rows = list(csv.reader(io.StringIO(text, newline="")))
+                rows = rows if text.endswith("\n") else rows[:-1]  # the last row was cut off
+        rows = [row for row in rows if len(row) == self._n_labels + 1]
+        with _appears_whole(self._path) as file:
+            file.write(self._header)
+            csv.writer(file, lineterminator="\n").writerows(rows)
         return {row[0]: row[1:] for row in rows}
 
     def add(self, names: list[str], posteriors: list[list[str]]) -> None:
@@ -171,22 +175,23 @@ def _digits(posteriors: FloatArray) -> list[list[str]]:
     return [[f"{value:.9g}" for value in row] for row in posteriors.tolist()]
 
 
-def _write_csv(path: Path, header: tuple[str, ...], rows: object) -> None:
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> None:
+    with _appears_whole(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+@contextmanager
+def _appears_whole(path: Path) -> Iterator[TextIO]:
+    """A file to write, which gets its name when all of it is written."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", newline="", **_TEXT) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)  # type: ignore[arg-type]
+            yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, **_TEXT)
-    part.replace(path)
 
 
 def _state(clip: Path) -> bytes:

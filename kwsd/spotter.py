@@ -56,7 +56,6 @@ class Spotter:
     ) -> None:
         card = model.card
         self._model, self._params = model, card.frontend
-        self._rate_hz, self._start_seconds = rate_hz, start_seconds
         self._window_samples = card.window_samples
         self._stride_samples = card.stride_frames * card.frontend.hop_samples
         self._resampler = Resampler(rate_hz, card.frontend.sample_rate_hz)

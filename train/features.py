@@ -27,7 +27,18 @@ import train.data
 from kwsd.audio import FloatArray
 from kwsd.frontend import FrontendParams, clip_features
 from train.augment import add_noise, coloured_noise, limit, place
-from train.data import CLIP_SAMPLES, RATE_HZ, SILENCE, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
+from train.data import (
+    CLIP_SAMPLES,
+    RATE_HZ,
+    SILENCE,
+    UNKNOWN,
+    Clip,
+    Corpus,
+    balanced,
+    cut_at_random,
+    noise_parts,
+    read_clip,
+)
 from train.hyperparameters import Hyperparameters
 
 _BLOCK_CLIPS = 256
@@ -75,7 +86,7 @@ def training_examples(corpus: Corpus, params: FrontendParams, hyper: Hyperparame
 def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, cache: Path) -> Examples:
     """Windows as `kwsd label` would see them, balanced as the official test set is."""
     random = np.random.default_rng(0)  # the same clips whatever a training's seed was
-    n_keyword = sum(clip.label != "unknown" for clip in corpus.clips[split]) / (len(corpus.labels) - 2)
+    n_keyword = sum(clip.label != UNKNOWN for clip in corpus.clips[split]) / (len(corpus.labels) - 2)
     clips = balanced(corpus, split, round(n_keyword) if corpus.noises else 0, 1.0, 0.0, random)
     recipe = Recipe(params, window_frames(params), augmented=False, hyper=Hyperparameters())
     return _examples(clips, corpus, recipe, cache, f"{split} features")

@@ -39,14 +39,12 @@ class Hyperparameters:
     # Uniform signal-to-noise ratio of the audible noise: from a loud kitchen to a quiet room.
     snr_low_db: float = 5.0
     snr_high_db: float = 30.0
-    # Seconds for validation and testing are balanced as the official test set is:
-    # as many unknown and silence clips as there are of an average keyword.
 
     def changed(self, assignments: list[str]) -> "Hyperparameters":
         """Apply `NAME=VALUE` strings.
 
         Raises:
-            TrainingError: an unknown name, or a value of the wrong type.
+            TrainingError: an unknown name, or a value of the wrong type or out of range.
         """
         kinds = {field.name: type(getattr(self, field.name)) for field in fields(self)}
         changes: dict[str, Any] = {}

@@ -146,6 +146,16 @@ def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
     good = write_wav("clips/a b,c.wav", noise)
     good.with_name("new\nline.wav").write_bytes(good.read_bytes())
     Path(os.fsdecode(os.fsencode(good.parent) + b"/bad\xff.wav")).write_bytes(good.read_bytes())
+    found = find_clips(tmp_path / "clips", [])
+    journal = Journal(tmp_path / "s.csv.journal", model, found)
+    journal.resume()
+    journal.add(list(found), [["0"] * 12] * 3)
+    assert set(journal.resume()) == set(found)
+    with (tmp_path / "s.csv.journal").open("a") as file:
+        file.write('"new\n')  # cut off within a name
+    assert set(journal.resume()) == set(found)
+    journal.add(["later.wav"], [["0"] * 12])
+    assert set(journal.resume()) == {*found, "later.wav"}
     label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
     with (tmp_path / "s.csv").open(newline="", errors="surrogateescape") as file:
         names = {row[0] for row in csv.reader(file)}
