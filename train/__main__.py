@@ -64,7 +64,7 @@ def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from train.features import default_cache
+    from train.material import default_cache
 
     parser = argparse.ArgumentParser(prog="python -m train", description="From recordings to a Keras model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from kwsd.frontend import SPECTROGRAM_8K, FrontendParams
+from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K, FrontendParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,33 @@ def light_cnn_wide(input_shape: tuple[int, int], n_labels: int) -> keras.Model:
     return light_cnn(input_shape, n_labels, width=2)
 
 
+def ds_tcn(input_shape: tuple[int, int], n_labels: int) -> keras.Model:
+    """A causal network of depthwise-separable convolutions over time; the bands are its channels.
+
+    Of the family of TC-ResNet (S. Choi et al., 2019) and MatchboxNet (S. Majumdar,
+    B. Ginsburg, 2020). Every output sees only the past, and no convolution is padded: what
+    is averaged at the end are the outputs that have their whole past inside the window. So
+    a stream that is computed frame by frame gives the numbers of the window.
+    """
+    inputs = keras.Input(input_shape, name="windows")
+    x = layers.BatchNormalization()(inputs)
+    x = layers.Conv1D(_TCN_CHANNELS, 5, strides=2, use_bias=False)(x)
+    x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    for kernel_size in _TCN_KERNELS:
+        past = layers.Cropping1D((kernel_size - 1, 0))(x)
+        x = layers.DepthwiseConv1D(kernel_size, use_bias=False)(x)
+        x = layers.Conv1D(_TCN_CHANNELS, 1, use_bias=False)(x)
+        x = layers.Add()([layers.BatchNormalization()(x), past])
+        x = layers.Activation("relu")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(n_labels, activation="softmax", name="posteriors")(x))
+
+
+_TCN_CHANNELS = 96
+_TCN_KERNELS = (5, 5, 7, 7, 9, 9)
+
 ARCHITECTURES = {
+    "ds_tcn": Architecture(ds_tcn, LOGMEL_16K),
     "light_cnn": Architecture(light_cnn, SPECTROGRAM_8K),
     "light_cnn_wide": Architecture(light_cnn_wide, SPECTROGRAM_8K),
 }

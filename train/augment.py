@@ -35,7 +35,7 @@ def add_noise(samples: FloatArray, noise: FloatArray, snr_db: float, floor_db: f
         floor_db: the noise is never below this level (dB full scale), so that padding is
             never digital silence, which no stream has.
     """
-    signal_rms, noise_rms = _rms(samples), _rms(noise)
+    signal_rms, noise_rms = rms(samples), rms(noise)
     if noise_rms == 0:
         return samples
     wanted_rms = max(signal_rms * 10 ** (-snr_db / 20), 10 ** (floor_db / 20))
@@ -51,7 +51,7 @@ def coloured_noise(n_samples: int, exponent: float, random: np.random.Generator)
     spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
     spectrum[0] = 0
     noise = np.fft.irfft(spectrum, n_samples)
-    return (noise / _rms(noise)).astype(np.float32)
+    return (noise / rms(noise)).astype(np.float32)
 
 
 def limit(samples: FloatArray) -> FloatArray:
@@ -59,5 +59,45 @@ def limit(samples: FloatArray) -> FloatArray:
     return np.clip(samples, -1.0, 1.0)
 
 
-def _rms(samples: FloatArray) -> float:
+def drifting_gain(n_samples: int, rate_hz: int, drift_db: float, random: np.random.Generator) -> FloatArray:
+    """A factor that wanders by up to `drift_db` either way, with a new goal every two seconds.
+
+    Shape: -> (n_samples,), float32.
+    """
+    n_knots = n_samples // (2 * rate_hz) + 2
+    factors = 10 ** (random.uniform(-drift_db, drift_db, n_knots) / 20)
+    return np.interp(np.linspace(0, n_knots - 1, n_samples), np.arange(n_knots), factors).astype(np.float32)
+
+
+def change_speed(samples: FloatArray, factor: float) -> FloatArray:
+    """Faster and higher, or slower and lower, by linear interpolation.
+
+    Shape: (n_samples,) -> (about n_samples / factor,), float32.
+    """
+    at = np.arange(0, len(samples) - 1, factor)
+    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+
+
+def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) -> FloatArray:
+    """A room: the direct sound, then noise that decays exponentially (J. A. Moorer, 1979).
+
+    The time to decay by 60 dB is 0.1 to 0.6 s, the echoes' energy 0 to 15 dB below the
+    direct sound's.
+
+    Shape: (n_samples,) -> (n_samples,), float32.
+    """
+    decay_seconds = random.uniform(0.1, 0.6)
+    seconds = np.arange(round(0.7 * decay_seconds * rate_hz)) / rate_hz
+    echoes = random.standard_normal(len(seconds)) * np.exp(-6.9 * seconds / decay_seconds)
+    echoes[: round(0.002 * rate_hz)] = 0
+    echoes *= 10 ** (random.uniform(-15, 0) / 20) / np.sqrt(np.sum(echoes**2))
+    echoes[0] = 1
+    n_fft = 1 << (len(samples) + len(echoes) - 1).bit_length()
+    spectrum = np.fft.rfft(samples, n_fft) * np.fft.rfft(echoes.astype(np.float32), n_fft)
+    room: FloatArray = np.fft.irfft(spectrum, n_fft)[: len(samples)]
+    return room
+
+
+def rms(samples: FloatArray) -> float:
+    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))

@@ -118,15 +118,8 @@ def split_by_speaker(name: str) -> str:
     return "validation" if percent < 10 else "testing" if percent < 20 else "training"
 
 
-def balanced(
-    corpus: Corpus, split: str, n_silence: int, unknown_ratio: float, speech_ratio: float, random: np.random.Generator
-) -> list[Clip]:
-    """The keywords of a split, with a sample of `unknown` and cuts of noise for `silence`.
-
-    Args:
-        n_silence: how many cuts of the noise recordings.
-        unknown_ratio: clips of other words for each clip of an average keyword.
-        speech_ratio: cuts of keyword-free speech for each clip of an average keyword.
+def balanced(corpus: Corpus, split: str, random: np.random.Generator) -> list[Clip]:
+    """A split as the official test set is: as much `unknown` and `silence` as of an average keyword.
 
     Raises:
         TrainingError: the split has no keyword at all.
@@ -135,15 +128,10 @@ def balanced(
     others = [clip for clip in corpus.clips[split] if clip.label == UNKNOWN]
     if not keywords:
         raise TrainingError(f"{corpus.root}: no recordings for the {split} split")
-    n_keyword = len(keywords) / len(Counter(clip.label for clip in keywords))
-    chosen = random.permutation(len(others))[: round(n_keyword * unknown_ratio)]
-    n_speech = round(n_keyword * speech_ratio) if corpus.speech[split] else 0
-    return [
-        *keywords,
-        *(others[i] for i in chosen),
-        *cut_at_random(corpus.speech[split], n_speech, random),
-        *silence(corpus, split, n_silence, random),
-    ]
+    n_keyword = round(len(keywords) / (len(corpus.labels) - 2))
+    chosen = random.permutation(len(others))[:n_keyword]
+    cuts = silence(corpus, split, n_keyword if corpus.noises else 0, random)
+    return [*keywords, *(others[i] for i in chosen), *cuts]
 
 
 def silence(corpus: Corpus, split: str, n_cuts: int, random: np.random.Generator) -> list[Clip]:
@@ -202,11 +190,20 @@ def read_clip(clip: Clip) -> np.ndarray:
     Raises:
         TrainingError: the file cannot be read any more.
     """
+    return read_samples(clip).astype(np.float32) * np.float32(clip.gain / 32768)
+
+
+def read_samples(clip: Clip) -> np.ndarray:
+    """Shape: -> (clip.n_samples,), int16, as recorded.
+
+    Raises:
+        TrainingError: the file cannot be read any more.
+    """
     try:
-        samples, _ = soundfile.read(clip.path, clip.n_samples, clip.start, dtype="float32")
+        samples, _ = soundfile.read(clip.path, clip.n_samples, clip.start, dtype="int16")
     except soundfile.LibsndfileError as error:
         raise TrainingError(f"{clip.path}: cannot be read ({error.error_string})") from None
-    return samples * np.float32(clip.gain)
+    return samples
 
 
 def _find_root(data: Path, keywords: tuple[str, ...]) -> Path:

@@ -31,7 +31,7 @@ def evaluate(run: Path, corpus: Corpus, split: str, cache: Path) -> dict[str, An
     config, model = load_run(run)
     if tuple(config["labels"]) != corpus.labels:
         raise TrainingError(f"{run}: the model's labels are {', '.join(config['labels'])}, other than asked for")
-    examples = held_out_examples(corpus, split, PARAMETER_SETS[config["frontend"]], cache)
+    examples = held_out_examples(corpus, split, PARAMETER_SETS[config["frontend"]])
     posteriors = model.predict(examples.x, batch_size=256, verbose=0)
     heard = np.argmax(posteriors, axis=1)
     report = {"split": split, "files_digest": corpus.files_digest(), **score(examples.y, heard, config["labels"])}

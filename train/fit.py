@@ -14,6 +14,7 @@ goes on where its last whole epoch ended, with the numbers that it would have ha
 import json
 import math
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,23 +30,33 @@ from train import plots
 from train.architectures import ARCHITECTURES
 from train.data import Corpus
 from train.evaluate import evaluate
-from train.features import Examples, held_out_examples, training_examples, window_frames
+from train.features import Examples, held_out_examples
 from train.hyperparameters import Hyperparameters
+from train.material import gather
+from train.windows import Epochs, Recipe, window_frames
 
 
-class Batches(keras.utils.PyDataset):
-    """Gathers batches from memory-mapped features in a given order; one copy a batch."""
+@keras.saving.register_keras_serializable("kwsd")
+class MarginLoss(keras.losses.Loss):
+    """Cross-entropy of posteriors, in which the right label must win by a margin of logits.
 
-    def __init__(self, examples: Examples, order: np.ndarray, batch_size: int) -> None:
-        super().__init__()
-        self._examples, self._order, self._batch_size = examples, order, batch_size
+    Shape: labels (batch,), posteriors (batch, n_labels). Taking `margin` off the right
+    label's logit (CosFace, H. Wang et al., 2018, on plain logits) turns its posterior p into
+    p / (p + (1 - p) exp(margin)).
+    """
 
-    def __len__(self) -> int:
-        return math.ceil(len(self._order) / self._batch_size)
+    def __init__(self, margin: float, name: str = "margin_loss", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.margin = margin
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
-        return self._examples.x[chosen], self._examples.y[chosen]
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        right = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
+        p = keras.ops.clip(keras.ops.sum(y_pred * right, axis=-1), 1e-7, 1.0)
+        others = keras.ops.maximum(1 - p, 1e-7)
+        return keras.ops.log(p + others * math.exp(self.margin)) - keras.ops.log(p)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "margin": self.margin}
 
 
 class Progress(keras.callbacks.Callback):
@@ -80,27 +91,31 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     _claim(run, config)
     history: list[dict[str, float]] = _read_json(run / "history.json", [])
     if len(history) < hyper.epochs:
-        training = training_examples(corpus, params, hyper, cache)
-        validation = held_out_examples(corpus, "validation", params, cache)
-        model = _model(run, architecture, training, len(corpus.labels), hyper, len(history))
-        for epoch in range(len(history), hyper.epochs):
-            history.append(_epoch(model, training, validation, hyper, epoch))
-            _keep(model, run, history)
+        validation = held_out_examples(corpus, "validation", params)
+        recipe = Recipe(gather(corpus, "training", cache), params, window_frames(params), hyper)
+        model = _model(run, architecture, recipe, len(history))
+        with Epochs(recipe, hyper.epochs) as epochs:
+            for epoch in range(len(history), hyper.epochs):
+                history.append(_epoch(model, epochs, validation, hyper, epoch))
+                _keep(model, run, history)
     plots.history(history, run / "history.png")
     evaluate(run, corpus, "validation", cache)
-    best = max(history, key=lambda row: row["val_accuracy"])
-    epoch = history.index(best) + 1
-    print(f"{run}: best validation accuracy {best['val_accuracy']:.4f} in epoch {epoch} of {len(history)}")
+    print(f"{run}: validation accuracy {history[-1]['val_accuracy']:.4f} after {len(history)} epochs")
 
 
 def _epoch(
-    model: keras.Model, training: Examples, validation: Examples, hyper: Hyperparameters, epoch: int
+    model: keras.Model, epochs: Epochs, validation: Examples, hyper: Hyperparameters, epoch: int
 ) -> dict[str, float]:
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
+    began = time.monotonic()
     _seed_dropout(model, hyper.seed, epoch)
-    order = _order(training, hyper, epoch)
+    x, words = epochs.epoch(epoch)
+    order = np.random.default_rng((hyper.seed, epoch)).permutation(len(words))
+    labels = np.minimum(words, model.output_shape[-1] - 1)
     result = model.fit(
-        Batches(training, order, hyper.batch_size),
+        x[order].astype(np.float32),
+        labels[order],
+        batch_size=hyper.batch_size,
         validation_data=(validation.x, validation.y),
         validation_batch_size=512,
         initial_epoch=epoch,
@@ -109,7 +124,8 @@ def _epoch(
         callbacks=[Progress(hyper.epochs)],
         verbose=0,
     )
-    return {name: float(values[0]) for name, values in result.history.items()}
+    seconds = time.monotonic() - began
+    return {name: float(values[0]) for name, values in result.history.items()} | {"seconds": round(seconds, 1)}
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -119,18 +135,8 @@ def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
             generator.state.assign(np.array([seed + index, epoch], generator.state.dtype))
 
 
-def _order(training: Examples, hyper: Hyperparameters, epoch: int) -> np.ndarray:
-    """An epoch takes as many windows as one variant has; all variants have been seen after n_variants."""
-    n_passes, part = divmod(epoch, hyper.n_variants)
-    shuffled = np.random.default_rng((hyper.seed, n_passes)).permutation(len(training.y))
-    return np.array_split(shuffled, hyper.n_variants)[part]
-
-
 def _keep(model: keras.Model, run: Path, history: list[dict[str, float]]) -> None:
     """Put an epoch on disk. It counts once history.json, which is written last, has it."""
-    best = max(history, key=lambda row: row["val_accuracy"])
-    if best is history[-1]:
-        _save(model, run / "model.keras")
     _save(model, _checkpoint(run, len(history)))
     _write_json(run / "history.json", history)
     _checkpoint(run, len(history) - 1).unlink(missing_ok=True)
@@ -140,22 +146,18 @@ def _checkpoint(run: Path, n_epochs: int) -> Path:
     return run / f"checkpoint-{n_epochs}.keras"
 
 
-def _model(
-    run: Path, architecture: str, training: Examples, n_labels: int, hyper: Hyperparameters, n_done: int
-) -> keras.Model:
+def _model(run: Path, architecture: str, recipe: Recipe, n_done: int) -> keras.Model:
+    hyper, labels = recipe.hyper, recipe.material.labels
+    keras.utils.set_random_seed(hyper.seed)
     if n_done:
         return keras.models.load_model(_checkpoint(run, n_done))
-    keras.utils.set_random_seed(hyper.seed)
-    model = ARCHITECTURES[architecture].build(training.x.shape[1:], n_labels)
-    n_steps = len(Batches(training, _order(training, hyper, 0), hyper.batch_size))
+    model = ARCHITECTURES[architecture].build((recipe.window_frames, recipe.params.n_bands), len(labels))
+    n_steps = -(-hyper.windows_per_epoch // hyper.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=hyper.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
-    model.compile(
-        keras.optimizers.Adam(schedule),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
+    model.compile(optimizer, loss=MarginLoss(hyper.margin), metrics=["accuracy"], jit_compile=False)
     return model
 
 

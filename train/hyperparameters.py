@@ -8,37 +8,39 @@ from kwsd.errors import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Defaults are for the light-weight CNN on a few tens of thousands of clips."""
+    """Defaults are for the default model on a few tens of thousands of clips."""
 
-    # One seed for the choice of clips, augmentation, initial weights and order of batches.
+    # One seed for the scenes, the initial weights and the order of windows.
     seed: int = 1
-    # An epoch is one variant's worth of windows (two minutes on two CPUs); the best is kept.
-    epochs: int = 18
-    # Small enough to step often on 20,000 clips, large enough to keep two cores busy.
-    batch_size: int = 64
-    # Adam's default; a cosine brings it to 0, which is worth more than a careful start.
-    learning_rate: float = 1e-3
-    # Every clip is prepared so often, each time shifted and noised anew: features are
-    # computed once and cached, so variety must be bought with disk (32 KB a second).
-    n_variants: int = 4
-    # For each clip of an average keyword. The unknown words are ten times the keywords of
-    # one class; all of them would make "unknown" the safe answer.
-    unknown_ratio: float = 2.0
-    # Cuts of keyword-free speech, for each clip of an average keyword, where there is some:
-    # in a stream it is what the spotter hears most.
-    speech_ratio: float = 1.0
-    # Cuts of the noise recordings in each variant. The notebook makes 1000 of each of six.
-    n_silence: int = 1500
-    # Words in the data set lie near the middle; a stream shows them 100 ms to either side.
+    # Every epoch has windows that were never seen before.
+    epochs: int = 60
+    windows_per_epoch: int = 40_000
+    # Small enough to step often, large enough to keep two cores busy.
+    batch_size: int = 256
+    # Adam's, brought to 0 by a cosine.
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-3
+    label_smoothing: float = 0.0
+    # The right label must win by so much, in logits.
+    margin: float = 0.0
+    # From each scene of 30 s; more would save time and repeat themselves.
+    windows_per_scene: int = 120
+    # Of a scene's windows.
+    keyword_share: float = 0.4
+    silence_share: float = 0.08
+    # How many scenes are words and noise; in the others there is speech most of the time.
+    word_scenes: float = 0.5
+    # How many windows hold one clip as it was recorded: what `kwsd label` meets.
+    lone_clips: float = 0.3
+    # Lone clips are shifted so far, and so many of them have audible noise.
     shift_seconds: float = 0.1
-    # Speakers near and far: gain between these.
-    gain_low_db: float = -12.0
-    gain_high_db: float = 6.0
-    # How many of the clips get audible noise; all get at least a faint one.
-    noise_probability: float = 0.5
-    # Uniform signal-to-noise ratio of the audible noise: from a loud kitchen to a quiet room.
-    snr_low_db: float = 5.0
-    snr_high_db: float = 30.0
+    clip_noise: float = 0.6
+    # Every scene is heard through a microphone of another colour, up to so much by band.
+    colour_db: float = 4.0
+    # SpecAugment, for this share of the windows.
+    mask_share: float = 0.5
+    mask_frames: int = 10
+    mask_bands: int = 6
 
     def changed(self, assignments: list[str]) -> "Hyperparameters":
         """Apply `NAME=VALUE` strings.
@@ -62,11 +64,15 @@ class Hyperparameters:
         return changed
 
     def _out_of_range(self) -> list[str]:
-        least = {"seed": 0, "epochs": 1, "batch_size": 1, "n_variants": 1, "learning_rate": 1e-9}
-        never_negative = ("unknown_ratio", "speech_ratio", "n_silence", "shift_seconds", "noise_probability")
-        least |= dict.fromkeys(never_negative, 0)
+        positive = ("epochs", "windows_per_epoch", "batch_size", "windows_per_scene")
+        least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
+        least["learning_rate"] = 1e-9
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
-        return wrong + (["noise_probability"] if self.noise_probability > 1 else [])
+        shares = ("keyword_share", "silence_share", "word_scenes", "lone_clips", "clip_noise", "mask_share")
+        wrong += [name for name in shares if getattr(self, name) > 1]
+        if self.keyword_share + self.silence_share > 1:
+            wrong.append("keyword_share + silence_share")
+        return wrong
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

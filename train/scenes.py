@@ -1,0 +1,211 @@
+"""Scenes: continuous audio as a microphone hears it, and what is said in it when.
+
+The law of this file: a scene is a function of the recordings, a style and a random
+generator. Training cuts its windows out of scenes, and the evaluation's streams are scenes
+of speakers that training never heard; so both know what a stream is made of: words that
+follow each other closely, parts of words, speech, and noise that changes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kwsd.audio import FloatArray
+from train import augment
+from train.data import RATE_HZ
+from train.material import Material
+
+_FADE_SAMPLES = RATE_HZ // 100
+_MARGIN_SECONDS = 0.06  # at least so much of a clip is kept around its word
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a scene sounds like. Seconds, decibels and shares; pairs are ranges, drawn evenly.
+
+    Attributes:
+        keyword, other, cut, double, speech: relative shares of what is said: a keyword,
+            another word, a keyword or word of which a part is missing, two halves of
+            different words, and some seconds of keyword-free speech.
+        close: how many of the pauses between them are short (else long).
+        short_pause, long_pause, speech_seconds: their lengths.
+        level_dbfs: of the scene's speech; each piece differs by about level_spread_db.
+        noise: how many scenes have audible noise, at snr_db below the speech.
+        noise_drift_db: the noise's level wanders so far up and down.
+        speed, reverb: how many pieces are faster or slower, how many scenes echo.
+    """
+
+    keyword: float = 1.0
+    other: float = 0.6
+    cut: float = 0.15
+    double: float = 0.15
+    speech: float = 0.1
+    close: float = 0.5
+    short_pause: tuple[float, float] = (0.0, 0.4)
+    long_pause: tuple[float, float] = (0.4, 1.5)
+    speech_seconds: tuple[float, float] = (1.0, 4.0)
+    level_dbfs: tuple[float, float] = (-45.0, -15.0)
+    level_spread_db: float = 3.0
+    noise: float = 0.7
+    snr_db: tuple[float, float] = (0.0, 30.0)
+    noise_drift_db: float = 6.0
+    speed: float = 0.5
+    reverb: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """Something said in a scene: index into the material's words, and where, in samples."""
+
+    word: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Samples at 16 kHz, shape (n_samples,), float32, and what is said in them, in order."""
+
+    samples: FloatArray
+    spoken: list[Spoken]
+
+
+def compose(material: Material, style: Style, seconds: float, random: np.random.Generator) -> Scene:
+    """Make a scene of so many seconds."""
+    n_samples = round(seconds * RATE_HZ)
+    samples = np.zeros(n_samples, np.float32)
+    level_db = random.uniform(*style.level_dbfs)
+    spoken = []
+    at = round(random.uniform(0.1, 1.0) * RATE_HZ)
+    while True:
+        piece, word, onset, end = _piece(material, style, random)
+        if at + end - onset > n_samples:
+            break
+        piece = piece * np.float32(10 ** ((level_db + random.normal(0, style.level_spread_db)) / 20))
+        _lay(samples, piece, at - onset)
+        spoken.append(Spoken(word, at, at + end - onset))
+        pause = style.short_pause if random.random() < style.close else style.long_pause
+        at += end - onset + round(random.uniform(*pause) * RATE_HZ)
+    if random.random() < style.reverb:
+        samples = augment.reverberate(samples, RATE_HZ, random)
+    snr_db = random.uniform(*style.snr_db) if random.random() < style.noise else 60.0
+    samples += noise_bed(material, n_samples, level_db - snr_db, style.noise_drift_db, random)
+    return Scene(augment.limit(samples), spoken)
+
+
+def noise_bed(
+    material: Material, n_samples: int, level_dbfs: float, drift_db: float, random: np.random.Generator
+) -> FloatArray:
+    """Noise of a wandering level, never silent: recordings, colours that none has, or both.
+
+    Shape: -> (n_samples,), float32.
+    """
+    bed = np.zeros(n_samples, np.float32)
+    for _ in range(random.integers(1, 3)):
+        if not len(material.noises) or random.random() < 0.3:
+            layer = augment.coloured_noise(n_samples, random.uniform(0, 2), random)
+        else:
+            layer = _recorded_noise(material, n_samples, random)
+        bed += layer * augment.drifting_gain(n_samples, RATE_HZ, drift_db, random)
+    floor_dbfs = -85.0  # the hiss of a quiet converter
+    bed *= np.float32(10 ** (max(level_dbfs, floor_dbfs) / 20))
+    return bed
+
+
+def _recorded_noise(material: Material, n_samples: int, random: np.random.Generator) -> FloatArray:
+    """A recording of noise, repeated where it is short. Root mean square 1, if it is not silent."""
+    index = random.choice(material.noises)
+    length = int(material.lengths[index])
+    start = int(random.integers(0, max(1, length - n_samples)))
+    noise = material.samples(index, start, min(n_samples, length - start))
+    noise = np.resize(np.roll(noise, random.integers(len(noise))), n_samples)
+    return noise / np.float32(max(augment.rms(noise), 1e-5))
+
+
+def _piece(material: Material, style: Style, random: np.random.Generator) -> tuple[FloatArray, int, int, int]:
+    """Something to say: samples of level 1, its word, and where that begins and ends."""
+    shares = np.array([style.keyword, style.other, style.cut, style.double, style.speech])
+    available = np.array([True, len(material.others) > 0, True, True, len(material.speech) > 0])
+    shares = shares * available
+    kind = random.choice(5, p=shares / shares.sum())
+    if kind == 4:
+        samples = _speech(material, random.uniform(*style.speech_seconds), random)
+        word, onset, end = material.labels.index("unknown"), 0, len(samples)
+    else:
+        keyword = kind == 0 or (kind > 1 and random.random() < 0.7)
+        samples, word, onset, end = _word(material, keyword, random)
+        if kind > 1:
+            samples, onset, end = _cut(samples, onset, end, random)
+            word = material.labels.index("unknown")
+        if kind == 3:
+            other, _, first, last = _word(material, random.random() < 0.5, random)
+            tail = other[(first + last) // 2 :]
+            ratio = augment.rms(samples[onset:end]) / max(augment.rms(tail[: max(1, (last - first) // 2)]), 1e-5)
+            head = samples[:end]
+            samples = np.concatenate([head, tail * np.float32(ratio)])
+            end = end + last - (first + last) // 2
+    if random.random() < style.speed:
+        factor = random.uniform(0.85, 1.18)
+        samples, onset, end = augment.change_speed(samples, factor), round(onset / factor), round(end / factor)
+        end = min(end, len(samples))
+    level = augment.rms(samples[onset:end])
+    return samples / np.float32(max(level, 1e-5)), word, onset, end
+
+
+def _word(material: Material, keyword: bool, random: np.random.Generator) -> tuple[FloatArray, int, int, int]:
+    """A word's clip, with more or less of what is around it."""
+    if keyword or not len(material.others):
+        indices = material.keywords[random.integers(len(material.keywords))]
+    else:
+        indices = material.others
+    index = random.choice(indices)
+    onset, end, length = material.onsets[index], material.ends[index], material.lengths[index]
+    margin = round(_MARGIN_SECONDS * RATE_HZ)
+    first = int(random.integers(0, max(1, onset - margin + 1))) if onset > margin else 0
+    last = int(random.integers(min(end + margin, length - 1), length)) if end + margin < length else int(length)
+    return material.samples(index, first, last - first), int(material.word_of[index]), int(onset - first), int(end - first)
+
+
+def _cut(
+    samples: FloatArray, onset: int, end: int, random: np.random.Generator
+) -> tuple[FloatArray, int, int]:
+    """Leave out 35 to 65 % of a word, at its beginning or at its end."""
+    lost = int((end - onset) * random.uniform(0.35, 0.65))
+    if random.random() < 0.5:
+        return samples[onset + lost :], 0, end - onset - lost
+    return samples[: end - lost], onset, end - lost
+
+
+def _speech(material: Material, seconds: float, random: np.random.Generator) -> FloatArray:
+    """Some seconds of speech, cut where it is quietest near the chosen places."""
+    lengths = material.lengths[material.speech]
+    index = random.choice(material.speech, p=lengths / lengths.sum())
+    length = int(material.lengths[index])
+    wanted = min(length, round(seconds * RATE_HZ))
+    first = int(random.integers(0, length - wanted + 1))
+    slack = RATE_HZ // 4
+    first, last = max(0, first - slack), min(length, first + wanted + slack)
+    samples = material.samples(index, first, last - first)
+    if last - first > 4 * slack:
+        samples = samples[_quietest(samples[: 2 * slack]) :]
+        samples = samples[: len(samples) - 2 * slack + _quietest(samples[-2 * slack :])]
+    return samples
+
+
+def _quietest(samples: FloatArray) -> int:
+    """Where the quietest 40 ms are."""
+    frame = RATE_HZ // 25
+    n_frames = len(samples) // frame
+    energy = np.sum(np.square(samples[: n_frames * frame].reshape(n_frames, frame)), axis=1)
+    return int(np.argmin(energy)) * frame + frame // 2
+
+
+def _lay(samples: FloatArray, piece: FloatArray, at: int) -> None:
+    """Add a piece with faded edges; what lies outside is lost."""
+    piece = piece.copy()
+    n_fade = min(_FADE_SAMPLES, len(piece) // 2)
+    ramp = np.linspace(0, 1, n_fade, dtype=np.float32)
+    piece[:n_fade] *= ramp
+    piece[len(piece) - n_fade :] *= ramp[::-1]
+    first, last = max(0, at), min(len(samples), at + len(piece))
+    samples[first:last] += piece[first - at : last - at]
