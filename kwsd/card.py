@@ -24,14 +24,18 @@ class DecisionParams:
     """How posteriors become detections.
 
     Attributes:
-        smoothing_windows: the score is the mean posterior of so many windows.
+        smoothing_windows: the score comes from the mean posterior of so many windows.
         refractory_seconds: a label that fired cannot fire again for so long.
         thresholds: for each keyword, the score from which it counts as heard.
+        odds_factors: for each keyword, what the odds of its mean posterior are multiplied by
+            to give those of its score; 1 where it is missing. They make one threshold cost
+            the same for all keywords.
     """
 
     smoothing_windows: int
     refractory_seconds: float
     thresholds: dict[str, float]
+    odds_factors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,9 @@ class ModelCard:
             found.append("window, stride and smoothing must be positive")
         if set(self.decision.thresholds) != set(self.keywords):
             found.append("thresholds and keywords differ")
+        factors = self.decision.odds_factors
+        if not set(factors) <= set(self.keywords) or not all(0 < factor < np.inf for factor in factors.values()):
+            found.append("an odds factor is not positive, or belongs to no keyword")
         rows = self.golden.posteriors
         if not rows or any(len(row) != len(self.labels) for row in rows) or not 0 <= self.golden.seed < 2**32:
             found.append("the golden check has no seed, no windows, or another number of labels")

@@ -5,6 +5,7 @@ training's evaluation, the tests and the benchmarks all run this object, so a re
 replayed faster than real time gives exactly the detections that it would have given live.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ class Spotter:
         rate_hz: rate of the samples that will be pushed.
         start_seconds: stream time of the first sample.
         threshold, thresholds: as in `Decision`.
+        on_posteriors: called with the posteriors of each window, shape (n_labels,), and the
+            window's end on the model's sample clock, before it is decided.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Spotter:
         start_seconds: float = 0.0,
         threshold: float | None = None,
         thresholds: dict[str, float] | None = None,
+        on_posteriors: Callable[[FloatArray, int], object] | None = None,
     ) -> None:
         card = model.card
         self._model, self._params = model, card.frontend
@@ -62,6 +66,7 @@ class Spotter:
         self._framer = Framer(card.frontend)
         self._ring = FrameRing(card.window_frames, card.stride_frames, card.frontend.n_bands)
         self._decision = Decision(card, threshold, thresholds)
+        self._on_posteriors = on_posteriors
         self.reset(start_seconds)
 
     def push(self, samples: FloatArray) -> list[Detection]:
@@ -105,6 +110,8 @@ class Spotter:
             # One window a run: a larger batch is no faster for small networks, and its
             # matrix products round otherwise, so the chunking would show in the scores.
             posteriors = self._model.posteriors(window[None])[0]
+            if self._on_posteriors:
+                self._on_posteriors(posteriors, self._next_end)
             decided = self._decision.push(posteriors, self._next_end)
             detections += [self._detection(one) for one in decided]
             self._next_end += self._stride_samples

@@ -1,13 +1,15 @@
-"""The networks: each a function from a front end and labels to a Keras model.
+"""The networks: each a function from a window's shape and a number of words to a Keras model.
 
 The law of this file: plain Keras 3 layers, no Lambda, nothing tied to one backend. Input is
-(batch, window_frames, n_bands), output the posteriors (batch, n_labels).
+(batch, window_frames, n_bands), output the posteriors of all words that training tells
+apart, (batch, n_words); `with_labels` makes of it the model that is shipped.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import layers
 
 from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K, FrontendParams
@@ -21,7 +23,7 @@ class Architecture:
     frontend: FrontendParams
 
 
-def light_cnn(input_shape: tuple[int, int], n_labels: int, width: int = 1) -> keras.Model:
+def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.Model:
     """The light-weight CNN of Kaggle's TensorFlow Speech Recognition Challenge.
 
     Layer for layer the public notebook "Light-Weight CNN LB 0.74" (A. Ozerin, 2017):
@@ -43,15 +45,15 @@ def light_cnn(input_shape: tuple[int, int], n_labels: int, width: int = 1) -> ke
     for _ in range(2):
         x = layers.Dense(128, activation="relu")(x)
         x = layers.BatchNormalization()(x)
-    return keras.Model(inputs, layers.Dense(n_labels, activation="softmax", name="posteriors")(x))
+    return keras.Model(inputs, layers.Dense(n_words, activation="softmax", name="words")(x))
 
 
-def light_cnn_wide(input_shape: tuple[int, int], n_labels: int) -> keras.Model:
+def light_cnn_wide(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     """`light_cnn` with every convolution doubled."""
-    return light_cnn(input_shape, n_labels, width=2)
+    return light_cnn(input_shape, n_words, width=2)
 
 
-def ds_tcn(input_shape: tuple[int, int], n_labels: int) -> keras.Model:
+def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     """A causal network of depthwise-separable convolutions over time; the bands are its channels.
 
     Of the family of TC-ResNet (S. Choi et al., 2019) and MatchboxNet (S. Majumdar,
@@ -70,11 +72,35 @@ def ds_tcn(input_shape: tuple[int, int], n_labels: int) -> keras.Model:
         x = layers.Add()([layers.BatchNormalization()(x), past])
         x = layers.Activation("relu")(x)
     x = layers.GlobalAveragePooling1D()(x)
-    return keras.Model(inputs, layers.Dense(n_labels, activation="softmax", name="posteriors")(x))
+    return keras.Model(inputs, layers.Dense(n_words, activation="softmax", name="words")(x))
 
 
 _TCN_CHANNELS = 96
 _TCN_KERNELS = (5, 5, 7, 7, 9, 9)
+
+def with_labels(model: keras.Model, n_labels: int, unknown_shift: float) -> keras.Model:
+    """The model that is shipped: all words but the keywords and silence count as unknown.
+
+    Args:
+        model: of words, of which the first `n_labels` are the labels, unknown the last.
+        unknown_shift: taken off the logits of all unknown words. Training hears unknown far
+            more often than any keyword; this is its prior for clips that are not so.
+
+    Returns:
+        a model of its own, posteriors (batch, n_labels).
+    """
+    words = keras.models.clone_model(model)
+    words.set_weights(model.get_weights())
+    kernel, bias = words.get_layer("words").get_weights()
+    bias[n_labels - 1 :] -= unknown_shift
+    words.get_layer("words").set_weights([kernel, bias])
+    sums = np.eye(len(bias), n_labels, dtype=np.float32)
+    sums[n_labels:, -1] = 1
+    posteriors = layers.Dense(n_labels, use_bias=False, trainable=False, name="posteriors")
+    labelled = keras.Model(words.input, posteriors(words.output))
+    posteriors.set_weights([sums])
+    return labelled
+
 
 ARCHITECTURES = {
     "ds_tcn": Architecture(ds_tcn, LOGMEL_16K),

@@ -81,7 +81,7 @@ def change_speed(samples: FloatArray, factor: float) -> FloatArray:
 def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) -> FloatArray:
     """A room: the direct sound, then noise that decays exponentially (J. A. Moorer, 1979).
 
-    The time to decay by 60 dB is 0.1 to 0.6 s, the echoes' energy 0 to 15 dB below the
+    The time to decay by 60 dB is 0.1 to 0.6 s, the echoes' energy 3 to 20 dB below the
     direct sound's.
 
     Shape: (n_samples,) -> (n_samples,), float32.
@@ -90,7 +90,7 @@ def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) 
     seconds = np.arange(round(0.7 * decay_seconds * rate_hz)) / rate_hz
     echoes = random.standard_normal(len(seconds)) * np.exp(-6.9 * seconds / decay_seconds)
     echoes[: round(0.002 * rate_hz)] = 0
-    echoes *= 10 ** (random.uniform(-15, 0) / 20) / np.sqrt(np.sum(echoes**2))
+    echoes *= 10 ** (random.uniform(-20, -3) / 20) / np.sqrt(np.sum(echoes**2))
     echoes[0] = 1
     n_fft = 1 << (len(samples) + len(echoes) - 1).bit_length()
     spectrum = np.fft.rfft(samples, n_fft) * np.fft.rfft(echoes.astype(np.float32), n_fft)

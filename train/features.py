@@ -19,11 +19,13 @@ class Examples:
         x: shape (n_clips, window_frames, n_bands), float32.
         y: shape (n_clips,), int64, index into the labels.
         clips: what each was made of.
+        labels: the corpus's.
     """
 
     x: FloatArray
     y: np.ndarray
     clips: list[Clip]
+    labels: tuple[str, ...]
 
 
 def held_out_examples(corpus: Corpus, split: str, params: FrontendParams) -> Examples:
@@ -31,4 +33,4 @@ def held_out_examples(corpus: Corpus, split: str, params: FrontendParams) -> Exa
     clips = balanced(corpus, split, np.random.default_rng(0))
     bar = tqdm(clips, desc=f"{split} features", unit=" clips", disable=None, leave=False)
     x = np.stack([clip_features(read_clip(clip), RATE_HZ, window_frames(params), params) for clip in bar])
-    return Examples(x, np.array([corpus.labels.index(clip.label) for clip in clips]), clips)
+    return Examples(x, np.array([corpus.labels.index(clip.label) for clip in clips]), clips, corpus.labels)

@@ -7,7 +7,7 @@ goes on where its last whole epoch ended, with the numbers that it would have ha
     RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; only the last is kept
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
-    RUN/model.keras      the epoch that was best on the validation split
+    RUN/model.keras      the last epoch's, when all are done
     RUN/validation.*     its evaluation there (`train.evaluate`)
 """
 
@@ -27,7 +27,7 @@ from kwsd import __version__
 from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams
 from train import plots
-from train.architectures import ARCHITECTURES
+from train.architectures import ARCHITECTURES, with_labels
 from train.data import Corpus
 from train.evaluate import evaluate
 from train.features import Examples, held_out_examples
@@ -90,7 +90,7 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     config = _configuration(corpus, architecture, params, hyper)
     _claim(run, config)
     history: list[dict[str, float]] = _read_json(run / "history.json", [])
-    if len(history) < hyper.epochs:
+    if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
         recipe = Recipe(gather(corpus, "training", cache), params, window_frames(params), hyper)
         model = _model(run, architecture, recipe, len(history))
@@ -98,6 +98,7 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
             for epoch in range(len(history), hyper.epochs):
                 history.append(_epoch(model, epochs, validation, hyper, epoch))
                 _keep(model, run, history)
+        _save(with_labels(model, len(corpus.labels), _unknown_shift(model, validation)), run / "model.keras")
     plots.history(history, run / "history.png")
     evaluate(run, corpus, "validation", cache)
     print(f"{run}: validation accuracy {history[-1]['val_accuracy']:.4f} after {len(history)} epochs")
@@ -111,21 +112,40 @@ def _epoch(
     _seed_dropout(model, hyper.seed, epoch)
     x, words = epochs.epoch(epoch)
     order = np.random.default_rng((hyper.seed, epoch)).permutation(len(words))
-    labels = np.minimum(words, model.output_shape[-1] - 1)
     result = model.fit(
         x[order].astype(np.float32),
-        labels[order],
+        words[order],
         batch_size=hyper.batch_size,
-        validation_data=(validation.x, validation.y),
-        validation_batch_size=512,
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,
         callbacks=[Progress(hyper.epochs)],
         verbose=0,
     )
-    seconds = time.monotonic() - began
-    return {name: float(values[0]) for name, values in result.history.items()} | {"seconds": round(seconds, 1)}
+    values = {name: float(values[0]) for name, values in result.history.items()}
+    values["val_accuracy"] = _accuracy(_label_logits(model, validation), validation, _SHIFTS[0])
+    return values | {"seconds": round(time.monotonic() - began, 1)}
+
+
+_SHIFTS = np.arange(0, 4.1, 0.25)
+
+
+def _label_logits(model: keras.Model, examples: Examples) -> np.ndarray:
+    """Logarithms of the labels' posteriors. Shape: -> (n_clips, n_labels)."""
+    words = model.predict(examples.x, batch_size=512, verbose=0)
+    last = len(examples.labels) - 1
+    return np.log(np.column_stack([words[:, :last], words[:, last:].sum(axis=1)]) + 1e-9)
+
+
+def _accuracy(logits: np.ndarray, examples: Examples, shift: float) -> float:
+    shifted = logits - shift * (np.arange(logits.shape[1]) == logits.shape[1] - 1)
+    return float(np.mean(np.argmax(shifted, axis=1) == examples.y))
+
+
+def _unknown_shift(model: keras.Model, validation: Examples) -> float:
+    """The shift of `with_labels` with which the validation clips come out best."""
+    logits = _label_logits(model, validation)
+    return float(max(_SHIFTS, key=lambda shift: _accuracy(logits, validation, shift)))
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -147,11 +167,11 @@ def _checkpoint(run: Path, n_epochs: int) -> Path:
 
 
 def _model(run: Path, architecture: str, recipe: Recipe, n_done: int) -> keras.Model:
-    hyper, labels = recipe.hyper, recipe.material.labels
+    hyper, words = recipe.hyper, recipe.material.words
     keras.utils.set_random_seed(hyper.seed)
     if n_done:
         return keras.models.load_model(_checkpoint(run, n_done))
-    model = ARCHITECTURES[architecture].build((recipe.window_frames, recipe.params.n_bands), len(labels))
+    model = ARCHITECTURES[architecture].build((recipe.window_frames, recipe.params.n_bands), len(words))
     n_steps = -(-hyper.windows_per_epoch // hyper.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=hyper.weight_decay)

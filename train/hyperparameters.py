@@ -37,10 +37,12 @@ class Hyperparameters:
     clip_noise: float = 0.6
     # Every scene is heard through a microphone of another colour, up to so much by band.
     colour_db: float = 4.0
+    # So many microphones hear nothing above some pitch of the upper third.
+    dull_share: float = 0.2
     # SpecAugment, for this share of the windows.
-    mask_share: float = 0.5
-    mask_frames: int = 10
-    mask_bands: int = 6
+    mask_share: float = 0.4
+    mask_frames: int = 8
+    mask_bands: int = 5
 
     def changed(self, assignments: list[str]) -> "Hyperparameters":
         """Apply `NAME=VALUE` strings.
@@ -68,7 +70,7 @@ class Hyperparameters:
         least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
         least["learning_rate"] = 1e-9
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
-        shares = ("keyword_share", "silence_share", "word_scenes", "lone_clips", "clip_noise", "mask_share")
+        shares = ("keyword_share", "silence_share", "word_scenes", "lone_clips", "clip_noise", "dull_share", "mask_share")
         wrong += [name for name in shares if getattr(self, name) > 1]
         if self.keyword_share + self.silence_share > 1:
             wrong.append("keyword_share + silence_share")

@@ -12,12 +12,13 @@ def history(rows: list[dict[str, float]], path: Path) -> None:
     """Loss and accuracy over the epochs, training and validation."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     epochs = range(1, len(rows) + 1)
+    axes[0].plot(epochs, [row["loss"] for row in rows])
+    axes[1].plot(epochs, [row["accuracy"] for row in rows], label="training windows, all words")
+    axes[1].plot(epochs, [row["val_accuracy"] for row in rows], label="validation clips")
+    axes[1].legend()
     for axis, what in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, [row[what] for row in rows], label="training (augmented)")
-        axis.plot(epochs, [row[f"val_{what}"] for row in rows], label="validation")
         axis.set(xlabel="epoch", title=what)
         axis.grid(alpha=0.3)
-    axes[0].legend()
     _save(figure, path)
 
 

@@ -47,7 +47,7 @@ class Style:
     level_dbfs: tuple[float, float] = (-45.0, -15.0)
     level_spread_db: float = 3.0
     noise: float = 0.7
-    snr_db: tuple[float, float] = (0.0, 30.0)
+    snr_db: tuple[float, float] = (3.0, 30.0)
     noise_drift_db: float = 6.0
     speed: float = 0.5
     reverb: float = 0.3
@@ -108,8 +108,7 @@ def noise_bed(
             layer = _recorded_noise(material, n_samples, random)
         bed += layer * augment.drifting_gain(n_samples, RATE_HZ, drift_db, random)
     floor_dbfs = -85.0  # the hiss of a quiet converter
-    bed *= np.float32(10 ** (max(level_dbfs, floor_dbfs) / 20))
-    return bed
+    return bed * np.float32(10 ** (max(level_dbfs, floor_dbfs) / 20) / augment.rms(bed))
 
 
 def _recorded_noise(material: Material, n_samples: int, random: np.random.Generator) -> FloatArray:

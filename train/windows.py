@@ -174,6 +174,8 @@ def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
     samples = np.zeros(_CLIPS * CLIP_SAMPLES, np.float32)
     words = np.empty(_CLIPS, np.int64)
     n_keywords = len(material.keywords)
+    max_shift = round(hyper.shift_seconds * RATE_HZ)
+    level_db = random.uniform(-40, -10)
     for slot in range(_CLIPS):
         kind = int(random.integers(n_keywords + 2))
         piece, words[slot] = np.zeros(CLIP_SAMPLES, np.float32), n_keywords
@@ -181,15 +183,14 @@ def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
             group = material.keywords[kind] if kind < n_keywords or not len(material.others) else material.others
             index = random.choice(group)
             piece, words[slot] = material.samples(index), material.word_of[index]
+            level = augment.rms(piece[material.onsets[index] : material.ends[index]])
+            piece *= np.float32(10 ** ((level_db + random.normal(0, 3.0)) / 20) / max(level, 1e-5))
             if random.random() < 0.3:
                 piece = augment.change_speed(piece, random.uniform(0.9, 1.12))
-        gain = 10 ** (random.uniform(-18, 6) / 20)
         at = slot * CLIP_SAMPLES
-        max_shift = round(hyper.shift_seconds * RATE_HZ)
-        samples[at : at + CLIP_SAMPLES] = augment.place(piece, CLIP_SAMPLES, max_shift, random) * np.float32(gain)
-    level = 20 * np.log10(augment.rms(samples) + 1e-9)
-    snr_db = random.uniform(0, 30) if random.random() < hyper.clip_noise else 60.0
-    samples += noise_bed(material, len(samples), level - snr_db, 10.0, random)
+        samples[at : at + CLIP_SAMPLES] = augment.place(piece, CLIP_SAMPLES, max_shift, random)
+    snr_db = random.uniform(3, 30) if random.random() < hyper.clip_noise else 60.0
+    samples += noise_bed(material, len(samples), level_db - snr_db, 6.0, random)
     windows = _windows(augment.limit(samples), recipe, random)
     return windows[:: RATE_HZ * 100 // RATE_HZ], words
 
@@ -204,6 +205,9 @@ def _windows(samples: FloatArray, recipe: Recipe, random: np.random.Generator) -
     knots = random.uniform(-hyper.colour_db, hyper.colour_db, 5) * np.log(10) / 10
     curve = np.interp(np.linspace(0, 4, params.n_bands), np.arange(5), knots)
     features += curve.astype(np.float32)
+    if random.random() < hyper.dull_share:
+        top = int(random.integers(params.n_bands * 2 // 3, params.n_bands))
+        features[:, top:] = np.minimum(features[:, top:], np.log(params.log_floor) + random.uniform(0, 5))
     return sliding_window_view(features, recipe.window_frames, axis=0).transpose(0, 2, 1)
 
 

@@ -1,0 +1,183 @@
+"""`kwsd calibrate`: thresholds for a budget of false accepts, from the user's own room.
+
+The law of this file: the recordings hold no keyword, so whatever fires in them is a false
+accept. The model's thresholds keep their proportions: all are moved by one step on the
+logit scale, because an hour or two can tell one number and not ten.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from kwsd.card import ModelCard
+from kwsd.errors import ConfigError
+from kwsd.model import Model
+from kwsd.sources.wav import WavFile
+from kwsd.spotter import Spotter
+from kwsd.sweep import GRID, LOGITS, Sweep
+
+_ENOUGH = 10  # events that count as a rate; with fewer, the rate is read off the slope
+_TAIL = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """What a keyword costs.
+
+    Attributes:
+        n_false: how often its threshold was reached in the recordings.
+        missed: share of its utterances that the threshold misses in the validation stream
+            of the model's card, or None if the card does not say.
+    """
+
+    label: str
+    threshold: float
+    n_false: int
+    missed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Thresholds for a budget, and how far they can be trusted.
+
+    Attributes:
+        keywords: in the model's order.
+        hours: of recordings; needed_hours: that would show the budget without extrapolating
+            (none in 3/r hours supports a rate below r, at 95 %).
+        extrapolated: the budget is too small for so few hours, so that the thresholds
+            follow from how fast the false accepts thin out below it.
+    """
+
+    keywords: list[Keyword]
+    hours: float
+    needed_hours: float
+    extrapolated: bool
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        return {one.label: one.threshold for one in self.keywords}
+
+
+def calibrate(
+    paths: list[Path], model: Model, per_hour: float, on_progress: Callable[[float], object] = lambda seconds: None
+) -> Calibration:
+    """Hear recordings without keywords and choose thresholds.
+
+    Args:
+        paths: recordings, any rate.
+        per_hour: false accepts of all keywords together that may happen in an hour.
+        on_progress: called with the seconds that were heard since the last call.
+
+    Raises:
+        AudioError: a recording cannot be read, or only in part.
+    """
+    counts = np.zeros((len(GRID), len(model.card.labels)), np.int64)
+    seconds = 0.0
+    for path in paths:
+        sweep = Sweep(model.card)
+        seconds += _hear(path, model, sweep, on_progress)
+        counts += sweep.counts()
+    card = model.card
+    keywords = [card.labels.index(label) for label in card.keywords]
+    own = np.array([_nearest(card.decision.thresholds[label]) for label in card.keywords])
+    steps, rates = _by_step(counts[:, keywords], own, seconds / 3600)
+    step, extrapolated = _choose(steps, rates, per_hour, seconds / 3600)
+    chosen = np.clip(own + step, 0, len(GRID) - 1)
+    missed = card.results.get("missed", {})
+    return Calibration(
+        [
+            Keyword(label, round(float(GRID[at]), 5), int(counts[at, index]), _missed(missed, label, at))
+            for label, at, index in zip(card.keywords, chosen, keywords, strict=True)
+        ],
+        hours=seconds / 3600,
+        needed_hours=3 / per_hour,
+        extrapolated=extrapolated,
+    )
+
+
+def save_thresholds(thresholds: dict[str, float], path: Path) -> None:
+    """Write a configuration file with thresholds alone.
+
+    Raises:
+        ConfigError: the file is there already, or cannot be written.
+    """
+    text = yaml.safe_dump({"thresholds": thresholds}, sort_keys=False)
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path}: is there already; name a new file, or remove it first") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _hear(path: Path, model: Model, sweep: Sweep, on_progress: Callable[[float], object]) -> float:
+    rate_hz, chunks = WavFile(path, paced=False).open()
+    spotter = Spotter(model, rate_hz, on_posteriors=sweep.push)
+    n_samples = 0
+    for chunk in chunks:
+        spotter.push(chunk.samples)
+        n_samples += len(chunk.samples)
+        on_progress(len(chunk.samples) / rate_hz)
+    return n_samples / rate_hz
+
+
+def _nearest(threshold: float) -> int:
+    """The grid's index of a threshold."""
+    logit = np.log(threshold) - np.log1p(-min(threshold, 1 - 1e-9))
+    return int(np.argmin(np.abs(LOGITS - logit)))
+
+
+def _by_step(
+    counts: NDArray[np.int64], own: NDArray[np.int64], hours: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """False accepts an hour when all thresholds are moved by so many steps of the grid."""
+    steps = np.arange(-int(own.min()), len(GRID) - int(own.min()))
+    at = np.clip(own + steps[:, None], 0, len(GRID) - 1)
+    per_step = counts[at, np.arange(len(own))].sum(axis=1)
+    # A higher threshold can count one more: a long event falls apart. A rate does not rise.
+    return steps, np.maximum.accumulate(per_step[::-1])[::-1] / hours
+
+
+def _choose(
+    steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: float, hours: float
+) -> tuple[int, bool]:
+    """The first step within the budget: counted where that means something, else extrapolated.
+
+    High scores thin out exponentially on the logit scale, so the rate r of few events
+    continues as r exp(-excess / mean excess) (peaks over threshold, J. Pickands, 1975).
+    """
+    within = np.flatnonzero(rates <= per_hour)
+    counted = int(within[0]) if len(within) else len(steps) - 1
+    if per_hour * hours >= _ENOUGH:
+        return int(steps[counted]), False
+    few = int(np.flatnonzero(rates * hours <= _TAIL)[0]) if (rates * hours <= _TAIL).any() else len(steps) - 1
+    if rates[few] * hours < 1:  # nothing fired even far below the model's own thresholds
+        return max(int(steps[few]), min(0, int(steps[counted]))), True
+    mean_excess = rates[few + 1 :].sum() / rates[few]
+    excess = mean_excess * np.log(max(1.0, rates[few] / per_hour))
+    return int(steps[few] + np.ceil(excess)), True
+
+
+def _missed(missed: dict[str, list[float]], label: str, at: int) -> float | None:
+    """From the card's validation stream: the share that is missed at a threshold of the grid."""
+    return missed[label][at] if label in missed else None
+
+
+def describe(calibration: Calibration, card: ModelCard, per_hour: float) -> Iterable[str]:
+    """The lines that `kwsd calibrate` prints."""
+    yield f"{'keyword':>10}  threshold  false accepts here  missed in validation"
+    for one in calibration.keywords:
+        missed = "not known" if one.missed is None else f"{one.missed:.1%}"
+        yield f"{one.label:>10}  {one.threshold:9.5f}  {one.n_false:18d}  {missed:>20}"
+    n_false = sum(one.n_false for one in calibration.keywords)
+    yield f"{n_false} false accepts in {calibration.hours:.2f} hours, asked for are at most {per_hour:g} an hour"
+    if calibration.extrapolated:
+        yield (
+            f"too little audio to show {per_hour:g} an hour: that takes {calibration.needed_hours:.1f} hours with "
+            "no false accept. The thresholds follow from how the false accepts thin out; record more and repeat"
+        )

@@ -1,0 +1,59 @@
+"""Every threshold at once: what each of a grid of thresholds would have detected in a stream.
+
+The law of this file: the detections of one threshold are those that the Spotter gives with
+it. `kwsd calibrate` and training's evaluation choose thresholds by it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kwsd.audio import FloatArray
+from kwsd.card import ModelCard
+from kwsd.decision import Trigger
+
+LOGITS = np.arange(-20, 101) / 10
+"""Logits of the grid, from 0.12 to 0.99995 in equal steps: the ends of the scale are where
+thresholds lie close together."""
+
+GRID = 1 / (1 + np.exp(-LOGITS))
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A detection of one threshold: indices into the grid and the labels, and the window's end."""
+
+    grid: int
+    label: int
+    end_seconds: float
+
+
+class Sweep:
+    """Hears one stream; give its `push` to a Spotter as `on_posteriors`.
+
+    Attributes:
+        fired: all detections so far, in order.
+        n_windows: how many windows were heard.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        is_keyword = np.array([label in card.keywords for label in card.labels])
+        self._trigger = Trigger(card, np.where(is_keyword, GRID[:, None], np.inf))
+        self._rate_hz = card.frontend.sample_rate_hz
+        self.fired: list[Fired] = []
+        self.n_windows = 0
+
+    def push(self, posteriors: FloatArray, end: int) -> None:
+        """As `Trigger.push`."""
+        _, fires = self._trigger.push(posteriors, end)
+        self.n_windows += 1
+        if fires.any():
+            self.fired += [Fired(int(g), int(n), end / self._rate_hz) for g, n in np.argwhere(fires)]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Detections of each threshold. Shape: -> (n_grid, n_labels)."""
+        counts = np.zeros((len(GRID), self._trigger.n_labels), np.int64)
+        for one in self.fired:
+            counts[one.grid, one.label] += 1
+        return counts
