@@ -75,7 +75,7 @@ def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(n_words, activation="softmax", name="words")(x))
 
 
-_TCN_CHANNELS = 96
+_TCN_CHANNELS = 104
 _TCN_KERNELS = (5, 5, 7, 7, 9, 9)
 
 def with_labels(model: keras.Model, n_labels: int, unknown_shift: float) -> keras.Model:

@@ -33,7 +33,7 @@ from train.evaluate import evaluate
 from train.features import Examples, held_out_examples
 from train.hyperparameters import Hyperparameters
 from train.material import gather
-from train.windows import Epochs, Recipe, window_frames
+from train.windows import Batch, Epochs, Recipe, window_frames
 
 
 @keras.saving.register_keras_serializable("kwsd")
@@ -110,11 +110,10 @@ def _epoch(
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
     began = time.monotonic()
     _seed_dropout(model, hyper.seed, epoch)
-    x, words = epochs.epoch(epoch)
-    order = np.random.default_rng((hyper.seed, epoch)).permutation(len(words))
+    x, words = _mine(model, epochs.epoch(epoch), len(validation.labels), hyper, epoch)
     result = model.fit(
-        x[order].astype(np.float32),
-        words[order],
+        x,
+        words,
         batch_size=hyper.batch_size,
         initial_epoch=epoch,
         epochs=epoch + 1,
@@ -125,6 +124,23 @@ def _epoch(
     values = {name: float(values[0]) for name, values in result.history.items()}
     values["val_accuracy"] = _accuracy(_label_logits(model, validation), validation, _SHIFTS[0])
     return values | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _mine(
+    model: keras.Model, batch: Batch, n_labels: int, hyper: Hyperparameters, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An epoch in its order: its windows, and the candidates that sound most like keywords."""
+    n_mined = min(round(hyper.windows_per_epoch * hyper.mined_share), len(batch.candidates))
+    hardest = np.empty(0, int)
+    if n_mined:
+        likeness = model.predict(batch.candidates.astype(np.float32), batch_size=512, verbose=0)[:, : n_labels - 2]
+        hardest = np.argsort(-likeness.max(axis=1), kind="stable")[:n_mined]
+    random = np.random.default_rng((hyper.seed, epoch))
+    order = random.permutation(len(batch.words))[: hyper.windows_per_epoch - n_mined]
+    x = np.concatenate([batch.windows[order], batch.candidates[hardest]])
+    words = np.concatenate([batch.words[order], np.full(len(hardest), n_labels - 1)])
+    shuffled = random.permutation(len(words))
+    return x[shuffled].astype(np.float32), words[shuffled]
 
 
 _SHIFTS = np.arange(0, 4.1, 0.25)

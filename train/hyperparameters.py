@@ -32,6 +32,10 @@ class Hyperparameters:
     word_scenes: float = 0.5
     # How many windows hold one clip as it was recorded: what `kwsd label` meets.
     lone_clips: float = 0.3
+    # So much of an epoch are windows of unknown that the model takes for keywords, the worst of
+    # so many times as many.
+    mined_share: float = 0.15
+    mined_from: float = 4.0
     # Lone clips are shifted so far, and so many of them have audible noise.
     shift_seconds: float = 0.1
     clip_noise: float = 0.6
@@ -70,7 +74,7 @@ class Hyperparameters:
         least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
         least["learning_rate"] = 1e-9
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
-        shares = ("keyword_share", "silence_share", "word_scenes", "lone_clips", "clip_noise", "dull_share", "mask_share")
+        shares = ("keyword_share", "silence_share", "word_scenes", "lone_clips", "mined_share", "clip_noise", "dull_share", "mask_share")
         wrong += [name for name in shares if getattr(self, name) > 1]
         if self.keyword_share + self.silence_share > 1:
             wrong.append("keyword_share + silence_share")

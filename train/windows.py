@@ -10,12 +10,11 @@ nobody's and left out.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from os import cpu_count
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -54,13 +53,13 @@ def window_frames(params: FrontendParams) -> int:
 class Epochs:
     """Makes the coming epoch in other processes while the present one is trained on.
 
-    A context manager; `epoch(n)` gives windows and the words that they hold.
+    A context manager; `epoch(n)` gives what an epoch is made of.
     """
 
     def __init__(self, recipe: Recipe, n_epochs: int) -> None:
         self._recipe, self._n_epochs = recipe, n_epochs
         self._n_jobs = -(-recipe.hyper.windows_per_epoch // _windows_per_job(recipe.hyper))
-        self._pending: dict[int, deque[Future[tuple[FloatArray, IntArray]]]] = {}
+        self._pending: dict[int, deque[Future[Batch]]] = {}
 
     def __enter__(self) -> Self:
         self._pool = ProcessPoolExecutor(cpu_count(), get_context("spawn"), _initialise, (self._recipe,))
@@ -69,21 +68,28 @@ class Epochs:
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def epoch(self, number: int) -> tuple[FloatArray, IntArray]:
-        """Shape: -> (windows_per_epoch, window_frames, n_bands) float16, (windows_per_epoch,) index into words."""
+    def epoch(self, number: int) -> "Batch":
+        """At least `windows_per_epoch` windows, and more of `unknown` to mine the hardest from."""
         for ahead in (number, number + 1):
             if ahead < self._n_epochs and ahead not in self._pending:
                 jobs = (self._pool.submit(_job, ahead, index) for index in range(self._n_jobs))
                 self._pending[ahead] = deque(jobs)
-        hyper = self._recipe.hyper
-        x = np.empty((hyper.windows_per_epoch, self._recipe.window_frames, self._recipe.params.n_bands), np.float16)
-        y = np.empty(hyper.windows_per_epoch, np.int64)
-        at = 0
-        for windows, words in _results(self._pending.pop(number)):
-            n = min(len(words), len(y) - at)
-            x[at : at + n], y[at : at + n] = windows[:n], words[:n]
-            at += n
-        return x, y
+        jobs_done = self._pending.pop(number)
+        batches = []
+        while jobs_done:
+            batches.append(jobs_done.popleft().result())
+        return Batch(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+
+
+class Batch(NamedTuple):
+    """Windows (n, window_frames, n_bands), float16, the words in them (n,), and candidates.
+
+    The candidates, (m, window_frames, n_bands), are further windows of `unknown`.
+    """
+
+    windows: NDArray[np.float16]
+    words: IntArray
+    candidates: NDArray[np.float16]
 
 
 def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_labels: int) -> IntArray:
@@ -113,11 +119,6 @@ def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_l
     return words
 
 
-def _results(jobs: deque[Future[tuple[FloatArray, IntArray]]]) -> Iterator[tuple[FloatArray, IntArray]]:
-    while jobs:
-        yield jobs.popleft().result()
-
-
 _recipe: Recipe  # of this worker process
 
 
@@ -135,20 +136,20 @@ def _lone(hyper: Hyperparameters) -> int:
     return round(4 * hyper.windows_per_scene * hyper.lone_clips / (1 - hyper.lone_clips) / _CLIPS)
 
 
-def _job(epoch: int, index: int) -> tuple[FloatArray, IntArray]:
+def _job(epoch: int, index: int) -> Batch:
     """Windows of four scenes, and of as many lone clips as belong to them."""
     hyper = _recipe.hyper
     random = np.random.default_rng((hyper.seed, epoch, index))
     parts = [_from_scene(_recipe, random) for _ in range(4)]
     parts += [_from_clips(_recipe, random) for _ in range(_lone(hyper))]
-    x = np.concatenate([x for x, _ in parts])
-    y = np.concatenate([y for _, y in parts])
-    _mask(x, hyper, random)
-    return x.astype(np.float16), y
+    x, y, more = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    for windows in (x, more):
+        _mask(windows, hyper, random)
+    return Batch(x.astype(np.float16), y, more.astype(np.float16))
 
 
-def _from_scene(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
-    """Windows of one scene: keywords at every place in the window, parts of them, and all else."""
+def _from_scene(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray, FloatArray]:
+    """Windows of one scene, keywords at every place in the window, parts of them, and all else; and candidates."""
     hyper, params = recipe.hyper, recipe.params
     style = _WORDS if random.random() < hyper.word_scenes else _SPEECH
     scene = compose(recipe.material, style, _SCENE_SECONDS, random)
@@ -165,12 +166,14 @@ def _from_scene(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
     ):
         shares[group] = share / max(1, np.count_nonzero(group))
     chosen = random.choice(len(words), hyper.windows_per_scene, p=shares / shares.sum())
-    return windows[chosen], words[chosen]
+    is_unknown = np.flatnonzero(words >= n_labels - 1)
+    n_more = min(len(is_unknown), round(hyper.windows_per_scene * hyper.mined_share * hyper.mined_from))
+    return windows[chosen], words[chosen], windows[random.choice(is_unknown, n_more, replace=False)]
 
 
-def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
-    """Windows that each hold one clip as it was recorded, as `kwsd label` meets them."""
-    material, hyper = recipe.material, recipe.hyper
+def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray, FloatArray]:
+    """Windows that each hold one clip as it was recorded, as `kwsd label` meets them; no candidates."""
+    material, params, hyper = recipe.material, recipe.params, recipe.hyper
     samples = np.zeros(_CLIPS * CLIP_SAMPLES, np.float32)
     words = np.empty(_CLIPS, np.int64)
     n_keywords = len(material.keywords)
@@ -192,7 +195,8 @@ def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
     snr_db = random.uniform(3, 30) if random.random() < hyper.clip_noise else 60.0
     samples += noise_bed(material, len(samples), level_db - snr_db, 6.0, random)
     windows = _windows(augment.limit(samples), recipe, random)
-    return windows[:: RATE_HZ * 100 // RATE_HZ], words
+    frames_per_second = params.sample_rate_hz // params.hop_samples
+    return windows[::frames_per_second], words, windows[:0]
 
 
 def _windows(samples: FloatArray, recipe: Recipe, random: np.random.Generator) -> FloatArray:
