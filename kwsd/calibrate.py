@@ -143,9 +143,7 @@ def _by_step(
     return steps, np.maximum.accumulate(per_step[::-1])[::-1] / hours
 
 
-def _choose(
-    steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: float, hours: float
-) -> tuple[int, bool]:
+def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: float, hours: float) -> tuple[int, bool]:
     """The first step within the budget: counted where that means something, else extrapolated.
 
     High scores thin out exponentially on the logit scale, so the rate r of few events

@@ -3,10 +3,15 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kwsd.errors import KwsdError, TrainingError
-from train.data import KEYWORDS, SPLITS, Corpus, find_corpus
+from train.data import KEYWORDS, SPLITS, Corpus, find_corpus, find_recordings
+
+if TYPE_CHECKING:
+    from train.subject import Subject
 
 # Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -46,17 +51,54 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from train.evaluate import evaluate, read_config
+    from train.evaluate import check_labels, evaluate
+    from train.subject import load_subject
 
-    keywords = tuple(read_config(args.run)["labels"][:-2])  # the corpus puts silence and unknown last
-    report = evaluate(args.run, _corpus(args, keywords), args.split, args.cache)
+    subject = load_subject(args.model)
+    corpus = _corpus(args, tuple(subject.card.keywords))
+    check_labels(subject, corpus)
+    folder = args.folder or (args.model if args.model.is_dir() else args.model.parent)
+    if args.stream:
+        _evaluate_streams(args, subject, corpus, folder)
+        return
+    report = evaluate(subject, corpus, args.split, folder)
     for label, recall in report["recall"].items():
         print(f"{label:>10}  {recall:.3f}")
+    for snr_db, accuracy in report["accuracy_at_snr_db"].items():
+        print(f"accuracy at {snr_db:>2} dB SNR: {accuracy:.4f}")
     low, high = report["interval_95"]
     print(
         f"accuracy {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}) on {report['n_clips']} {args.split} clips"
     )
-    print(f"written: {args.run}/{args.split}.json, .png, .csv")
+    print(f"written: {folder}/{args.split}.json, .png, .csv")
+
+
+def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
+    from train.material import gather
+    from train.streams import BACKGROUND, STREAMS, evaluate_streams
+
+    material = gather(corpus, args.split, args.cache)
+    streams = {name: (material, style) for name, style in STREAMS.items()}
+    if args.background:
+        own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
+        streams = {"background": (gather(own, args.split, args.cache, whole_noises=True), BACKGROUND)}
+    report = evaluate_streams(subject, streams, args.split, args.hours, args.seed, folder)
+    for name, stream in report["streams"].items():
+        print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
+        for rate, at in stream["at_rate"].items():
+            low, high = at["frr_95"]
+            note = "" if at["supported"] else "  (too few hours to show this rate)"
+            print(
+                f"  at {rate:>3} false accepts an hour, threshold {at['threshold']:.4f}: "
+                f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), latency p95 {at['latency_p95']} s{note}"
+            )
+        own = stream["own_thresholds"]
+        low, high = own["per_hour_95"]
+        print(
+            f"  with its own thresholds: misses {own['frr']:.1%}, "
+            f"{own['per_hour']:.2f} false accepts an hour ({low:.2f} to {high:.2f}), latency p95 {own['latency_p95']} s"
+        )
+    print(f"written: {folder}/stream-{args.split}.json, .png")
 
 
 def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
@@ -81,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="for features (%(default)s)")
 
     command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
-    command.add_argument("--architecture", required=True, metavar="NAME", help="light_cnn or light_cnn_wide")
+    command.add_argument("--architecture", default="ds_tcn", metavar="NAME", help="ds_tcn, light_cnn or light_cnn_wide")
     command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
     command.add_argument("-o", dest="run", type=Path, required=True, metavar="RUN", help="folder for the result")
     command.add_argument("--seed", type=int)
@@ -90,8 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(function=_fit)
 
     command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
-    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("model", type=Path, metavar="RUN-OR-MODEL", help="a run's folder, or an ONNX file")
     command.add_argument("--split", choices=SPLITS[1:], default="validation")
+    command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
+    command.add_argument("--hours", type=float, default=3.0, help="of each kind of stream (%(default)s)")
+    command.add_argument(
+        "--seed", type=int, default=2, help="of the streams (%(default)s; thresholds were chosen on 1)"
+    )
+    command.add_argument(
+        "--background", type=Path, action="append", metavar="DIR", help="lay keywords over your own recordings instead"
+    )
+    command.add_argument("-o", dest="folder", type=Path, metavar="DIR", help="for the reports (the model's folder)")
     command.set_defaults(function=_evaluate)
     return parser
 

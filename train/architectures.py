@@ -78,6 +78,7 @@ def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
 _TCN_CHANNELS = 104
 _TCN_KERNELS = (5, 5, 7, 7, 9, 9)
 
+
 def with_labels(model: keras.Model, n_labels: int, unknown_shift: float) -> keras.Model:
     """The model that is shipped: all words but the keywords and silence count as unknown.
 

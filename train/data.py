@@ -107,6 +107,18 @@ def find_corpus(
     return Corpus(root, (*keywords, SILENCE, UNKNOWN), clips, noises, by_reader)
 
 
+def find_recordings(folders: list[Path]) -> list[Clip]:
+    """All WAVs below some folders, whole, as noise.
+
+    Raises:
+        TrainingError: a missing folder, no recordings, an unreadable file, or a wrong rate.
+    """
+    clips = [_whole(path, SILENCE) for folder in folders for path in _wavs_below(folder)]
+    if not clips:
+        raise TrainingError(f"{', '.join(map(str, folders))}: no WAV files there")
+    return clips
+
+
 def split_by_speaker(name: str) -> str:
     """The official split of a clip's name: 10 % of the speakers validate, 10 % test.
 

@@ -1,4 +1,4 @@
-"""How often is a model right, and what does it take for what?
+"""How often is a model right about clips, and what does it take for what?
 
 The law of this file: one split, stated; every clip counted once; the pictures and the JSON
 come from the same numbers.
@@ -9,67 +9,62 @@ import json
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from kwsd.errors import TrainingError
-from kwsd.frontend import PARAMETER_SETS
 from train import plots
-from train.data import SILENCE, UNKNOWN, Corpus
+from train.data import Corpus
 from train.features import Examples, held_out_examples
+from train.subject import KerasModel, Subject, digest
+
+SNRS_DB = (20, 10, 5, 0)
 
 
-def evaluate(run: Path, corpus: Corpus, split: str, cache: Path) -> dict[str, Any]:
-    """Measure a run's model on one split, balanced as the official test set is.
+def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict[str, Any]:
+    """Measure a model on one split, balanced as the official test set is.
 
-    Writes beside the model `SPLIT.json`, `SPLIT.png` (the confusion matrix) and `SPLIT.csv`
+    Writes into `folder`: `SPLIT.json`, `SPLIT.png` (the confusion matrix) and `SPLIT.csv`
     (for each clip: file, first sample, gain, truth, label).
 
     Raises:
-        TrainingError: no model in the run folder, or other labels than the recordings have.
+        TrainingError: other labels than the recordings have.
     """
-    config, model = load_run(run)
-    if tuple(config["labels"]) != corpus.labels:
-        raise TrainingError(f"{run}: the model's labels are {', '.join(config['labels'])}, other than asked for")
-    examples = held_out_examples(corpus, split, PARAMETER_SETS[config["frontend"]])
-    posteriors = model.predict(examples.x, batch_size=256, verbose=0)
-    heard = np.argmax(posteriors, axis=1)
-    report = {"split": split, "files_digest": corpus.files_digest(), **score(examples.y, heard, config["labels"])}
-    if split == "validation":
-        report["decision"] = choose_decision(examples.y, posteriors, config["labels"])
-    (run / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n")
-    title = f"{config['architecture']}, {split}: {report['accuracy']:.3f} of {report['n_clips']} clips"
-    plots.confusion(report["confusion"], config["labels"], title, run / f"{split}.png")
-    _write_labels(examples, heard, config["labels"], corpus.root, run / f"{split}.csv")
+    card = subject.card
+    check_labels(subject, corpus)
+    examples = held_out_examples(corpus, split, card.frontend)
+    heard = np.argmax(subject.posteriors(examples.x), axis=1)
+    report = {
+        **about(subject),
+        "split": split,
+        "files_digest": corpus.files_digest(),
+        **score(examples.y, heard, card.labels),
+        "accuracy_at_snr_db": {str(snr_db): _in_noise(subject, corpus, split, snr_db) for snr_db in SNRS_DB},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n")
+    title = f"{card.name}, {split}: {report['accuracy']:.3f} of {report['n_clips']} clips"
+    plots.confusion(report["confusion"], card.labels, title, folder / f"{split}.png")
+    _write_labels(examples, heard, card.labels, corpus.root, folder / f"{split}.csv")
     return report
 
 
-def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
-    """The configuration and the best model of a finished, or at least begun, training.
-
-    Raises:
-        TrainingError: there is none.
-    """
-    config = read_config(run)
-    try:
-        return config, keras.models.load_model(run / "model.keras", compile=False)
-    except (ValueError, OSError) as error:
-        raise TrainingError(f"{run / 'model.keras'}: damaged ({str(error).splitlines()[0]})") from None
+def check_labels(subject: Subject, corpus: Corpus) -> None:
+    """Raises TrainingError if a model's labels are not the recordings'."""
+    if tuple(subject.card.labels) != corpus.labels:
+        raise TrainingError(
+            f"{subject.path}: the model's labels are {', '.join(subject.card.labels)}, other than asked for"
+        )
 
 
-def read_config(run: Path) -> dict[str, Any]:
-    """The configuration of a run that has a model.
-
-    Raises:
-        TrainingError: there is none.
-    """
-    if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
-        raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
-    try:
-        config: dict[str, Any] = json.loads((run / "config.json").read_text())
-    except ValueError as error:
-        raise TrainingError(f"{run / 'config.json'}: damaged ({error})") from None
-    return config
+def about(subject: Subject) -> dict[str, Any]:
+    """Which model, and what runs it: the head of every report."""
+    training = subject.config["hyperparameters"] if isinstance(subject, KerasModel) else subject.card.training
+    return {
+        "model": subject.card.name,
+        "digest": digest(subject),
+        "provider": subject.provider,
+        "training": training,
+    }
 
 
 def score(truth: np.ndarray, heard: np.ndarray, labels: list[str]) -> dict[str, Any]:
@@ -91,25 +86,17 @@ def score(truth: np.ndarray, heard: np.ndarray, labels: list[str]) -> dict[str, 
     }
 
 
-def choose_decision(truth: np.ndarray, posteriors: np.ndarray, labels: list[str]) -> dict[str, Any]:
-    """Thresholds from validation clips: what at most 1 % of everything else reaches.
-
-    A stream is harder than clips, so no threshold is below 0.7, and a score is the mean of
-    three windows (300 ms): a word fills several, half a word only one or two.
-    """
-    thresholds = {}
-    for index, label in enumerate(labels):
-        if label not in (SILENCE, UNKNOWN):
-            others = posteriors[truth != index, index]
-            thresholds[label] = round(float(np.clip(np.quantile(others, 0.99), 0.7, 0.95)), 3)
-    return {"smoothing_windows": 3, "refractory_seconds": 1.0, "thresholds": thresholds}
-
-
 def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """Score interval of a share (E. B. Wilson, 1927), 95 % by default."""
     share, spread = n_right / n, z * np.sqrt(n_right * (n - n_right) / n + z * z / 4)
     middle = share * n + z * z / 2
     return float((middle - spread) / (n + z * z)), float((middle + spread) / (n + z * z))
+
+
+def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float | None:
+    """Accuracy with the split's part of the noise recordings laid over every clip."""
+    examples = held_out_examples(corpus, split, subject.card.frontend, snr_db)
+    return float(np.mean(np.argmax(subject.posteriors(examples.x), axis=1) == examples.y))
 
 
 def _write_labels(examples: Examples, heard: np.ndarray, labels: list[str], root: Path, path: Path) -> None:

@@ -7,7 +7,8 @@ from tqdm import tqdm
 
 from kwsd.audio import FloatArray
 from kwsd.frontend import FrontendParams, clip_features
-from train.data import RATE_HZ, Clip, Corpus, balanced, read_clip
+from train import augment
+from train.data import RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
 from train.windows import window_frames
 
 
@@ -28,9 +29,25 @@ class Examples:
     labels: tuple[str, ...]
 
 
-def held_out_examples(corpus: Corpus, split: str, params: FrontendParams) -> Examples:
-    """The same clips for every model and every seed."""
-    clips = balanced(corpus, split, np.random.default_rng(0))
-    bar = tqdm(clips, desc=f"{split} features", unit=" clips", disable=None, leave=False)
-    x = np.stack([clip_features(read_clip(clip), RATE_HZ, window_frames(params), params) for clip in bar])
-    return Examples(x, np.array([corpus.labels.index(clip.label) for clip in clips]), clips, corpus.labels)
+def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db: float | None = None) -> Examples:
+    """The same clips for every model and every seed.
+
+    Args:
+        snr_db: power of each clip over that of noise from the split's part of the noise
+            recordings, or coloured noise where there are none; None leaves them as they are.
+    """
+    random = np.random.default_rng(0)
+    clips = balanced(corpus, split, random)
+    noises = noise_parts(corpus, split)
+    x = []
+    for clip in tqdm(clips, desc=f"{split} features", unit=" clips", disable=None, leave=False):
+        samples = read_clip(clip)
+        if snr_db is not None:
+            noise = augment.coloured_noise(len(samples), random.uniform(0, 2), random)
+            if noises:
+                [cut] = cut_at_random(noises, 1, random)
+                noise = np.resize(read_clip(cut), len(samples))
+            samples = augment.limit(augment.add_noise(samples, noise, snr_db, floor_db=-100))
+        x.append(clip_features(samples, RATE_HZ, window_frames(params), params))
+    y = np.array([corpus.labels.index(clip.label) for clip in clips])
+    return Examples(np.stack(x), y, clips, corpus.labels)

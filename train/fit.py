@@ -8,7 +8,8 @@ goes on where its last whole epoch ended, with the numbers that it would have ha
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
     RUN/model.keras      the last epoch's, when all are done
-    RUN/validation.*     its evaluation there (`train.evaluate`)
+    RUN/validation.*     its evaluation on validation clips (`train.evaluate`)
+    RUN/decision.json    the decision chosen on validation streams (`train.decide`)
 """
 
 import json
@@ -29,10 +30,12 @@ from kwsd.frontend import FrontendParams
 from train import plots
 from train.architectures import ARCHITECTURES, with_labels
 from train.data import Corpus
+from train.decide import choose
 from train.evaluate import evaluate
 from train.features import Examples, held_out_examples
 from train.hyperparameters import Hyperparameters
 from train.material import gather
+from train.subject import KerasModel
 from train.windows import Batch, Epochs, Recipe, window_frames
 
 
@@ -100,8 +103,11 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
                 _keep(model, run, history)
         _save(with_labels(model, len(corpus.labels), _unknown_shift(model, validation)), run / "model.keras")
     plots.history(history, run / "history.png")
-    evaluate(run, corpus, "validation", cache)
-    print(f"{run}: validation accuracy {history[-1]['val_accuracy']:.4f} after {len(history)} epochs")
+    subject = KerasModel(run)
+    report = evaluate(subject, corpus, "validation", run)
+    if not (run / "decision.json").exists():
+        choose(subject, gather(corpus, "validation", cache), run)
+    print(f"{run}: validation accuracy {report['accuracy']:.4f} after {len(history)} epochs")
 
 
 def _epoch(

@@ -74,7 +74,16 @@ class Hyperparameters:
         least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
         least["learning_rate"] = 1e-9
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
-        shares = ("keyword_share", "silence_share", "word_scenes", "lone_clips", "mined_share", "clip_noise", "dull_share", "mask_share")
+        shares = (
+            "keyword_share",
+            "silence_share",
+            "word_scenes",
+            "lone_clips",
+            "mined_share",
+            "clip_noise",
+            "dull_share",
+            "mask_share",
+        )
         wrong += [name for name in shares if getattr(self, name) > 1]
         if self.keyword_share + self.silence_share > 1:
             wrong.append("keyword_share + silence_share")

@@ -59,13 +59,17 @@ class Material:
         return _mapped(self.path)[first:last].astype(np.float32) / np.float32(32768)
 
 
-def gather(corpus: Corpus, split: str, cache: Path) -> Material:
+def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) -> Material:
     """Bring a split's recordings together, or find them where an earlier call put them.
+
+    Args:
+        whole_noises: take all of each noise recording, not only the split's part.
 
     Raises:
         TrainingError: a recording cannot be read.
     """
-    clips = [*corpus.clips[split], *corpus.speech[split], *noise_parts(corpus, split)]
+    noises = corpus.noises if whole_noises else noise_parts(corpus, split)
+    clips = [*corpus.clips[split], *corpus.speech[split], *noises]
     path = cache / f"{_digest(clips)}.npy"
     if not path.exists():
         _read_all(clips, path, f"reading {split}")

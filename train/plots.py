@@ -39,6 +39,19 @@ def confusion(matrix: list[list[int]], labels: list[str], title: str, path: Path
     _save(figure, path)
 
 
+def trade_off(curves: dict[str, list[list[float]]], title: str, path: Path) -> None:
+    """Missed keywords over false accepts an hour; a point of a curve for each threshold."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    for name, points in curves.items():
+        axis.plot([max(per_hour, 0.03) for per_hour, _ in points], [100 * missed for _, missed in points], label=name)
+    axis.set(xscale="log", xlim=(0.1, 200), ylim=(0, 100), title=title)
+    axis.set(xlabel="false accepts an hour", ylabel="missed keywords, %")
+    axis.axvline(1.0, color="grey", linewidth=0.8)
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    _save(figure, path)
+
+
 def _save(figure: plt.Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)

@@ -32,13 +32,14 @@ class Style:
         level_dbfs: of the scene's speech; each piece differs by about level_spread_db.
         noise: how many scenes have audible noise, at snr_db below the speech.
         noise_drift_db: the noise's level wanders so far up and down.
+        noise_layers, coloured: at most so many noises at once; how many of them are synthetic.
         speed, reverb: how many pieces are faster or slower, how many scenes echo.
     """
 
     keyword: float = 1.0
     other: float = 0.6
-    cut: float = 0.15
-    double: float = 0.15
+    cut: float = 0.1
+    double: float = 0.1
     speech: float = 0.1
     close: float = 0.5
     short_pause: tuple[float, float] = (0.0, 0.4)
@@ -49,6 +50,8 @@ class Style:
     noise: float = 0.7
     snr_db: tuple[float, float] = (3.0, 30.0)
     noise_drift_db: float = 6.0
+    noise_layers: int = 2
+    coloured: float = 0.3
     speed: float = 0.5
     reverb: float = 0.3
 
@@ -89,26 +92,26 @@ def compose(material: Material, style: Style, seconds: float, random: np.random.
     if random.random() < style.reverb:
         samples = augment.reverberate(samples, RATE_HZ, random)
     snr_db = random.uniform(*style.snr_db) if random.random() < style.noise else 60.0
-    samples += noise_bed(material, n_samples, level_db - snr_db, style.noise_drift_db, random)
+    samples += noise_bed(material, n_samples, level_db - snr_db, style, random)
     return Scene(augment.limit(samples), spoken)
 
 
 def noise_bed(
-    material: Material, n_samples: int, level_dbfs: float, drift_db: float, random: np.random.Generator
+    material: Material, n_samples: int, level_dbfs: float, style: Style, random: np.random.Generator
 ) -> FloatArray:
     """Noise of a wandering level, never silent: recordings, colours that none has, or both.
 
     Shape: -> (n_samples,), float32.
     """
     bed = np.zeros(n_samples, np.float32)
-    for _ in range(random.integers(1, 3)):
-        if not len(material.noises) or random.random() < 0.3:
+    for _ in range(random.integers(1, style.noise_layers + 1)):
+        if not len(material.noises) or random.random() < style.coloured:
             layer = augment.coloured_noise(n_samples, random.uniform(0, 2), random)
         else:
             layer = _recorded_noise(material, n_samples, random)
-        bed += layer * augment.drifting_gain(n_samples, RATE_HZ, drift_db, random)
+        bed += layer * augment.drifting_gain(n_samples, RATE_HZ, style.noise_drift_db, random)
     floor_dbfs = -85.0  # the hiss of a quiet converter
-    return bed * np.float32(10 ** (max(level_dbfs, floor_dbfs) / 20) / augment.rms(bed))
+    return bed * np.float32(10 ** (max(level_dbfs, floor_dbfs) / 20) / max(augment.rms(bed), 1e-6))
 
 
 def _recorded_noise(material: Material, n_samples: int, random: np.random.Generator) -> FloatArray:
@@ -162,14 +165,17 @@ def _word(material: Material, keyword: bool, random: np.random.Generator) -> tup
     margin = round(_MARGIN_SECONDS * RATE_HZ)
     first = int(random.integers(0, max(1, onset - margin + 1))) if onset > margin else 0
     last = int(random.integers(min(end + margin, length - 1), length)) if end + margin < length else int(length)
-    return material.samples(index, first, last - first), int(material.word_of[index]), int(onset - first), int(end - first)
+    return (
+        material.samples(index, first, last - first),
+        int(material.word_of[index]),
+        int(onset - first),
+        int(end - first),
+    )
 
 
-def _cut(
-    samples: FloatArray, onset: int, end: int, random: np.random.Generator
-) -> tuple[FloatArray, int, int]:
-    """Leave out 35 to 65 % of a word, at its beginning or at its end."""
-    lost = int((end - onset) * random.uniform(0.35, 0.65))
+def _cut(samples: FloatArray, onset: int, end: int, random: np.random.Generator) -> tuple[FloatArray, int, int]:
+    """Leave out 50 to 75 % of a word, at its beginning or at its end."""
+    lost = int((end - onset) * random.uniform(0.5, 0.75))
     if random.random() < 0.5:
         return samples[onset + lost :], 0, end - onset - lost
     return samples[: end - lost], onset, end - lost

@@ -2,26 +2,35 @@
 
 The law of this file: streams are scenes of one split's speakers, heard by the shipping
 Spotter in one pass, in which every threshold of the grid decides as it would have alone
-(`kwsd.sweep`). An event hits a keyword of its label that it follows by at most a second;
-each keyword is hit once, and every other event is a false accept.
+(`kwsd.sweep`). An event hits a keyword of its label if it comes between the word's begin
+and a second after its end; each keyword is hit once, and every other event is a false accept.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kwsd.model import Model
-from kwsd.spotter import Spotter
+from kwsd.spotter import Detection, Spotter
 from kwsd.sweep import GRID, Sweep
+from train import plots
 from train.data import RATE_HZ
+from train.evaluate import about, wilson
 from train.material import Material
 from train.scenes import Scene, Style, compose
+from train.subject import Subject
 
 _SCENE_SECONDS = 60.0
 _HIT_SECONDS = 1.0
+_TENSORFLOW_TOLERANCE_SECONDS = 1.5
+RATES = (1.0, 0.5, 0.2, 0.1)
+"""False accepts an hour at which the false rejects are reported."""
 
 STREAMS = {
     "words": Style(
@@ -36,23 +45,47 @@ STREAMS = {
 """Keywords among other words and noise, and keywords where somebody speaks all the time."""
 
 
+BACKGROUND = Style(
+    keyword=1.0, other=0.0, cut=0.0, double=0.0, speech=0.0, close=0.0, long_pause=(2.0, 10.0),
+    level_dbfs=(-40.0, -15.0), noise=1.0, snr_db=(0.0, 20.0), noise_drift_db=0.0, noise_layers=1, coloured=0.0,
+    speed=0.0, reverb=0.0,
+)  # fmt: skip
+"""Keywords over the user's own recordings, which hold none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A keyword in a stream: index into the labels, and when, in seconds."""
+
+    label: int
+    start: float
+    end: float
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What every threshold made of a stream.
+    """What every threshold, and the model's own decision, made of a stream.
 
     Attributes:
         seconds: of stream; n_windows: decisions in it.
-        n_said: keywords in it, shape (n_keywords,).
+        said: the keywords in it, in order.
         hits, false_accepts: shape (n_grid, n_keywords).
-        latencies: of each hit, from the word's end, in seconds, by (grid, keyword).
+        latencies: from the word's end, in seconds, of each hit of (grid, keyword).
+        detections: the Spotter's own.
     """
 
     seconds: float
     n_windows: int
-    n_said: NDArray[np.int64]
+    said: list[Said]
     hits: NDArray[np.int64]
     false_accepts: NDArray[np.int64]
     latencies: dict[tuple[int, int], list[float]]
+    detections: list[Detection]
+
+    @property
+    def n_said(self) -> NDArray[np.int64]:
+        """Shape: -> (n_keywords,)."""
+        return np.bincount([one.label for one in self.said], minlength=self.hits.shape[1])
 
 
 def scenes(material: Material, style: Style, hours: float, seed: int) -> list[Callable[[], Scene]]:
@@ -64,54 +97,183 @@ def scenes(material: Material, style: Style, hours: float, seed: int) -> list[Ca
     ]
 
 
-def hear(model: Model, stream: list[Callable[[], Scene]]) -> Heard:
+def hear(subject: Subject, stream: list[Callable[[], Scene]], what: str = "stream") -> Heard:
     """Run a stream through a Spotter and match what fired with what was said."""
-    card = model.card
+    card = subject.card
     sweep = Sweep(card)
-    spotter = Spotter(model, RATE_HZ, on_posteriors=sweep.push)
-    said: list[tuple[int, float, float]] = []
+    spotter = Spotter(subject, RATE_HZ, on_posteriors=sweep.push)
+    said: list[Said] = []
+    detections: list[Detection] = []
     at = 0
-    for make in tqdm(stream, desc="stream", unit=" min", disable=None, leave=False):
+    for make in tqdm(stream, desc=what, unit=" min", disable=None, leave=False):
         scene = make()
         said += [
-            (one.word, (at + one.start) / RATE_HZ, (at + one.end) / RATE_HZ)
+            Said(one.word, (at + one.start) / RATE_HZ, (at + one.end) / RATE_HZ)
             for one in scene.spoken
             if one.word < len(card.keywords)
         ]
-        spotter.push(scene.samples)
+        detections += spotter.push(scene.samples)
         at += len(scene.samples)
-    return match(said, sweep, at / RATE_HZ, len(card.keywords))
+    return match(said, sweep, at / RATE_HZ, len(card.keywords), detections)
 
 
-def match(said: list[tuple[int, float, float]], sweep: Sweep, seconds: float, n_keywords: int) -> Heard:
-    """Which detections of each threshold hit a keyword.
-
-    Args:
-        said: label, start and end in seconds of each keyword, in order.
-    """
+def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detections: list[Detection]) -> Heard:
+    """Which detections of each threshold hit a keyword."""
     events: dict[tuple[int, int], list[float]] = {}
     for one in sweep.fired:
         events.setdefault((one.grid, one.label), []).append(one.end_seconds)
-    truths = [[(start, end) for label, start, end in said if label == n] for n in range(n_keywords)]
+    of_label = [[one for one in said if one.label == n] for n in range(n_keywords)]
+    latencies = {key: match_label(of_label[key[1]], times) for key, times in events.items()}
     hits = np.zeros((len(GRID), n_keywords), np.int64)
-    latencies = {}
-    for (grid, label), times in events.items():
-        late = _match_label(truths[label], times)
-        hits[grid, label] = len(late)
-        latencies[grid, label] = late
-    n_said = np.array([len(spans) for spans in truths])
-    counts = sweep.counts()[:, :n_keywords]
-    return Heard(seconds, sweep.n_windows, n_said, hits, counts - hits, latencies)
+    for key, late in latencies.items():
+        hits[key] = len(late)
+    false_accepts = sweep.counts()[:, :n_keywords] - hits
+    return Heard(seconds, sweep.n_windows, said, hits, false_accepts, latencies, detections)
 
 
-def _match_label(truths: list[tuple[float, float]], times: list[float]) -> list[float]:
-    """Latencies of the events that hit: each event may hit the first keyword that is still free."""
+def match_label(said: list[Said], times: list[float]) -> list[float]:
+    """Latencies of the events that hit: each may hit the first keyword that is still free."""
     late = []
     first = 0
     for time in times:
-        while first < len(truths) and truths[first][1] + _HIT_SECONDS < time:
+        while first < len(said) and said[first].end + _HIT_SECONDS < time:
             first += 1
-        if first < len(truths) and truths[first][0] <= time:
-            late.append(time - truths[first][1])
+        if first < len(said) and said[first].start <= time:
+            late.append(time - said[first].end)
             first += 1
     return late
+
+
+def evaluate_streams(
+    subject: Subject, streams: dict[str, tuple[Material, Style]], split: str, hours: float, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Measure a model on streams; writes `stream-SPLIT.json` and `.png` into `folder`."""
+    report: dict[str, Any] = {
+        **about(subject),
+        "split": split,
+        "seed": seed,
+        "stride_seconds": subject.card.stride_frames
+        * subject.card.frontend.hop_samples
+        / subject.card.frontend.sample_rate_hz,
+        "streams": {},
+    }
+    for name, (material, style) in streams.items():
+        heard = hear(subject, scenes(material, style, hours, stream_seed(seed, name)), f"stream of {name}")
+        report["streams"][name] = describe(heard, subject.card.keywords)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"stream-{split}.json").write_text(json.dumps(report, indent=1) + "\n")
+    curves = {f"{name}, {one['hours']:.1f} h": one["curve"] for name, one in report["streams"].items()}
+    plots.trade_off(curves, f"{subject.card.name}, {split} speakers", folder / f"stream-{split}.png")
+    return report
+
+
+def stream_seed(seed: int, name: str) -> int:
+    """Streams of one seed differ from each other."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
+
+
+def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:
+    """The figures of one stream, ready for JSON."""
+    hours = heard.seconds / 3600
+    frr = 1 - heard.hits.sum(axis=1) / max(1, len(heard.said))
+    false_accepts = _never_rising(heard.false_accepts.sum(axis=1))
+    return {
+        "hours": round(hours, 3),
+        "n_windows": heard.n_windows,
+        "n_keywords": len(heard.said),
+        "at_rate": {f"{rate:g}": _at_rate(heard, keywords, false_accepts, rate) for rate in RATES},
+        "own_thresholds": _own_decision(heard, keywords),
+        "curve": [
+            [round(float(n) / hours, 4), round(float(miss), 4)] for n, miss in zip(false_accepts, frr, strict=True)
+        ],
+    }
+
+
+def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64], rate: float) -> dict[str, Any]:
+    """Misses at the lowest threshold, one for all keywords, that stays within a rate."""
+    hours = heard.seconds / 3600
+    at = int(np.flatnonzero(false_accepts <= rate * hours)[0]) if (false_accepts <= rate * hours).any() else -1
+    n_hits, n_said, n_false = int(heard.hits[at].sum()), heard.n_said, int(false_accepts[at])
+    late = [seconds for n in range(len(keywords)) for seconds in heard.latencies.get((at % len(GRID), n), [])]
+    return {
+        "threshold": round(float(GRID[at]), 5),
+        "frr": round(1 - n_hits / max(1, int(n_said.sum())), 4),
+        "frr_95": [round(1 - share, 4) for share in reversed(wilson(n_hits, max(1, int(n_said.sum()))))],
+        "false_accepts": n_false,
+        "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
+        "supported": rate * hours >= 3,  # no event in T hours supports only less than 3/T
+        "frr_of": {
+            keyword: {
+                "frr": round(1 - int(heard.hits[at, n]) / max(1, int(n_said[n])), 4),
+                "n": int(n_said[n]),
+                "false_accepts": int(heard.false_accepts[at, n]),
+                "per_hour_95": [round(bound / hours, 3) for bound in poisson(int(heard.false_accepts[at, n]))],
+            }
+            for n, keyword in enumerate(keywords)
+        },
+        "latency_p50": _quantile(late, 0.5),
+        "latency_p95": _quantile(late, 0.95),
+    }
+
+
+def _own_decision(heard: Heard, keywords: list[str]) -> dict[str, Any]:
+    """The Spotter's own detections: misses, false accepts, and TensorFlow's percentages.
+
+    As `test_streaming_accuracy` of TensorFlow's speech_commands counts: of all keywords the
+    share with any detection within 1.5 s, of detections with the right and the wrong label
+    there, and of detections far from any keyword. Right ones match a keyword only once.
+    """
+    late = [
+        one
+        for n, keyword in enumerate(keywords)
+        for one in match_label(
+            [said for said in heard.said if said.label == n],
+            [found.end_seconds for found in heard.detections if found.label == keyword],
+        )
+    ]
+    starts = np.array([one.start for one in heard.said])
+    matched, used = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
+    n_right = n_wrong = n_nowhere = 0
+    for found in heard.detections:
+        near = np.flatnonzero(np.abs(starts - found.end_seconds) < _TENSORFLOW_TOLERANCE_SECONDS)
+        matched[near] = True
+        right = [i for i in near if keywords[heard.said[i].label] == found.label and not used[i]]
+        if right:
+            used[right[0]] = True
+            n_right += 1
+        elif len(near):
+            n_wrong += 1
+        else:
+            n_nowhere += 1
+    n_said, hours = max(1, len(heard.said)), heard.seconds / 3600
+    n_false = len(heard.detections) - len(late)
+    return {
+        "frr": round(1 - len(late) / n_said, 4),
+        "false_accepts": n_false,
+        "per_hour": round(n_false / hours, 3),
+        "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
+        "latency_p50": _quantile(late, 0.5),
+        "latency_p95": _quantile(late, 0.95),
+        "tensorflow_percent": {
+            "matched": round(100 * int(matched.sum()) / n_said, 2),
+            "correct": round(100 * n_right / n_said, 2),
+            "wrong": round(100 * n_wrong / n_said, 2),
+            "false_positives": round(100 * n_nowhere / n_said, 2),
+        },
+    }
+
+
+def poisson(n_events: int) -> tuple[float, float]:
+    """95 % interval of the mean of a count (Byar's approximation, Breslow and Day, 1987)."""
+    low = n_events * (1 - 1 / (9 * n_events) - 1.96 / (3 * np.sqrt(n_events))) ** 3 if n_events else 0.0
+    more = n_events + 1
+    return float(low), float(more * (1 - 1 / (9 * more) + 1.96 / (3 * np.sqrt(more))) ** 3)
+
+
+def _never_rising(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A higher threshold may count one more, when it cuts an event in two; a trade-off does not."""
+    return np.maximum.accumulate(counts[::-1])[::-1]
+
+
+def _quantile(values: list[float], share: float) -> float | None:
+    return round(float(np.quantile(values, share)), 3) if values else None

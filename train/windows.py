@@ -166,9 +166,19 @@ def _from_scene(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
     ):
         shares[group] = share / max(1, np.count_nonzero(group))
     chosen = random.choice(len(words), hyper.windows_per_scene, p=shares / shares.sum())
-    is_unknown = np.flatnonzero(words >= n_labels - 1)
-    n_more = min(len(is_unknown), round(hyper.windows_per_scene * hyper.mined_share * hyper.mined_from))
-    return windows[chosen], words[chosen], windows[random.choice(is_unknown, n_more, replace=False)]
+    others = np.flatnonzero((words >= n_labels - 1) & ~_touches_keyword(scene, len(words), hop, n_labels))
+    n_more = min(len(others), round(hyper.windows_per_scene * hyper.mined_share * hyper.mined_from))
+    return windows[chosen], words[chosen], windows[random.choice(others, n_more, replace=False)]
+
+
+def _touches_keyword(scene: Scene, n_windows: int, hop: int, n_labels: int) -> NDArray[np.bool_]:
+    """Which windows hold any part of a keyword: too much like one to be mined. Shape: -> (n_windows,)."""
+    starts = np.arange(n_windows) * hop
+    touches = np.zeros(n_windows, bool)
+    for said in scene.spoken:
+        if said.word < n_labels - 2:
+            touches |= (starts < said.end) & (starts + CLIP_SAMPLES > said.start)
+    return touches
 
 
 def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray, FloatArray]:
@@ -193,7 +203,7 @@ def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
         at = slot * CLIP_SAMPLES
         samples[at : at + CLIP_SAMPLES] = augment.place(piece, CLIP_SAMPLES, max_shift, random)
     snr_db = random.uniform(3, 30) if random.random() < hyper.clip_noise else 60.0
-    samples += noise_bed(material, len(samples), level_db - snr_db, 6.0, random)
+    samples += noise_bed(material, len(samples), level_db - snr_db, _WORDS, random)
     windows = _windows(augment.limit(samples), recipe, random)
     frames_per_second = params.sample_rate_hz // params.hop_samples
     return windows[::frames_per_second], words, windows[:0]

@@ -1,0 +1,93 @@
+"""The decision of a run, chosen on validation streams: what the card says about scores.
+
+The law of this file: keywords differ in how easily they are taken for something else. Each
+gets a factor for its odds such that, at one threshold for all, the last false accept buys
+as many hits from every keyword; then the threshold is the one that meets the budget.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kwsd.sweep import GRID, LOGITS
+from train.material import Material
+from train.streams import STREAMS, Heard, hear, scenes, stream_seed
+from train.subject import KerasModel, undecided
+
+HOURS = 2.0
+_SEED = 1
+_BUDGET_PER_HOUR = 1.0
+_FACTORS_PER_HOUR = 4.0
+"""Factors are chosen where there are enough false accepts to tell keywords apart."""
+
+_SMOOTH = 5
+
+
+def choose(subject: KerasModel, material: Material, run: Path) -> dict[str, Any]:
+    """Choose and write `RUN/decision.json`."""
+    subject.card = replace(subject.card, decision=undecided(subject.card.keywords))
+    heards = [
+        hear(subject, scenes(material, style, HOURS, stream_seed(_SEED, name)), f"choosing on {name}")
+        for name, style in STREAMS.items()
+    ]
+    report = choose_from(heards, subject.card.keywords, subject.card.decision.smoothing_windows)
+    report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(STREAMS)}
+    (run / "decision.json").write_text(json.dumps(report) + "\n")
+    return report
+
+
+def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int) -> dict[str, Any]:
+    """From streams that were heard with odds factors of 1.
+
+    Returns:
+        "decision" for the card, and "missed": for each keyword the share of its utterances
+        that each threshold of the grid misses.
+    """
+    hours = sum(heard.seconds for heard in heards) / 3600
+    hits = np.mean([heard.hits / np.maximum(1, heard.n_said) for heard in heards], axis=0)
+    false = np.sum([heard.false_accepts for heard in heards], axis=0) / hours
+    at = _balanced(_smoothed(hits), _smoothed(false))
+    moved = int(np.median(at)) - at  # steps of the grid that a keyword's score goes up
+    hits, false = _moved(hits, moved), _moved(false, moved)
+    per_hour = np.maximum.accumulate(false.sum(axis=1)[::-1])[::-1]
+    threshold = round(float(GRID[np.flatnonzero(per_hour <= _BUDGET_PER_HOUR)[0]]), 5)
+    factors = np.exp(moved * (LOGITS[1] - LOGITS[0]))
+    return {
+        "decision": {
+            "smoothing_windows": smoothing_windows,
+            "refractory_seconds": 1.0,
+            "thresholds": dict.fromkeys(keywords, threshold),
+            "odds_factors": dict(zip(keywords, factors.round(4).tolist(), strict=True)),
+        },
+        "missed": {keyword: (1 - hits[:, n]).round(3).tolist() for n, keyword in enumerate(keywords)},
+    }
+
+
+def _balanced(hits: NDArray[np.float64], false: NDArray[np.float64]) -> NDArray[np.int64]:
+    """For each keyword the threshold at which a false accept buys as much as for any other.
+
+    That is the optimum of all hits less a price for each false accept (H. Everett, 1963);
+    the price is the lowest that keeps the rate. Shape: (n_grid, n_keywords) -> (n_keywords,).
+    """
+    for price in np.geomspace(1e-4, 10, 200):
+        at = np.argmax(hits - price * false, axis=0)
+        if false[at, np.arange(len(at))].sum() <= _FACTORS_PER_HOUR:
+            break
+    chosen: NDArray[np.int64] = at
+    return chosen
+
+
+def _smoothed(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Moving average over the grid: a single event decides nothing."""
+    padded = np.pad(curves, ((_SMOOTH // 2, _SMOOTH // 2), (0, 0)), "edge")
+    return np.stack([padded[i : i + len(curves)] for i in range(_SMOOTH)]).mean(axis=0)
+
+
+def _moved(curves: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Curves of keywords whose scores go up by so many steps of the grid."""
+    at = np.clip(np.arange(len(curves))[:, None] - steps, 0, len(curves) - 1)
+    return curves[at, np.arange(curves.shape[1])]

@@ -1,0 +1,102 @@
+"""What is measured: a run's Keras model or an exported file, behind one face.
+
+The law of this file: a subject has a card and gives posteriors, as `kwsd.model.Model` does,
+so the shipping Spotter runs either.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kwsd.audio import FloatArray
+from kwsd.card import DecisionParams, GoldenCheck, ModelCard
+from kwsd.errors import TrainingError
+from kwsd.frontend import PARAMETER_SETS
+from kwsd.model import Model, load_model
+from train.data import SILENCE, UNKNOWN
+
+STRIDE_SECONDS = 0.1
+
+
+class KerasModel:
+    """A run's model as `kwsd.model.Model` is.
+
+    Attributes:
+        card: what the run says about itself; the decision is the one chosen for it, if one was.
+        provider: the Keras backend.
+        digest: sha256 of the weights' file, in hex.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.config, self.keras = load_run(run)
+        self.provider = f"keras on {keras.backend.backend()}"
+        self.path = run / "model.keras"
+        params = PARAMETER_SETS[self.config["frontend"]]
+        labels = self.config["labels"]
+        self.card = ModelCard(
+            name=self.config["architecture"],
+            labels=labels,
+            silence=SILENCE,
+            unknown=UNKNOWN,
+            frontend=params,
+            window_frames=self.config["window_frames"],
+            stride_frames=round(STRIDE_SECONDS * params.sample_rate_hz / params.hop_samples),
+            decision=_decision(run, labels[:-2]),
+            golden=GoldenCheck(0, []),
+        )
+
+    def posteriors(self, windows: FloatArray) -> FloatArray:
+        """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
+        if len(windows) == 1:
+            one: FloatArray = self.keras.predict_on_batch(windows)
+            return one
+        many: FloatArray = self.keras.predict(windows, batch_size=256, verbose=0)
+        return many
+
+
+Subject = KerasModel | Model
+
+
+def load_subject(path: Path) -> Subject:
+    """A run folder or an ONNX file.
+
+    Raises:
+        TrainingError, ModelError: it is neither, or damaged.
+    """
+    return KerasModel(path) if path.is_dir() else load_model(path, "cpu")
+
+
+def digest(subject: Subject) -> str:
+    """Of the model's file: sha256, in hex."""
+    return hashlib.sha256(subject.path.read_bytes()).hexdigest()
+
+
+def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
+    """The configuration and the model of a finished training.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
+        raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
+    try:
+        config: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except ValueError as error:
+        raise TrainingError(f"{run / 'config.json'}: damaged ({error})") from None
+    try:
+        return config, keras.models.load_model(run / "model.keras", compile=False)
+    except (ValueError, OSError) as error:
+        raise TrainingError(f"{run / 'model.keras'}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def undecided(keywords: list[str]) -> DecisionParams:
+    """The decision before `train.decide` has chosen: three windows, since a word fills several and half a word fewer."""
+    return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))
+
+
+def _decision(run: Path, keywords: list[str]) -> DecisionParams:
+    path = run / "decision.json"
+    return DecisionParams(**json.loads(path.read_text())["decision"]) if path.is_file() else undecided(keywords)
