@@ -17,7 +17,7 @@ from export.parity import check_parity
 from kwsd.card import METADATA_KEY
 from kwsd.errors import ExportError, KwsdError
 from kwsd.model import load_model
-from train.evaluate import load_run
+from train.subject import KerasModel
 
 
 def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION, note: str = "") -> float:
@@ -36,8 +36,9 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
     Raises:
         TrainingError, ModelError, ExportError: nothing was written.
     """
-    config, model = load_run(run)
-    card = make_card(run, config, model, attribution, note)
+    subject = KerasModel(run)
+    model = subject.keras
+    card = make_card(run, subject, attribution, note)
     try:
         graph = convert(model)
     except Exception as error:  # tf2onnx and TensorFlow raise many kinds

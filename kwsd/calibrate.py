@@ -13,7 +13,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from kwsd.card import ModelCard
 from kwsd.errors import ConfigError
 from kwsd.model import Model
 from kwsd.sources.wav import WavFile
@@ -46,20 +45,24 @@ class Calibration:
 
     Attributes:
         keywords: in the model's order.
-        hours: of recordings; needed_hours: that would show the budget without extrapolating
-            (none in 3/r hours supports a rate below r, at 95 %).
-        extrapolated: the budget is too small for so few hours, so that the thresholds
-            follow from how fast the false accepts thin out below it.
+        per_hour: the budget; hours: of recordings.
+        extrapolated: too few false accepts fit the budget to be counted, so the thresholds
+            follow from how fast they thin out.
     """
 
     keywords: list[Keyword]
+    per_hour: float
     hours: float
-    needed_hours: float
     extrapolated: bool
 
     @property
     def thresholds(self) -> dict[str, float]:
         return {one.label: one.threshold for one in self.keywords}
+
+    @property
+    def needed_hours(self) -> float:
+        """Hours that can show the budget: none in 3 / r hours supports less than r, at 95 %."""
+        return 3 / self.per_hour
 
 
 def calibrate(
@@ -74,7 +77,10 @@ def calibrate(
 
     Raises:
         AudioError: a recording cannot be read, or only in part.
+        ConfigError: a budget that is none.
     """
+    if not 0 < per_hour < 1e4:
+        raise ConfigError(f"--false-accepts-per-hour {per_hour:g}: must be positive, such as 0.5")
     counts = np.zeros((len(GRID), len(model.card.labels)), np.int64)
     seconds = 0.0
     for path in paths:
@@ -93,10 +99,16 @@ def calibrate(
             Keyword(label, round(float(GRID[at]), 5), int(counts[at, index]), _missed(missed, label, at))
             for label, at, index in zip(card.keywords, chosen, keywords, strict=True)
         ],
+        per_hour,
         hours=seconds / 3600,
-        needed_hours=3 / per_hour,
         extrapolated=extrapolated,
     )
+
+
+def refuse_existing(path: Path) -> None:
+    """Before an hour of work: raises ConfigError if the file is there already."""
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; name a new file, or remove it first")
 
 
 def save_thresholds(thresholds: dict[str, float], path: Path) -> None:
@@ -110,7 +122,7 @@ def save_thresholds(thresholds: dict[str, float], path: Path) -> None:
         with path.open("x") as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError(f"{path}: is there already; name a new file, or remove it first") from None
+        refuse_existing(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
@@ -153,7 +165,8 @@ def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: floa
     counted = int(within[0]) if len(within) else len(steps) - 1
     if per_hour * hours >= _ENOUGH:
         return int(steps[counted]), False
-    few = int(np.flatnonzero(rates * hours <= _TAIL)[0]) if (rates * hours <= _TAIL).any() else len(steps) - 1
+    tail = np.flatnonzero(rates * hours <= _TAIL)
+    few = int(tail[0]) if len(tail) else len(steps) - 1
     if rates[few] * hours < 1:  # nothing fired even far below the model's own thresholds
         return max(int(steps[few]), min(0, int(steps[counted]))), True
     mean_excess = rates[few + 1 :].sum() / rates[few]
@@ -166,16 +179,21 @@ def _missed(missed: dict[str, list[float]], label: str, at: int) -> float | None
     return missed[label][at] if label in missed else None
 
 
-def describe(calibration: Calibration, card: ModelCard, per_hour: float) -> Iterable[str]:
+def describe(calibration: Calibration) -> Iterable[str]:
     """The lines that `kwsd calibrate` prints."""
     yield f"{'keyword':>10}  threshold  false accepts here  missed in validation"
     for one in calibration.keywords:
         missed = "not known" if one.missed is None else f"{one.missed:.1%}"
         yield f"{one.label:>10}  {one.threshold:9.5f}  {one.n_false:18d}  {missed:>20}"
     n_false = sum(one.n_false for one in calibration.keywords)
-    yield f"{n_false} false accepts in {calibration.hours:.2f} hours, asked for are at most {per_hour:g} an hour"
-    if calibration.extrapolated:
+    yield (
+        f"{n_false} false accepts in {calibration.hours:.2f} hours; "
+        f"asked for are at most {calibration.per_hour:g} an hour"
+    )
+    if calibration.hours < calibration.needed_hours:
         yield (
-            f"too little audio to show {per_hour:g} an hour: that takes {calibration.needed_hours:.1f} hours with "
-            "no false accept. The thresholds follow from how the false accepts thin out; record more and repeat"
+            f"too little audio to show {calibration.per_hour:g} an hour: that takes {calibration.needed_hours:.1f} "
+            "hours. The thresholds are extrapolated from how the false accepts thin out; record more and repeat"
         )
+    elif calibration.extrapolated:
+        yield "few false accepts fit this budget: the thresholds are extrapolated from how they thin out"

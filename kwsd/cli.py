@@ -53,12 +53,14 @@ def _listen(args: argparse.Namespace) -> int:
 
 def _spot(args: argparse.Namespace) -> int:
     from kwsd.bus import Numbering
+    from kwsd.config import check_thresholds
     from kwsd.ear import spot
     from kwsd.model import load_model
     from kwsd.readable import readable
 
-    config = load_config(None, {"threshold": args.threshold})
-    model, numbering = load_model(args.model, args.device or "auto"), Numbering()
+    config = load_config(args.config, {"threshold": args.threshold, "model": args.model, "device": args.device})
+    model, numbering = load_model(config.model, config.device), Numbering()
+    check_thresholds(config, model.card.keywords)
     status = 0
     for path in args.files:
         try:
@@ -70,12 +72,30 @@ def _spot(args: argparse.Namespace) -> int:
     return status
 
 
+def _calibrate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from kwsd.calibrate import calibrate, describe, refuse_existing, save_thresholds
+    from kwsd.model import load_model
+
+    if args.output:
+        refuse_existing(args.output)
+    model = load_model(args.model, args.device or "auto")
+    with tqdm(desc="hearing", unit=" s", unit_scale=True, disable=None, leave=False) as bar:
+        calibration = calibrate(args.files, model, args.false_accepts_per_hour, bar.update)
+    print("\n".join(describe(calibration)))
+    if args.output:
+        save_thresholds(calibration.thresholds, args.output)
+        print(f"written: {args.output}, for kwsd run --config {args.output}")
+    return 0
+
+
 def _label(args: argparse.Namespace) -> int:
     from kwsd.label import label_folder
     from kwsd.model import load_model
 
     model = load_model(args.model, args.device or "auto", n_threads=os.cpu_count() or 1)
-    summary = label_folder(args.folder, args.output, model, args.scores)
+    summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
     for label in model.card.labels:
         print(f"{label:>10}  {summary.counts[label]}")
     print(f"{summary.counts.total()} clips labelled in {args.output}")
@@ -142,11 +162,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="as they come, one JSON object a line")
     command = add("spot", _spot, "print what is heard in recordings", model, threshold)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, for its thresholds and model")
     command.add_argument("--json", action="store_true", help="one event a line")
+    command = add("calibrate", _calibrate, "choose thresholds for a budget of false accepts", model)
+    command.add_argument("files", type=Path, nargs="+", metavar="RECORDING", help="of your room, with no keyword said")
+    command.add_argument(
+        "--false-accepts-per-hour", type=float, required=True, metavar="N", help="of all keywords together"
+    )
+    command.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write them for `kwsd run --config`")
     command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="gets fname,label")
     command.add_argument("--scores", type=Path, metavar="CSV", help="also write all posteriors")
+    command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
     add("devices", _devices, "list the microphones")
     add("check", _check, "would `kwsd run` work here?", settings)
     return parser

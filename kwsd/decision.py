@@ -43,7 +43,7 @@ class Trigger:
 
     @property
     def n_labels(self) -> int:
-        return self._thresholds.shape[-1]
+        return int(self._thresholds.shape[-1])
 
     def push(self, posteriors: FloatArray, end: int) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Decide about one window.

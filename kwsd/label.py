@@ -27,6 +27,9 @@ from kwsd.model import Model
 
 _BATCH_CLIPS = 256
 
+_VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
+"""Shift in seconds and gain. Only the first without `augment`."""
+
 
 class _Encoding(TypedDict):
     encoding: str
@@ -44,12 +47,15 @@ class Summary:
     unreadable: list[AudioError] = field(default_factory=list)
 
 
-def label_folder(folder: Path, output: Path, model: Model, scores: Path | None = None) -> Summary:
+def label_folder(
+    folder: Path, output: Path, model: Model, scores: Path | None = None, augment: bool = False
+) -> Summary:
     """Label every WAV below a folder.
 
     Args:
         output: gets `fname,label`, sorted by fname.
         scores: gets `fname` and the posterior of each label.
+        augment: average over small shifts and gains, at five times the work.
 
     Raises:
         AudioError: there is no WAV at all.
@@ -61,11 +67,12 @@ def label_folder(folder: Path, output: Path, model: Model, scores: Path | None =
         _check_target(target, clips)
     if scores and scores.absolute() == output.absolute():
         raise OutputError(f"{scores}: the scores cannot go into the same file as the labels")
-    journal = Journal(output.with_name(output.name + ".journal"), model, clips)
+    views = _VIEWS if augment else _VIEWS[:1]
+    journal = Journal(output.with_name(output.name + ".journal"), model, clips, len(views))
     with _saying_what_cannot_be_written(output):
         done = journal.resume()
         missing = {name: path for name, path in clips.items() if name not in done}
-        _label_missing(missing, len(clips), model, journal, done, summary)
+        _label_missing(missing, len(clips), model, views, journal, done, summary)
         rows = [(name, done[name]) for name in clips if name in done]
         labels = model.card.labels
         best = [(name, labels[int(np.argmax(np.array(posteriors, np.float32)))]) for name, posteriors in rows]
@@ -105,13 +112,13 @@ def find_clips(folder: Path, unreadable: list[AudioError]) -> dict[str, Path]:
 class Journal:
     """Posteriors of finished clips on disk, valid for one model file and the same clips.
 
-    The first line is a digest of the model and of the clips' paths, sizes and times; then
-    CSV, a clip a line.
+    The first line is a digest of the model, of the number of views and of the clips' paths,
+    sizes and times; then CSV, a clip a line.
     """
 
-    def __init__(self, path: Path, model: Model, clips: dict[str, Path]) -> None:
+    def __init__(self, path: Path, model: Model, clips: dict[str, Path], n_views: int) -> None:
         self._path = path
-        digest = hashlib.sha256(model.path.read_bytes())
+        digest = hashlib.sha256(model.path.read_bytes() + bytes([n_views]))
         for clip in clips.values():
             digest.update(os.fsencode(clip.absolute()) + _state(clip))
         self._header = f"kwsd journal {digest.hexdigest()}\n"
@@ -143,7 +150,13 @@ class Journal:
 
 
 def _label_missing(
-    missing: dict[str, Path], n_clips: int, model: Model, journal: Journal, done: dict[str, list[str]], summary: Summary
+    missing: dict[str, Path],
+    n_clips: int,
+    model: Model,
+    views: tuple[tuple[float, float], ...],
+    journal: Journal,
+    done: dict[str, list[str]],
+    summary: Summary,
 ) -> None:
     names = list(missing)
     with (
@@ -152,22 +165,37 @@ def _label_missing(
     ):
         for start in range(0, len(names), _BATCH_CLIPS):
             batch = names[start : start + _BATCH_CLIPS]
-            windows = dict(zip(batch, pool.map(lambda name: _window(missing[name], model.card), batch), strict=True))
+            windows = dict(
+                zip(batch, pool.map(lambda name: _windows(missing[name], model.card, views), batch), strict=True)
+            )
             readable = {name: window for name, window in windows.items() if not isinstance(window, AudioError)}
             summary.unreadable += [error for error in windows.values() if isinstance(error, AudioError)]
             if readable:
-                posteriors = _digits(model.posteriors(np.stack(list(readable.values()))))
+                of_views = model.posteriors(np.concatenate(list(readable.values())))
+                posteriors = _digits(of_views.reshape(-1, len(views), of_views.shape[1]).mean(axis=1))
                 journal.add(list(readable), posteriors)
                 done.update(zip(readable, posteriors, strict=True))
             bar.update(len(batch))
 
 
-def _window(path: Path, card: ModelCard) -> FloatArray | AudioError:
+def _windows(path: Path, card: ModelCard, views: tuple[tuple[float, float], ...]) -> FloatArray | AudioError:
+    """Shape: -> (n_views, window_frames, n_bands), float32."""
     try:
         samples, rate_hz = read_recording(path)
     except AudioError as error:
         return error
-    return clip_features(samples, rate_hz, card.window_frames, card.frontend)
+    windows = [
+        clip_features(gain * _shifted(samples, round(seconds * rate_hz)), rate_hz, card.window_frames, card.frontend)
+        for seconds, gain in views
+    ]
+    return np.stack(windows)
+
+
+def _shifted(samples: FloatArray, n_samples: int) -> FloatArray:
+    """Later by so many samples, or earlier if negative; what leaves is lost."""
+    if n_samples >= 0:
+        return np.pad(samples, (n_samples, 0))[: len(samples)]
+    return np.pad(samples, (0, -n_samples))[-n_samples:]
 
 
 def _digits(posteriors: FloatArray) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""python -m train: fetch, fit, evaluate."""
+"""python -m train: fetch, fit, evaluate, results."""
 
 import argparse
 import os
@@ -101,6 +101,13 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
     print(f"written: {folder}/stream-{args.split}.json, .png")
 
 
+def _results(args: argparse.Namespace) -> None:
+    from train.results import write_results
+
+    write_results(args.folder, args.output)
+    print(f"written: {args.output}")
+
+
 def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
     return find_corpus(args.data, keywords, tuple(args.noise), tuple(args.speech))
 
@@ -144,6 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("-o", dest="folder", type=Path, metavar="DIR", help="for the reports (the model's folder)")
     command.set_defaults(function=_evaluate)
+
+    command = commands.add_parser("results", help="reports become docs/RESULTS.md")
+    command.add_argument("folder", type=Path, metavar="DIR", help="with a folder of reports for each model")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
+    command.set_defaults(function=_results)
     return parser
 
 

@@ -5,6 +5,7 @@ The law of this file: plain Keras 3 layers, no Lambda, nothing tied to one backe
 apart, (batch, n_words); `with_labels` makes of it the model that is shipped.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -101,6 +102,17 @@ def with_labels(model: keras.Model, n_labels: int, unknown_shift: float) -> kera
     labelled = keras.Model(words.input, posteriors(words.output))
     posteriors.set_weights([sums])
     return labelled
+
+
+def multiplies(model: keras.Model) -> int:
+    """Multiplies of all convolutions and dense layers for one window."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.DepthwiseConv1D):
+            total += math.prod(layer.output.shape[1:]) * layer.kernel.shape[0]
+        elif isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Dense):
+            total += math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:-1])
+    return total
 
 
 ARCHITECTURES = {

@@ -6,7 +6,6 @@ lengths and the two official lists; samples are read when features are made.
 
 import hashlib
 import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 

@@ -93,7 +93,7 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
 
 
 def undecided(keywords: list[str]) -> DecisionParams:
-    """The decision before `train.decide` has chosen: three windows, since a word fills several and half a word fewer."""
+    """The decision before `train.decide` has chosen: three windows, as a word fills several and half a word fewer."""
     return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))
 
 
