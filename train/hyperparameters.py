@@ -13,7 +13,7 @@ class Hyperparameters:
     # One seed for the scenes, the initial weights and the order of windows.
     seed: int = 1
     # Every epoch has windows that were never seen before.
-    epochs: int = 60
+    epochs: int = 130
     windows_per_epoch: int = 40_000
     # Small enough to step often, large enough to keep two cores busy.
     batch_size: int = 256
@@ -34,7 +34,7 @@ class Hyperparameters:
     lone_clips: float = 0.3
     # So much of an epoch are windows of unknown that the model takes for keywords, the worst of
     # so many times as many.
-    mined_share: float = 0.15
+    mined_share: float = 0.0
     mined_from: float = 4.0
     # Lone clips are shifted so far, and so many of them have audible noise.
     shift_seconds: float = 0.1

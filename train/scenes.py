@@ -38,8 +38,8 @@ class Style:
 
     keyword: float = 1.0
     other: float = 0.6
-    cut: float = 0.1
-    double: float = 0.1
+    cut: float = 0.15
+    double: float = 0.15
     speech: float = 0.1
     close: float = 0.5
     short_pause: tuple[float, float] = (0.0, 0.4)
@@ -174,8 +174,8 @@ def _word(material: Material, keyword: bool, random: np.random.Generator) -> tup
 
 
 def _cut(samples: FloatArray, onset: int, end: int, random: np.random.Generator) -> tuple[FloatArray, int, int]:
-    """Leave out 50 to 75 % of a word, at its beginning or at its end."""
-    lost = int((end - onset) * random.uniform(0.5, 0.75))
+    """Leave out 35 to 65 % of a word, at its beginning or at its end."""
+    lost = int((end - onset) * random.uniform(0.35, 0.65))
     if random.random() < 0.5:
         return samples[onset + lost :], 0, end - onset - lost
     return samples[: end - lost], onset, end - lost

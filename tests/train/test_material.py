@@ -1,0 +1,51 @@
+"""Recordings of a split on disk, and where their words are."""
+
+import numpy as np
+import pytest
+
+from train.data import find_corpus, read_samples
+from train.material import gather, word_edges
+
+
+@pytest.fixture
+def corpus(corpus_folder):
+    return find_corpus(corpus_folder, ("yes", "no"))
+
+
+def test_every_recording_is_found_again(corpus, tmp_path):
+    material = gather(corpus, "training", tmp_path)
+    assert material.words == ("yes", "no", "silence", "unknown", "tree")
+    assert len(material.keywords[0]) == len(material.keywords[1]) == len(material.others)
+    clips = corpus.clips["training"]
+    for index in (0, 5, len(clips) - 1):
+        want = read_samples(clips[index])
+        np.testing.assert_array_equal(material.samples(index), want.astype(np.float32) / 32768)
+        assert material.words[material.word_of[index]] == clips[index].path.parent.name
+    assert len(material.noises) == 1
+    assert material.lengths[material.noises[0]] < 12 * 16000  # this split's part alone
+
+
+def test_recordings_are_read_once(corpus, tmp_path):
+    gather(corpus, "validation", tmp_path)
+    [path] = tmp_path.iterdir()
+    written = path.stat().st_mtime_ns
+    gather(corpus, "validation", tmp_path)
+    assert [one.stat().st_mtime_ns for one in tmp_path.iterdir()] == [written]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.005])
+def test_a_word_is_found_in_its_noise(level):
+    random = np.random.default_rng(0)
+    samples = level * random.standard_normal(16000)
+    samples[5000:9800] += 0.2 * np.sin(np.arange(4800) / 3)
+    samples[11000:11800] += 0.1 * np.sin(np.arange(800) / 3)  # after a stop consonant's closure
+    samples[15500:] += 0.3  # another sound, 230 ms later
+    samples[15500:] -= 0.25
+    onset, end = word_edges((samples * 32767).astype(np.int16))
+    assert onset == pytest.approx(5000, abs=330)
+    assert end == pytest.approx(11800, abs=330)
+
+
+def test_silence_and_scraps_have_edges_too():
+    assert word_edges(np.zeros(16000, np.int16)) == (0, 16000)
+    assert word_edges(np.ones(100, np.int16)) == (0, 100)

@@ -1,0 +1,65 @@
+"""Scenes say what is in them, repeat with their seed, and are never silent."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from train.data import CLIP_SAMPLES, find_corpus
+from train.material import gather
+from train.scenes import Scene, Spoken, Style, compose
+from train.windows import words_in_windows
+
+QUIET = replace(Style(), noise=0.0, reverb=0.0, speed=0.0)
+
+
+@pytest.fixture(scope="module")
+def material(corpus_folder, tmp_path_factory):
+    return gather(find_corpus(corpus_folder, ("yes", "no")), "training", tmp_path_factory.mktemp("cache"))
+
+
+def test_a_seed_repeats_a_scene(material):
+    first, again, other = (compose(material, Style(), 10.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert first.spoken == again.spoken != other.spoken
+
+
+def test_what_is_said_is_where_the_scene_says(material):
+    scene = compose(material, replace(QUIET, cut=0.0, double=0.0, close=0.0), 30.0, np.random.default_rng(0))
+    assert len(scene.samples) == 30 * 16000
+    assert len(scene.spoken) > 8
+    power = np.square(scene.samples)
+    inside = np.zeros(len(power), bool)
+    for one in scene.spoken:
+        assert 0 <= one.start < one.end <= len(power)
+        inside[one.start : one.end] = True
+    assert power[inside].mean() > 30 * power[~inside].mean()
+    assert {one.word for one in scene.spoken} <= {0, 1, 4}  # no parts of words were asked for
+
+
+def test_no_scene_is_digitally_silent_or_beyond_full_scale(material):
+    for seed in range(5):
+        samples = compose(material, Style(), 5.0, np.random.default_rng(seed)).samples
+        assert np.abs(samples).max() <= 1
+        assert min(np.abs(block).max() for block in np.split(samples, 50)) > 0
+
+
+def test_a_style_without_keywords_has_none(material):
+    scene = compose(material, replace(Style(), keyword=0.0, other=0.0), 20.0, np.random.default_rng(0))
+    assert scene.spoken
+    assert {one.word for one in scene.spoken} == {3}
+
+
+def test_which_word_a_window_holds():
+    """Silence, then a keyword from 2.0 to 2.5 s, then another word from 3.0 to 3.4 s; windows every 10 ms."""
+    scene = Scene(np.zeros(6 * 16000, np.float32), [Spoken(0, 32000, 40000), Spoken(4, 48000, 54400)])
+    words = words_in_windows(scene, 500, 160, CLIP_SAMPLES, n_labels=4)
+    at = {round(start * 0.01, 2): int(word) for start, word in enumerate(words)}
+    assert at[0.5] == 2  # silence: the word begins at 2.0, the window ends at 1.5
+    assert at[1.2] == 3  # less than half of the word: unknown
+    assert at[1.45] == -1  # nearly all of it: nobody's
+    assert at[1.5] == at[1.8] == at[2.0] == 0  # whole, at any place in the window
+    assert at[2.1] == -1  # its first 20 % are gone
+    assert at[2.2] == 3  # 40 % are gone
+    assert at[2.5] == 4  # the other word has ended last
+    assert at[4.0] == 2

@@ -1,0 +1,71 @@
+"""Streams are scored as a user would count: hits once, everything else is a false accept."""
+
+import numpy as np
+import pytest
+
+from kwsd.spotter import Detection, Spotter
+from kwsd.sweep import GRID, Fired, Sweep
+from train.streams import Said, describe, match, match_label, poisson
+
+
+def test_each_keyword_is_hit_once_and_within_a_second():
+    said = [Said(0, 1.0, 1.5), Said(0, 5.0, 5.5), Said(0, 9.0, 9.4)]
+    assert match_label(said, [1.7]) == pytest.approx([0.2])
+    assert match_label(said, [1.7, 2.0]) == pytest.approx([0.2])  # the second is a false accept
+    assert match_label(said, [0.9, 3.0, 6.6]) == []
+    assert match_label(said, [1.2, 5.6, 10.3]) == pytest.approx([-0.3, 0.1, 0.9])
+
+
+@pytest.fixture
+def heard(model):
+    sweep = Sweep(model.card)
+    for grid in range(60):  # a hit of each label at low thresholds, and a false accept at the lowest
+        sweep.fired += [Fired(grid, 0, 1.7), Fired(grid, 1, 5.7)]
+        if grid < 20:
+            sweep.fired.append(Fired(grid, 1, 8.0))
+    detections = [
+        Detection("yes", 0.9, 0.7, 1.7, -20.0),
+        Detection("left", 0.9, 4.7, 5.7, -20.0),
+        Detection("yes", 0.9, 20.0, 21.0, -20.0),
+    ]
+    return match([Said(0, 1.0, 1.5), Said(1, 5.0, 5.5)], sweep, 1800.0, 10, detections)
+
+
+def test_thresholds_trade_hits_for_false_accepts(heard, model):
+    assert heard.hits[:60, :2].sum() == 120
+    assert heard.hits[60:].sum() == 0
+    assert heard.false_accepts.sum() == heard.false_accepts[:20, 1].sum() == 20
+    report = describe(heard, model.card.keywords)
+    at = report["at_rate"]["1"]
+    assert (at["threshold"], at["frr"], at["false_accepts"]) == (pytest.approx(GRID[20], abs=1e-5), 0.0, 0)
+    assert not at["supported"]  # half an hour says nothing about one an hour
+    assert at["frr_of"]["yes"]["n"] == 1
+    assert at["latency_p95"] == pytest.approx(0.2)
+
+
+def test_tensorflows_percentages(heard, model):
+    own = describe(heard, model.card.keywords)["own_thresholds"]
+    assert own["tensorflow_percent"] == {"matched": 100.0, "correct": 50.0, "wrong": 50.0, "false_positives": 50.0}
+    assert own["frr"] == 0.5
+    assert own["false_accepts"] == 2
+    assert own["per_hour"] == 4.0
+
+
+def test_poisson_intervals_are_the_exact_ones_nearly():
+    """Garwood's (1936) exact bounds: 0 to 3.69, 0.025 to 5.57, 4.80 to 18.39."""
+    assert poisson(0) == pytest.approx((0, 3.69), abs=0.05)
+    assert poisson(1) == pytest.approx((0.025, 5.57), abs=0.05)
+    assert poisson(10) == pytest.approx((4.80, 18.39), abs=0.05)
+
+
+def test_a_sweep_detects_what_each_threshold_alone_would(model, demo):
+    sweep = Sweep(model.card)
+    Spotter(model, 16000, on_posteriors=sweep.push).push(demo)
+    assert sweep.n_windows > 250
+    counts = sweep.counts()
+    for grid in (10, 50, 80):
+        alone = Spotter(model, 16000, threshold=float(GRID[grid])).push(demo)
+        swept = [(model.card.labels[one.label], one.end_seconds) for one in sweep.fired if one.grid == grid]
+        assert swept == [(one.label, pytest.approx(one.end_seconds)) for one in alone]
+        assert counts[grid].sum() == len(alone)
+    assert np.all(counts[:, -2:] == 0)  # silence and unknown never fire
