@@ -158,8 +158,8 @@ def _by_step(
 def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: float, hours: float) -> tuple[int, bool]:
     """The first step within the budget: counted where that means something, else extrapolated.
 
-    High scores thin out exponentially on the logit scale, so the rate r of few events
-    continues as r exp(-excess / mean excess) (peaks over threshold, J. Pickands, 1975).
+    High scores thin out exponentially on the logit scale, so the rate of few events goes on
+    falling by the same factor a step (peaks over threshold, J. Pickands, 1975).
     """
     within = np.flatnonzero(rates <= per_hour)
     counted = int(within[0]) if len(within) else len(steps) - 1
@@ -169,8 +169,8 @@ def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: floa
     few = int(tail[0]) if len(tail) else len(steps) - 1
     if rates[few] * hours < 1:  # nothing fired even far below the model's own thresholds
         return max(int(steps[few]), min(0, int(steps[counted]))), True
-    mean_excess = rates[few + 1 :].sum() / rates[few]
-    excess = mean_excess * np.log(max(1.0, rates[few] / per_hour))
+    mean_excess = rates[few + 1 :].sum() / rates[few]  # in whole steps, so geometric
+    excess = np.log(max(1.0, rates[few] / per_hour)) / np.log1p(1 / max(mean_excess, 0.1))
     return int(steps[few] + np.ceil(excess)), True
 
 

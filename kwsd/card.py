@@ -55,6 +55,8 @@ class ModelCard:
         labels: names of the model's outputs, in their order.
         silence, unknown: which of the labels are no keywords.
         window_frames: frames that the model sees; stride_frames: between two inferences.
+        unknown_odds: what `kwsd label` multiplies the odds of unknown by: training hears unknown
+            more often, as a stream does, than a folder of clips.
         training, results: free JSON for the reader: data, split, digests, seed, versions;
             what was measured on what.
         licence, attribution: of the model and of the data that it was trained on.
@@ -70,6 +72,7 @@ class ModelCard:
     stride_frames: int
     decision: DecisionParams
     golden: GoldenCheck
+    unknown_odds: float = 1.0
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
@@ -83,6 +86,14 @@ class ModelCard:
     def window_samples(self) -> int:
         """Samples that a window covers, at the model's rate."""
         return self.frontend.n_samples(self.window_frames)
+
+    def clip_posteriors(self, posteriors: FloatArray) -> FloatArray:
+        """Posteriors of windows become those of clips. Shape: (n_clips, n_labels), the same."""
+        weights = np.ones(len(self.labels), np.float32)
+        weights[self.labels.index(self.unknown)] = self.unknown_odds
+        weighted = posteriors * weights
+        clips: FloatArray = weighted / weighted.sum(axis=1, keepdims=True)
+        return clips
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
@@ -128,6 +139,8 @@ class ModelCard:
         factors = self.decision.odds_factors
         if not set(factors) <= set(self.keywords) or not all(0 < factor < np.inf for factor in factors.values()):
             found.append("an odds factor is not positive, or belongs to no keyword")
+        if not 0 < self.unknown_odds < np.inf:
+            found.append("unknown_odds is not positive")
         rows = self.golden.posteriors
         if not rows or any(len(row) != len(self.labels) for row in rows) or not 0 <= self.golden.seed < 2**32:
             found.append("the golden check has no seed, no windows, or another number of labels")

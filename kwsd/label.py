@@ -172,7 +172,8 @@ def _label_missing(
             summary.unreadable += [error for error in windows.values() if isinstance(error, AudioError)]
             if readable:
                 of_views = model.posteriors(np.concatenate(list(readable.values())))
-                posteriors = _digits(of_views.reshape(-1, len(views), of_views.shape[1]).mean(axis=1))
+                mean = of_views.reshape(-1, len(views), of_views.shape[1]).mean(axis=1)
+                posteriors = _digits(model.card.clip_posteriors(mean))
                 journal.add(list(readable), posteriors)
                 done.update(zip(readable, posteriors, strict=True))
             bar.update(len(batch))

@@ -80,26 +80,19 @@ _TCN_CHANNELS = 104
 _TCN_KERNELS = (5, 5, 7, 7, 9, 9)
 
 
-def with_labels(model: keras.Model, n_labels: int, unknown_shift: float) -> keras.Model:
+def with_labels(model: keras.Model, n_labels: int) -> keras.Model:
     """The model that is shipped: all words but the keywords and silence count as unknown.
 
     Args:
         model: of words, of which the first `n_labels` are the labels, unknown the last.
-        unknown_shift: taken off the logits of all unknown words. Training hears unknown far
-            more often than any keyword; this is its prior for clips that are not so.
 
     Returns:
-        a model of its own, posteriors (batch, n_labels).
+        a model that shares the weights, posteriors (batch, n_labels).
     """
-    words = keras.models.clone_model(model)
-    words.set_weights(model.get_weights())
-    kernel, bias = words.get_layer("words").get_weights()
-    bias[n_labels - 1 :] -= unknown_shift
-    words.get_layer("words").set_weights([kernel, bias])
-    sums = np.eye(len(bias), n_labels, dtype=np.float32)
+    sums = np.eye(model.output_shape[-1], n_labels, dtype=np.float32)
     sums[n_labels:, -1] = 1
     posteriors = layers.Dense(n_labels, use_bias=False, trainable=False, name="posteriors")
-    labelled = keras.Model(words.input, posteriors(words.output))
+    labelled = keras.Model(model.input, posteriors(model.output))
     posteriors.set_weights([sums])
     return labelled
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kwsd.sweep import GRID, LOGITS
+from train.data import Corpus
+from train.features import Examples, held_out_examples
 from train.material import Material
 from train.streams import STREAMS, Heard, hear, scenes, stream_seed
-from train.subject import KerasModel, undecided
+from train.subject import KerasModel
 
 HOURS = 2.0
 _SEED = 1
@@ -27,14 +29,19 @@ _FACTORS_PER_HOUR = 4.0
 _SMOOTH = 5
 
 
-def choose(subject: KerasModel, material: Material, run: Path) -> dict[str, Any]:
-    """Choose and write `RUN/decision.json`."""
-    subject.card = replace(subject.card, decision=undecided(subject.card.keywords))
+def choose(subject: KerasModel, corpus: Corpus, material: Material, run: Path) -> dict[str, Any]:
+    """Choose and write `RUN/decision.json`.
+
+    Args:
+        subject: a run's model for which nothing was chosen yet.
+        material: of the validation split.
+    """
     heards = [
         hear(subject, scenes(material, style, HOURS, stream_seed(_SEED, name)), f"choosing on {name}")
         for name, style in STREAMS.items()
     ]
     report = choose_from(heards, subject.card.keywords, subject.card.decision.smoothing_windows)
+    report["unknown_odds"] = unknown_odds(subject, held_out_examples(corpus, "validation", subject.card.frontend))
     report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(STREAMS)}
     (run / "decision.json").write_text(json.dumps(report) + "\n")
     return report
@@ -65,6 +72,16 @@ def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int
         },
         "missed": {keyword: (1 - hits[:, n]).round(3).tolist() for n, keyword in enumerate(keywords)},
     }
+
+
+def unknown_odds(subject: KerasModel, clips: Examples) -> float:
+    """The factor for the odds of unknown with which most clips are labelled right."""
+    posteriors = subject.posteriors(clips.x)
+    n_right = {}
+    for factor in np.exp(-np.arange(0, 4.1, 0.25)):
+        card = replace(subject.card, unknown_odds=float(factor))
+        n_right[float(factor)] = np.sum(np.argmax(card.clip_posteriors(posteriors), axis=1) == clips.y)
+    return round(max(n_right, key=lambda factor: n_right[factor]), 4)
 
 
 def _balanced(hits: NDArray[np.float64], false: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict
     card = subject.card
     check_labels(subject, corpus)
     examples = held_out_examples(corpus, split, card.frontend)
-    heard = np.argmax(subject.posteriors(examples.x), axis=1)
+    heard = label(subject, examples)
     report = {
         **about(subject),
         "split": split,
@@ -46,6 +46,11 @@ def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict
     plots.confusion(report["confusion"], card.labels, title, folder / f"{split}.png")
     _write_labels(examples, heard, card.labels, corpus.root, folder / f"{split}.csv")
     return report
+
+
+def label(subject: Subject, examples: Examples) -> np.ndarray:
+    """What `kwsd label` would say. Shape: -> (n_clips,), index into the labels."""
+    return np.argmax(subject.card.clip_posteriors(subject.posteriors(examples.x)), axis=1)
 
 
 def check_labels(subject: Subject, corpus: Corpus) -> None:
@@ -96,7 +101,7 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float | None:
     """Accuracy with the split's part of the noise recordings laid over every clip."""
     examples = held_out_examples(corpus, split, subject.card.frontend, snr_db)
-    return float(np.mean(np.argmax(subject.posteriors(examples.x), axis=1) == examples.y))
+    return float(np.mean(label(subject, examples) == examples.y))
 
 
 def _write_labels(examples: Examples, heard: np.ndarray, labels: list[str], root: Path, path: Path) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from kwsd.audio import FloatArray
+from kwsd.audio import FloatArray, fit_length
 from kwsd.frontend import FrontendParams, clip_features
 from train import augment
-from train.data import RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
+from train.data import CLIP_SAMPLES, RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
 from train.windows import window_frames
 
 
@@ -33,7 +33,7 @@ def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db
     """The same clips for every model and every seed.
 
     Args:
-        snr_db: power of each clip over that of noise from the split's part of the noise
+        snr_db: power of each clip, padded to a second, over that of noise from the split's part of the noise
             recordings, or coloured noise where there are none; None leaves them as they are.
     """
     random = np.random.default_rng(0)
@@ -43,10 +43,11 @@ def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db
     for clip in tqdm(clips, desc=f"{split} features", unit=" clips", disable=None, leave=False):
         samples = read_clip(clip)
         if snr_db is not None:
-            noise = augment.coloured_noise(len(samples), random.uniform(0, 2), random)
+            samples = fit_length(samples, CLIP_SAMPLES)
+            noise = augment.coloured_noise(CLIP_SAMPLES, random.uniform(0, 2), random)
             if noises:
                 [cut] = cut_at_random(noises, 1, random)
-                noise = np.resize(read_clip(cut), len(samples))
+                noise = np.resize(read_clip(cut), CLIP_SAMPLES)
             samples = augment.limit(augment.add_noise(samples, noise, snr_db, floor_db=-100))
         x.append(clip_features(samples, RATE_HZ, window_frames(params), params))
     y = np.array([corpus.labels.index(clip.label) for clip in clips])

@@ -45,21 +45,24 @@ class MarginLoss(keras.losses.Loss):
 
     Shape: labels (batch,), posteriors (batch, n_labels). Taking `margin` off the right
     label's logit (CosFace, H. Wang et al., 2018, on plain logits) turns its posterior p into
-    p / (p + (1 - p) exp(margin)).
+    p / (p + (1 - p) exp(margin)). A share of `smoothing` goes to all labels alike (C. Szegedy
+    et al., 2016).
     """
 
-    def __init__(self, margin: float, name: str = "margin_loss", **kwargs: Any) -> None:
+    def __init__(self, margin: float, smoothing: float = 0.0, name: str = "margin_loss", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
-        self.margin = margin
+        self.margin, self.smoothing = margin, smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         right = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
         p = keras.ops.clip(keras.ops.sum(y_pred * right, axis=-1), 1e-7, 1.0)
         others = keras.ops.maximum(1 - p, 1e-7)
-        return keras.ops.log(p + others * math.exp(self.margin)) - keras.ops.log(p)
+        loss = keras.ops.log(p + others * math.exp(self.margin)) - keras.ops.log(p)
+        alike = -keras.ops.mean(keras.ops.log(keras.ops.clip(y_pred, 1e-7, 1.0)), axis=-1)
+        return (1 - self.smoothing) * loss + self.smoothing * alike
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "margin": self.margin}
+        return {**super().get_config(), "margin": self.margin, "smoothing": self.smoothing}
 
 
 class Progress(keras.callbacks.Callback):
@@ -101,12 +104,11 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
             for epoch in range(len(history), hyper.epochs):
                 history.append(_epoch(model, epochs, validation, hyper, epoch))
                 _keep(model, run, history)
-        _save(with_labels(model, len(corpus.labels), _unknown_shift(model, validation)), run / "model.keras")
+        _save(with_labels(model, len(corpus.labels)), run / "model.keras")
     plots.history(history, run / "history.png")
-    subject = KerasModel(run)
-    report = evaluate(subject, corpus, "validation", run)
     if not (run / "decision.json").exists():
-        choose(subject, gather(corpus, "validation", cache), run)
+        choose(KerasModel(run), corpus, gather(corpus, "validation", cache), run)
+    report = evaluate(KerasModel(run), corpus, "validation", run)
     print(f"{run}: validation accuracy {report['accuracy']:.4f} after {len(history)} epochs")
 
 
@@ -128,7 +130,8 @@ def _epoch(
         verbose=0,
     )
     values = {name: float(values[0]) for name, values in result.history.items()}
-    values["val_accuracy"] = _accuracy(_label_logits(model, validation), validation, _SHIFTS[0])
+    heard = np.argmax(model.predict(validation.x, batch_size=512, verbose=0), axis=1)
+    values["val_accuracy"] = float(np.mean(np.minimum(heard, len(validation.labels) - 1) == validation.y))
     return values | {"seconds": round(time.monotonic() - began, 1)}
 
 
@@ -147,27 +150,6 @@ def _mine(
     words = np.concatenate([batch.words[order], np.full(len(hardest), n_labels - 1)])
     shuffled = random.permutation(len(words))
     return x[shuffled].astype(np.float32), words[shuffled]
-
-
-_SHIFTS = np.arange(0, 4.1, 0.25)
-
-
-def _label_logits(model: keras.Model, examples: Examples) -> np.ndarray:
-    """Logarithms of the labels' posteriors. Shape: -> (n_clips, n_labels)."""
-    words = model.predict(examples.x, batch_size=512, verbose=0)
-    last = len(examples.labels) - 1
-    return np.log(np.column_stack([words[:, :last], words[:, last:].sum(axis=1)]) + 1e-9)
-
-
-def _accuracy(logits: np.ndarray, examples: Examples, shift: float) -> float:
-    shifted = logits - shift * (np.arange(logits.shape[1]) == logits.shape[1] - 1)
-    return float(np.mean(np.argmax(shifted, axis=1) == examples.y))
-
-
-def _unknown_shift(model: keras.Model, validation: Examples) -> float:
-    """The shift of `with_labels` with which the validation clips come out best."""
-    logits = _label_logits(model, validation)
-    return float(max(_SHIFTS, key=lambda shift: _accuracy(logits, validation, shift)))
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -199,7 +181,9 @@ def _model(run: Path, architecture: str, recipe: Recipe, n_done: int) -> keras.M
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=hyper.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
-    model.compile(optimizer, loss=MarginLoss(hyper.margin), metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        optimizer, loss=MarginLoss(hyper.margin, hyper.label_smoothing), metrics=["accuracy"], jit_compile=False
+    )
     return model
 
 

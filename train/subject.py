@@ -36,6 +36,8 @@ class KerasModel:
         self.path = run / "model.keras"
         params = PARAMETER_SETS[self.config["frontend"]]
         labels = self.config["labels"]
+        path = run / "decision.json"
+        chosen = json.loads(path.read_text()) if path.is_file() else {}
         self.card = ModelCard(
             name=self.config["architecture"],
             labels=labels,
@@ -44,8 +46,9 @@ class KerasModel:
             frontend=params,
             window_frames=self.config["window_frames"],
             stride_frames=round(STRIDE_SECONDS * params.sample_rate_hz / params.hop_samples),
-            decision=_decision(run, labels[:-2]),
+            decision=DecisionParams(**chosen["decision"]) if chosen else undecided(labels[:-2]),
             golden=GoldenCheck(0, []),
+            unknown_odds=chosen.get("unknown_odds", 1.0),
         )
 
     def posteriors(self, windows: FloatArray) -> FloatArray:
@@ -95,8 +98,3 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
 def undecided(keywords: list[str]) -> DecisionParams:
     """The decision before `train.decide` has chosen: three windows, as a word fills several and half a word fewer."""
     return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))
-
-
-def _decision(run: Path, keywords: list[str]) -> DecisionParams:
-    path = run / "decision.json"
-    return DecisionParams(**json.loads(path.read_text())["decision"]) if path.is_file() else undecided(keywords)

@@ -27,9 +27,7 @@ def test_factors_make_one_threshold_cost_the_same(heard):
     [threshold] = set(decision["thresholds"].values())
     moved = np.log([decision["odds_factors"][keyword] for keyword in KEYWORDS])
     at = np.log(threshold / (1 - threshold)) - moved
-    per_hour = sum(
-        float(np.interp(logit, LOGITS, heard.false_accepts[:, n])) / 10 for n, logit in enumerate(at)
-    )
+    per_hour = sum(float(np.interp(logit, LOGITS, heard.false_accepts[:, n])) / 10 for n, logit in enumerate(at))
     assert 0.5 < per_hour <= 1.2
 
 

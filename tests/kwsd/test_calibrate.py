@@ -1,0 +1,85 @@
+"""Thresholds from the user's own room: within the budget, and honest about too little audio."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from kwsd.calibrate import _choose, calibrate, describe, save_thresholds
+from kwsd.config import load_config
+from kwsd.errors import AudioError, ConfigError
+from kwsd.spotter import Spotter
+from support import DEMO, ROOT
+
+
+def test_what_calibrate_counts_is_what_would_fire(model):
+    """The demo holds keywords, so it is a bad room: plenty fires."""
+    calibration = calibrate([DEMO], model, 600.0)
+    spotter = Spotter(model, 16000, thresholds=calibration.thresholds)
+    from kwsd.audio import read_recording
+
+    samples, _ = read_recording(DEMO)
+    fired = [one.label for one in spotter.push(samples)]
+    assert sorted(fired) == sorted(one.label for one in calibration.keywords for _ in range(one.n_false))
+
+
+def test_a_smaller_budget_asks_for_higher_thresholds(model):
+    loose, tight = (calibrate([DEMO], model, budget).thresholds for budget in (600.0, 0.5))
+    assert all(tight[label] > loose[label] for label in loose)
+
+
+def test_counted_where_there_is_enough_and_extrapolated_where_not():
+    """A thousand false accepts an hour at the lowest threshold, thinning out by 14 % a step."""
+    steps, random = np.arange(100), np.random.default_rng(0)
+    true_rates = 1000 * np.exp(-0.15 * steps)
+    chosen = {20.0: [], 0.1: []}
+    for _ in range(100):
+        scores = random.exponential(1 / 0.15, random.poisson(1000))
+        rates = np.array([np.count_nonzero(scores >= step) for step in steps], float)
+        for budget, rates_there in chosen.items():
+            step, extrapolated = _choose(steps, rates, budget, 1.0)
+            assert extrapolated == (budget < 10)
+            rates_there.append(true_rates[step])
+    assert np.median(chosen[20.0]) == pytest.approx(20, rel=0.2)
+    assert np.median(chosen[0.1]) == pytest.approx(0.1, rel=0.4)
+    assert np.quantile(chosen[0.1], 0.95) < 0.5  # one hour tells a tenth of a false accept so well
+
+
+def test_a_silent_room_lowers_nothing_blindly(model, write_wav):
+    random = np.random.default_rng(0)
+    hiss = write_wav("hiss.wav", 1e-4 * random.standard_normal(16000 * 20))
+    calibration = calibrate([hiss], model, 0.5)
+    lines = list(describe(calibration))
+    assert "too little audio to show 0.5 an hour: that takes 6.0 hours" in lines[-1]
+    assert all(0 < threshold < 1 for threshold in calibration.thresholds.values())
+
+
+def test_mistakes(model, tmp_path):
+    with pytest.raises(AudioError, match=r"absent\.wav"):
+        calibrate([tmp_path / "absent.wav"], model, 0.5)
+    with pytest.raises(ConfigError, match="must be positive"):
+        calibrate([DEMO], model, 0.0)
+    save_thresholds({"yes": 0.9}, tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="is there already"):
+        save_thresholds({"yes": 0.9}, tmp_path / "c.yaml")
+    assert load_config(tmp_path / "c.yaml", {}).thresholds == {"yes": 0.9}
+
+
+def test_the_command_writes_what_spot_takes(tmp_path):
+    def kwsd(*arguments):
+        command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    result = kwsd("calibrate", "--false-accepts-per-hour", "600", DEMO, "-o", tmp_path / "c.yaml")
+    assert result.returncode == 0, result.stderr
+    assert "missed in validation" in result.stdout
+    thresholds = yaml.safe_load((tmp_path / "c.yaml").read_text().replace("on:", "'on':").replace("no:", "'no':"))
+    assert len(thresholds["thresholds"]) >= 8
+    n_false = sum(int(line.split()[2]) for line in result.stdout.splitlines()[1:11])
+    spotted = kwsd("spot", "--config", tmp_path / "c.yaml", DEMO)
+    assert spotted.returncode == 0, spotted.stderr
+    assert abs(len(spotted.stdout.splitlines()) - n_false) <= 1  # spot hears the end out as well
+    again = kwsd("calibrate", "--false-accepts-per-hour", "600", DEMO, "-o", tmp_path / "c.yaml")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
