@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+from kwsd.card import ModelCard
 from kwsd.errors import ExportError
 from kwsd.model import Model
+from kwsd.sweep import nearest
 
 
 def describe(model: Model, run: Path, path: Path) -> None:
@@ -22,10 +24,9 @@ def _markdown(model: Model, picture: str) -> str:
     card = model.card
     measured = card.results["validation"]
     low, high = measured["interval_95"]
-    recalls = "\n".join(
-        f"| {label} | {measured['recall'][label]:.3f} | {card.decision.thresholds.get(label, '-')} |"
-        for label in card.labels
-    )
+    noisy = ", ".join(f"{value:.3f} at {snr_db} dB" for snr_db, value in measured["accuracy_at_snr_db"].items())
+    rows = "\n".join(_row(card, label, measured["recall"][label]) for label in card.labels)
+    chosen_on = card.results["missed_on"]
     return f"""# {card.name}
 
 Made by `python -m export --describe` from the card inside the model file.
@@ -35,29 +36,30 @@ Made by `python -m export --describe` from the card inside the model file.
 | labels | {", ".join(card.labels)} |
 | front end | {card.frontend.name}: {card.frontend.sample_rate_hz} Hz, {card.frontend.n_bands} bands |
 | window, stride | {card.window_frames} frames, {card.stride_frames} frames |
-| size | {model.path.stat().st_size / 2**20:.1f} MiB |
+| size | {model.path.stat().st_size / 2**20:.2f} MiB |
 | licence | {card.licence} |
 | attribution | {card.attribution} |
 
 ## Measured
 
 On the validation split, speakers that were not trained on: accuracy **{measured["accuracy"]:.4f}**
-(95 %: {low:.4f} to {high:.4f}) over {len(card.labels)} classes and {measured["n_clips"]} clips.
-The epoch and the thresholds were chosen on this same split, so expect a little less elsewhere.
+(95 %: {low:.4f} to {high:.4f}) over {len(card.labels)} classes and {measured["n_clips"]} clips;
+in noise {noisy} SNR. One number, the odds of unknown ({card.unknown_odds:g}), was chosen on these clips.
 
 ![confusion matrix]({picture})
 
-| label | recall | threshold |
-|---|---|---|
-{recalls}
+| label | recall of clips | threshold | odds factor | missed in streams |
+|---|---|---|---|---|
+{rows}
 
-The score that meets a threshold is the mean of {card.decision.smoothing_windows} windows; a label
-that fired is quiet for {card.decision.refractory_seconds:g} s.
+Thresholds, odds factors and what they miss come from {chosen_on["hours"]:g} hours of validation streams
+({", ".join(chosen_on["streams"])}, seed {chosen_on["seed"]}). The score that meets a threshold is the mean
+posterior of {card.decision.smoothing_windows} windows, its odds multiplied by the label's factor; a label that
+fired is quiet for {card.decision.refractory_seconds:g} s. What other streams gave is in [RESULTS.md](RESULTS.md).
 
 ## Limits
 
-It is a classifier of single words. In continuous speech it fires on words that contain or
-resemble a keyword; how often is not yet measured. {card.training["note"]}
+Words that contain or resemble a keyword ("going", "know") can fire it. {card.training["note"]}
 
 ## Training
 
@@ -65,3 +67,12 @@ resemble a keyword; how often is not yet measured. {card.training["note"]}
 {json.dumps(card.training, indent=2)}
 ```
 """
+
+
+def _row(card: ModelCard, label: str, recall: float) -> str:
+    if label not in card.keywords:
+        return f"| {label} | {recall:.3f} | - | - | - |"
+    threshold = card.decision.thresholds[label]
+    missed = card.results["missed"][label][nearest(threshold)]
+    factor = card.decision.odds_factors.get(label, 1.0)
+    return f"| {label} | {recall:.3f} | {threshold:g} | {factor:g} | {missed:.1%} |"

@@ -17,7 +17,7 @@ from kwsd.errors import ConfigError
 from kwsd.model import Model
 from kwsd.sources.wav import WavFile
 from kwsd.spotter import Spotter
-from kwsd.sweep import GRID, LOGITS, Sweep
+from kwsd.sweep import GRID, Sweep, nearest
 
 _ENOUGH = 10  # events that count as a rate; with fewer, the rate is read off the slope
 _TAIL = 40
@@ -89,7 +89,7 @@ def calibrate(
         counts += sweep.counts()
     card = model.card
     keywords = [card.labels.index(label) for label in card.keywords]
-    own = np.array([_nearest(card.decision.thresholds[label]) for label in card.keywords])
+    own = np.array([nearest(card.decision.thresholds[label]) for label in card.keywords])
     steps, rates = _by_step(counts[:, keywords], own, seconds / 3600)
     step, extrapolated = _choose(steps, rates, per_hour, seconds / 3600)
     chosen = np.clip(own + step, 0, len(GRID) - 1)
@@ -136,12 +136,6 @@ def _hear(path: Path, model: Model, sweep: Sweep, on_progress: Callable[[float],
         n_samples += len(chunk.samples)
         on_progress(len(chunk.samples) / rate_hz)
     return n_samples / rate_hz
-
-
-def _nearest(threshold: float) -> int:
-    """The grid's index of a threshold."""
-    logit = np.log(threshold) - np.log1p(-min(threshold, 1 - 1e-9))
-    return int(np.argmin(np.abs(LOGITS - logit)))
 
 
 def _by_step(

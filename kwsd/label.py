@@ -30,6 +30,8 @@ _BATCH_CLIPS = 256
 _VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
 """Shift in seconds and gain. Only the first without `augment`."""
 
+N_VIEWS = len(_VIEWS)
+
 
 class _Encoding(TypedDict):
     encoding: str
@@ -67,12 +69,12 @@ def label_folder(
         _check_target(target, clips)
     if scores and scores.absolute() == output.absolute():
         raise OutputError(f"{scores}: the scores cannot go into the same file as the labels")
-    views = _VIEWS if augment else _VIEWS[:1]
-    journal = Journal(output.with_name(output.name + ".journal"), model, clips, len(views))
+    n_views = N_VIEWS if augment else 1
+    journal = Journal(output.with_name(output.name + ".journal"), model, clips, n_views)
     with _saying_what_cannot_be_written(output):
         done = journal.resume()
         missing = {name: path for name, path in clips.items() if name not in done}
-        _label_missing(missing, len(clips), model, views, journal, done, summary)
+        _label_missing(missing, len(clips), model, n_views, journal, done, summary)
         rows = [(name, done[name]) for name in clips if name in done]
         labels = model.card.labels
         best = [(name, labels[int(np.argmax(np.array(posteriors, np.float32)))]) for name, posteriors in rows]
@@ -153,7 +155,7 @@ def _label_missing(
     missing: dict[str, Path],
     n_clips: int,
     model: Model,
-    views: tuple[tuple[float, float], ...],
+    n_views: int,
     journal: Journal,
     done: dict[str, list[str]],
     summary: Summary,
@@ -166,28 +168,35 @@ def _label_missing(
         for start in range(0, len(names), _BATCH_CLIPS):
             batch = names[start : start + _BATCH_CLIPS]
             windows = dict(
-                zip(batch, pool.map(lambda name: _windows(missing[name], model.card, views), batch), strict=True)
+                zip(batch, pool.map(lambda name: _windows(missing[name], model.card, n_views), batch), strict=True)
             )
             readable = {name: window for name, window in windows.items() if not isinstance(window, AudioError)}
             summary.unreadable += [error for error in windows.values() if isinstance(error, AudioError)]
             if readable:
                 of_views = model.posteriors(np.concatenate(list(readable.values())))
-                mean = of_views.reshape(-1, len(views), of_views.shape[1]).mean(axis=1)
+                mean = of_views.reshape(-1, n_views, of_views.shape[1]).mean(axis=1)
                 posteriors = _digits(model.card.clip_posteriors(mean))
                 journal.add(list(readable), posteriors)
                 done.update(zip(readable, posteriors, strict=True))
             bar.update(len(batch))
 
 
-def _windows(path: Path, card: ModelCard, views: tuple[tuple[float, float], ...]) -> FloatArray | AudioError:
-    """Shape: -> (n_views, window_frames, n_bands), float32."""
+def _windows(path: Path, card: ModelCard, n_views: int) -> FloatArray | AudioError:
     try:
         samples, rate_hz = read_recording(path)
     except AudioError as error:
         return error
+    return views(samples, rate_hz, card, n_views)
+
+
+def views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_VIEWS) -> FloatArray:
+    """A clip as it is, then shifted and louder and softer: what `augment` averages over.
+
+    Shape: (n_samples,) at `rate_hz` -> (n_views, window_frames, n_bands), float32.
+    """
     windows = [
         clip_features(gain * _shifted(samples, round(seconds * rate_hz)), rate_hz, card.window_frames, card.frontend)
-        for seconds, gain in views
+        for seconds, gain in _VIEWS[:n_views]
     ]
     return np.stack(windows)
 

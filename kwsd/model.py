@@ -21,7 +21,7 @@ from kwsd.audio import FloatArray
 from kwsd.card import METADATA_KEY, ModelCard, golden_windows
 from kwsd.errors import ModelError
 
-DEFAULT_MODEL = Path(__file__).with_name("models") / "light_cnn_wide.onnx"
+DEFAULT_MODEL = Path(__file__).with_name("models") / "ds_tcn.onnx"
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a posterior from Keras: float32 sums in another order, on any provider."""
 

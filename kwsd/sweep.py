@@ -20,6 +20,12 @@ thresholds lie close together."""
 GRID = 1 / (1 + np.exp(-LOGITS))
 
 
+def nearest(threshold: float) -> int:
+    """The grid's index for a threshold."""
+    logit = np.log(threshold) - np.log1p(-min(threshold, 1 - 1e-9))
+    return int(np.argmin(np.abs(LOGITS - logit)))
+
+
 @dataclass(frozen=True, slots=True)
 class Fired:
     """A detection of one threshold: indices into the grid and the labels, and the window's end."""

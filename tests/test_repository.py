@@ -45,7 +45,7 @@ def test_the_wheel_ships_kwsd_alone_with_its_model(tmp_path, monkeypatch):
         names = wheel.namelist()
         [entry_points] = [wheel.read(name).decode() for name in names if name.endswith("entry_points.txt")]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kwsd"}
-    assert "kwsd/models/light_cnn_wide.onnx" in names
+    assert "kwsd/models/ds_tcn.onnx" in names
     assert not [name for name in names if "__pycache__" in name]
     assert "kwsd=kwsd.cli:main" in entry_points
 

@@ -66,6 +66,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{label:>10}  {recall:.3f}")
     for snr_db, accuracy in report["accuracy_at_snr_db"].items():
         print(f"accuracy at {snr_db:>2} dB SNR: {accuracy:.4f}")
+    print(f"accuracy with kwsd label --augment: {report['accuracy_augmented']:.4f}")
     low, high = report["interval_95"]
     print(
         f"accuracy {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}) on {report['n_clips']} {args.split} clips"

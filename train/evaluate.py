@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from kwsd.errors import TrainingError
+from kwsd.label import views
 from train import plots
-from train.data import Corpus
+from train.data import RATE_HZ, Corpus, read_clip
 from train.features import Examples, held_out_examples
 from train.subject import KerasModel, Subject, digest
 
@@ -38,6 +39,7 @@ def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict
         "split": split,
         "files_digest": corpus.files_digest(),
         **score(examples.y, heard, card.labels),
+        "accuracy_augmented": _augmented(subject, examples),
         "accuracy_at_snr_db": {str(snr_db): _in_noise(subject, corpus, split, snr_db) for snr_db in SNRS_DB},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,15 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return float((middle - spread) / (n + z * z)), float((middle + spread) / (n + z * z))
 
 
-def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float | None:
+def _augmented(subject: Subject, examples: Examples) -> float:
+    """Accuracy of `kwsd label --augment`."""
+    windows = np.concatenate([views(read_clip(clip), RATE_HZ, subject.card) for clip in examples.clips])
+    of_views = subject.posteriors(windows)
+    mean = of_views.reshape(len(examples.clips), -1, of_views.shape[1]).mean(axis=1)
+    return float(np.mean(np.argmax(subject.card.clip_posteriors(mean), axis=1) == examples.y))
+
+
+def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:
     """Accuracy with the split's part of the noise recordings laid over every clip."""
     examples = held_out_examples(corpus, split, subject.card.frontend, snr_db)
     return float(np.mean(label(subject, examples) == examples.y))

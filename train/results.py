@@ -10,6 +10,7 @@ from typing import Any
 
 from kwsd.errors import TrainingError
 from kwsd.frontend import PARAMETER_SETS
+from kwsd.model import DEFAULT_MODEL
 from train import plots
 from train.architectures import ARCHITECTURES, multiplies
 from train.windows import window_frames
@@ -82,8 +83,8 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _clips(models: dict[str, dict[str, Any]]) -> str:
     rows = [
-        "| model | parameters | multiplies | accuracy, 12 classes (95 %) | at 20, 10, 5, 0 dB SNR | weakest |",
-        "|---|---|---|---|---|---|",
+        "| model | parameters | multiplies | accuracy (95 %) | `--augment` | at 20, 10, 5, 0 dB SNR | weakest |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, one in models.items():
         clips = one["clips"]
@@ -93,7 +94,7 @@ def _clips(models: dict[str, dict[str, Any]]) -> str:
         weakest = sorted(clips["recall"].items(), key=lambda item: item[1])[:3]
         rows.append(
             f"| {name} | {n_parameters / 1e3:.0f} k | {n_multiplies / 1e6:.1f} M | "
-            f"**{clips['accuracy']:.4f}** ({low:.4f} to {high:.4f}) | {noisy} | "
+            f"**{clips['accuracy']:.4f}** ({low:.4f} to {high:.4f}) | {clips['accuracy_augmented']:.4f} | {noisy} | "
             f"{', '.join(f'{label} {recall:.3f}' for label, recall in weakest)} |"
         )
     clips = next(iter(models.values()))["clips"]
@@ -178,4 +179,5 @@ def _size(architecture: str, n_labels: int) -> tuple[int, int]:
 
 
 def _file(name: str) -> str:
-    return f"kwsd/models/{name}.onnx"
+    folder = "kwsd/models" if name == DEFAULT_MODEL.stem else "models"
+    return f"{folder}/{name}.onnx"

@@ -8,13 +8,13 @@ import pytest
 from kwsd.card import DecisionParams
 from kwsd.decision import Decision
 
-STRIDE = 800  # 100 ms at 8 kHz
+STRIDE = 1600  # 100 ms at 16 kHz
 
 
 @pytest.fixture
 def card(model):
     thresholds = dict.fromkeys(model.card.keywords, 0.6)
-    return replace(model.card, decision=DecisionParams(3, 1.0, thresholds))
+    return replace(model.card, decision=DecisionParams(3, 1.0, thresholds), unknown_odds=1.0)
 
 
 def decide(decision, label_scores, labels, label="stop"):
@@ -61,6 +61,15 @@ def test_thresholds_of_the_user_come_before_the_cards(card):
     assert len(decide(Decision(card, threshold=0.4), scores, card.labels)) == 1
     assert len(decide(Decision(card, thresholds={"stop": 0.4}), scores, card.labels)) == 1
     assert decide(Decision(card, threshold=0.4, thresholds={"stop": 0.9}), scores, card.labels) == []
+
+
+def test_odds_factors_move_the_score(card):
+    eager = replace(card, decision=replace(card.decision, odds_factors={"stop": 4.0}))
+    assert decide(Decision(card), [0.5] * 5, card.labels) == []
+    assert len(decide(Decision(eager), [0.5] * 5, card.labels)) == 1
+    assert decide(Decision(eager), [0.5] * 5, card.labels, "go") == []
+    [fired] = Decision(eager).push(np.full(12, 0.5, np.float32), 0)
+    assert fired.score == pytest.approx(0.8)  # odds 1:1 become 4:1
 
 
 def test_reset_arms_again(card):

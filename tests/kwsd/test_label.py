@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import kwsd.label
+from kwsd.audio import read_recording
 from kwsd.errors import AudioError, OutputError
+from kwsd.frontend import clip_features
 from kwsd.label import Journal, find_clips, label_folder
 
 
@@ -52,6 +54,20 @@ def test_words_are_recognised(clips, tmp_path, model, truth):
     right = [label == word for (_, label), word in zip(rows(tmp_path / "s.csv")[1:], said, strict=True)]
     keywords = [is_right for is_right, word in zip(right, said, strict=True) if word in model.card.keywords]
     assert sum(keywords) >= 8
+
+
+def test_augment_is_the_mean_over_shifts_and_gains(clips, tmp_path, model):
+    label_folder(clips, tmp_path / "plain.csv", model, tmp_path / "plain-scores.csv")
+    label_folder(clips, tmp_path / "s.csv", model, tmp_path / "scores.csv", augment=True)
+    assert rows(tmp_path / "scores.csv") != rows(tmp_path / "plain-scores.csv")
+    samples, rate_hz = read_recording(next(clips.rglob("clip_000.wav")))
+    quiet = np.zeros(960, np.float32)  # 60 ms
+    earlier, later = np.concatenate([samples[960:], quiet]), np.concatenate([quiet, samples[:-960]])
+    views = [samples, earlier, later, samples * np.float32(0.5), samples * np.float32(2)]
+    card = model.card
+    windows = np.stack([clip_features(view, rate_hz, card.window_frames, card.frontend) for view in views])
+    want = card.clip_posteriors(model.posteriors(windows).mean(axis=0, keepdims=True))[0]
+    np.testing.assert_allclose(np.array(rows(tmp_path / "scores.csv")[1][1:], float), want, atol=1e-5)
 
 
 def test_unreadable_clips_are_named_and_the_others_labelled(clips, tmp_path, model, truth):
@@ -135,7 +151,7 @@ def test_a_journal_of_other_clips_is_not_taken_over(clips, tmp_path, model, writ
     write_wav(f"other/{name}", noise)
     for folder in ("clips", "other"):
         label_folder(tmp_path / folder, tmp_path / f"{folder}.csv", model)
-    find = Journal(tmp_path / "s.csv.journal", model, find_clips(clips, []))
+    find = Journal(tmp_path / "s.csv.journal", model, find_clips(clips, []), 1)
     find.resume()
     find.add([name], [["0"] * 11 + ["1"]])
     label_folder(tmp_path / "other", tmp_path / "s.csv", model)
@@ -147,7 +163,7 @@ def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
     good.with_name("new\nline.wav").write_bytes(good.read_bytes())
     Path(os.fsdecode(os.fsencode(good.parent) + b"/bad\xff.wav")).write_bytes(good.read_bytes())
     found = find_clips(tmp_path / "clips", [])
-    journal = Journal(tmp_path / "s.csv.journal", model, found)
+    journal = Journal(tmp_path / "s.csv.journal", model, found, 1)
     journal.resume()
     journal.add(list(found), [["0"] * 12] * 3)
     assert set(journal.resume()) == set(found)

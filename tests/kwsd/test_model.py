@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -37,15 +38,24 @@ def test_the_bundled_model_says_what_it_is(model):
     card = model.card
     assert card.labels == ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "silence", "unknown"]
     assert card.keywords == card.labels[:10]
-    assert (card.window_frames, card.frontend.n_bands, card.window_samples) == (99, 81, 8000)
-    assert card.stride_frames * card.frontend.hop_samples == 800  # 100 ms at 8 kHz
+    assert (card.window_frames, card.frontend.n_bands, card.window_samples) == (98, 40, 16000)
+    assert card.stride_frames * card.frontend.hop_samples == 1600  # 100 ms at 16 kHz
     assert "CC BY 4.0" in card.attribution
-    assert card.results["validation"]["accuracy"] >= 0.85
+    assert card.results["validation"]["accuracy"] >= 0.92
     assert model.provider == "CPUExecutionProvider"
 
 
 def test_the_card_survives_its_json(model):
     assert ModelCard.from_json(model.card.to_json()) == model.card
+
+
+def test_clips_have_their_own_odds_of_unknown(model):
+    posteriors = np.full((1, 12), 0.05, np.float32)
+    posteriors[0, 0], posteriors[0, 11] = 0.2, 0.3
+    clips = replace(model.card, unknown_odds=0.5).clip_posteriors(posteriors)
+    assert clips.sum() == pytest.approx(1)
+    assert clips[0, 11] / clips[0, 0] == pytest.approx(0.75)
+    assert clips[0, 1] / clips[0, 0] == pytest.approx(0.25)
 
 
 def test_posteriors_are_probabilities_and_do_not_depend_on_the_batch(model):
@@ -86,7 +96,9 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path, changed):
         (lambda card: card["frontend"].update(fft_size=100), "fft_size is smaller"),
         (lambda card: card["frontend"].update(resampler="sox"), "resampler is 'sox'"),
         (lambda card: card["decision"]["thresholds"].pop("yes"), "thresholds and keywords differ"),
-        (lambda card: card.update(window_frames=98), r"the graph maps \[\[99, 81\]\]"),
+        (lambda card: card.update(window_frames=90), r"the graph maps \[\[98, 40\]\]"),
+        (lambda card: card.update(unknown_odds=0), "unknown_odds is not positive"),
+        (lambda card: card["decision"]["odds_factors"].update(yes=-1.0), "an odds factor is not positive"),
         (lambda card: card["golden"]["posteriors"][0].reverse(), "golden check failed on CPUExecutionProvider"),
         (lambda card: card["frontend"].update(log_floor=1e-6), "golden check failed"),
     ],
@@ -97,7 +109,7 @@ def test_a_card_that_does_not_fit_is_refused(changed, edit, reason):
 
 def test_weights_that_changed_fail_the_golden_check(changed):
     def disturb(graph):
-        weights = next(w for w in graph.graph.initializer if len(w.dims) == 4)
+        weights = next(w for w in graph.graph.initializer if len(w.dims) >= 3)
         array = onnx.numpy_helper.to_array(weights) * 1.5
         weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
 

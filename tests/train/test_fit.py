@@ -132,6 +132,25 @@ def test_export_proves_itself_and_label_says_what_evaluate_says(run, corpus, tmp
     assert by_label == by_evaluate
 
 
+def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_path, monkeypatch, capsys):
+    def evaluate_streams(*arguments):
+        common = ("--data", corpus.root, "--cache", cache, "--hours", "0.05", "--stream")
+        monkeypatch.setattr(sys, "argv", ["train", "evaluate", *map(str, (run, *common, "-o", tmp_path, *arguments))])
+        assert main() == 0
+        assert f"written: {tmp_path}/stream-validation.json" in capsys.readouterr().out
+        return json.loads((tmp_path / "stream-validation.json").read_text())
+
+    report = evaluate_streams()
+    assert list(report["streams"]) == ["words", "speech"]
+    assert report["streams"]["words"]["n_keywords"] > 5
+    assert report["seed"] == 2
+    assert evaluate_streams() == report
+    assert evaluate_streams("--seed", "3") != report
+    assert (tmp_path / "stream-validation.png").stat().st_size > 5000
+    report = evaluate_streams("--background", corpus.root / "_background_noise_")
+    assert list(report["streams"]) == ["background"]
+
+
 def test_a_failed_export_leaves_no_file(run, tmp_path, monkeypatch):
     import export.parity
 

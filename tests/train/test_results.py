@@ -1,0 +1,56 @@
+"""RESULTS.md holds what the reports say, with the commands that made them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kwsd.errors import TrainingError
+from kwsd.sweep import Sweep
+from train.evaluate import score
+from train.results import write_results
+from train.streams import Said, describe, match
+
+
+@pytest.fixture
+def reports(tmp_path, model):
+    labels = model.card.labels
+    head = {
+        "model": "ds_tcn",
+        "digest": "0123456789abcdef",
+        "provider": "CPUExecutionProvider",
+        "training": {"epochs": 3},
+    }
+    clips = {**head, "training": {}, "split": "validation", **score(np.arange(12), np.arange(12), labels)}
+    clips["accuracy_augmented"] = 0.95
+    clips["accuracy_at_snr_db"] = {"20": 0.9, "10": 0.8, "5": 0.7, "0": 0.6}
+    heard = match([Said(0, 1.0, 1.5)], Sweep(model.card), 7200.0, 10, [])
+    stream = {**head, "split": "validation", "seed": 2, "stride_seconds": 0.1}
+    stream["streams"] = {"words": describe(heard, labels[:10])}
+    for name, epochs in (("ds_tcn", 3), ("ablations/default", 3), ("ablations/longer", 9)):
+        folder = tmp_path / "results" / name
+        folder.mkdir(parents=True)
+        trained = {"training": {"epochs": epochs}}
+        (folder / "validation.json").write_text(json.dumps(clips | trained))
+        (folder / "stream-validation.json").write_text(json.dumps(stream | trained))
+    return tmp_path / "results"
+
+
+def test_every_table_is_made_from_the_reports(reports, tmp_path):
+    write_results(reports, tmp_path / "RESULTS.md")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "**1.0000**" in text
+    assert "0.900, 0.800, 0.700, 0.600" in text
+    assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
+    assert "| longer | epochs=9 |" in text
+    assert "0.2 (too few hours to show it)" in text  # two hours cannot
+    assert (tmp_path / "trade-off.png").stat().st_size > 5000
+    first = text
+    write_results(reports, tmp_path / "RESULTS.md")
+    assert (tmp_path / "RESULTS.md").read_text() == first
+
+
+def test_a_damaged_report_is_named(reports, tmp_path):
+    (reports / "ds_tcn" / "validation.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"validation\.json: damaged"):
+        write_results(reports, tmp_path / "RESULTS.md")
