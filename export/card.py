@@ -13,7 +13,7 @@ from train.subject import KerasModel
 
 _GOLDEN_SEED, _GOLDEN_WINDOWS = 20171116, 8
 
-LICENCE = "Apache-2.0; trained on recordings under CC BY 4.0, see attribution"
+LICENCE = "Apache-2.0; trained on the recordings that the attribution names, under their licences"
 ATTRIBUTION = "Speech Commands by Pete Warden, Google (CC BY 4.0)"
 
 

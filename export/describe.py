@@ -24,8 +24,9 @@ def _markdown(model: Model, picture: str) -> str:
     card = model.card
     measured = card.results["validation"]
     low, high = measured["interval_95"]
-    noisy = ", ".join(f"{value:.3f} at {snr_db} dB" for snr_db, value in measured["accuracy_at_snr_db"].items())
-    rows = "\n".join(_row(card, label, measured["recall"][label]) for label in card.labels)
+    in_noise = sorted(measured["accuracy_at_snr_db"].items(), key=lambda item: -int(item[0]))
+    noisy = ", ".join(f"{accuracy:.3f} at {snr_db} dB" for snr_db, accuracy in in_noise)
+    rows = "\n".join(_row(card, label, measured["recall"].get(label, float("nan"))) for label in card.labels)
     chosen_on = card.results["missed_on"]
     return f"""# {card.name}
 

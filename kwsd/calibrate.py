@@ -5,6 +5,7 @@ accept. The model's thresholds keep their proportions: all are moved by one step
 logit scale, because an hour or two can tell one number and not ten.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from kwsd.sweep import GRID, Sweep, nearest
 
 _ENOUGH = 10  # events that count as a rate; with fewer, the rate is read off the slope
 _TAIL = 40
+_SHOWS_NONE = 3.0  # no event in so many times the mean time between events shows that it is no shorter, at 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Calibration:
     @property
     def needed_hours(self) -> float:
         """Hours that can show the budget: none in 3 / r hours supports less than r, at 95 %."""
-        return 3 / self.per_hour
+        return _SHOWS_NONE / self.per_hour
 
 
 def calibrate(
@@ -106,18 +108,21 @@ def calibrate(
 
 
 def refuse_existing(path: Path) -> None:
-    """Before an hour of work: raises ConfigError if the file is there already."""
+    """Before an hour of work: raises ConfigError if the file is there already, or cannot be written."""
     if path.exists():
         raise ConfigError(f"{path}: is there already; name a new file, or remove it first")
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path}: cannot be written; its folder does not exist or does not let you")
 
 
-def save_thresholds(thresholds: dict[str, float], path: Path) -> None:
-    """Write a configuration file with thresholds alone.
+def save_thresholds(thresholds: dict[str, float], model: Path | None, path: Path) -> None:
+    """Write a configuration file with the thresholds, and the model unless it is the bundled one.
 
     Raises:
         ConfigError: the file is there already, or cannot be written.
     """
-    text = yaml.safe_dump({"thresholds": thresholds}, sort_keys=False)
+    own_model = {"model": str(model.absolute())} if model else {}
+    text = yaml.safe_dump({**own_model, "thresholds": thresholds}, sort_keys=False)
     try:
         with path.open("x") as file:
             file.write(text)
@@ -152,8 +157,9 @@ def _by_step(
 def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: float, hours: float) -> tuple[int, bool]:
     """The first step within the budget: counted where that means something, else extrapolated.
 
-    High scores thin out exponentially on the logit scale, so the rate of few events goes on
-    falling by the same factor a step (peaks over threshold, J. Pickands, 1975).
+    Thresholds are never lowered on too little audio. High scores thin out exponentially on
+    the logit scale, so the rate of few events goes on falling by the same factor a step
+    (peaks over threshold, J. Pickands, 1975).
     """
     within = np.flatnonzero(rates <= per_hour)
     counted = int(within[0]) if len(within) else len(steps) - 1
@@ -161,11 +167,12 @@ def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: floa
         return int(steps[counted]), False
     tail = np.flatnonzero(rates * hours <= _TAIL)
     few = int(tail[0]) if len(tail) else len(steps) - 1
-    if rates[few] * hours < 1:  # nothing fired even far below the model's own thresholds
-        return max(int(steps[few]), min(0, int(steps[counted]))), True
+    if rates[few] * hours < 1:  # nothing fired even far below the model's own thresholds: too quiet to lower them
+        return 0, True
     mean_excess = rates[few + 1 :].sum() / rates[few]  # in whole steps, so geometric
     excess = np.log(max(1.0, rates[few] / per_hour)) / np.log1p(1 / max(mean_excess, 0.1))
-    return int(steps[few] + np.ceil(excess)), True
+    step = int(steps[few] + np.ceil(excess))
+    return (step if hours >= _SHOWS_NONE / per_hour else max(0, step)), True
 
 
 def _missed(missed: dict[str, list[float]], label: str, at: int) -> float | None:

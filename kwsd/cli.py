@@ -1,4 +1,4 @@
-"""The command line: kwsd run | listen | spot | label | devices | check."""
+"""The command line: kwsd run | listen | spot | calibrate | label | devices | check."""
 
 import argparse
 import logging
@@ -85,7 +85,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         calibration = calibrate(args.files, model, args.false_accepts_per_hour, bar.update)
     print("\n".join(describe(calibration)))
     if args.output:
-        save_thresholds(calibration.thresholds, args.output)
+        save_thresholds(calibration.thresholds, args.model, args.output)
         print(f"written: {args.output}, for kwsd run --config {args.output}")
     return 0
 

@@ -19,7 +19,7 @@ from typing import TextIO, TypedDict
 import numpy as np
 from tqdm import tqdm
 
-from kwsd.audio import FloatArray, read_recording
+from kwsd.audio import FloatArray, fit_length, read_recording
 from kwsd.card import ModelCard
 from kwsd.errors import AudioError, OutputError
 from kwsd.frontend import clip_features
@@ -194,6 +194,9 @@ def views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_V
 
     Shape: (n_samples,) at `rate_hz` -> (n_views, window_frames, n_bands), float32.
     """
+    second = round(card.window_samples / card.frontend.sample_rate_hz * rate_hz)
+    if n_views > 1:  # room to shift a short clip into
+        samples = fit_length(samples, max(len(samples), second))
     windows = [
         clip_features(gain * _shifted(samples, round(seconds * rate_hz)), rate_hz, card.window_frames, card.frontend)
         for seconds, gain in _VIEWS[:n_views]

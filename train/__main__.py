@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kwsd.errors import KwsdError, TrainingError
-from train.data import KEYWORDS, SPLITS, Corpus, find_corpus, find_recordings
+from train.data import KEYWORDS, RATE_HZ, SPLITS, Corpus, find_corpus, find_recordings
 
 if TYPE_CHECKING:
     from train.subject import Subject
@@ -54,6 +54,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     from train.evaluate import check_labels, evaluate
     from train.subject import load_subject
 
+    if args.background and not args.stream:
+        raise TrainingError("--background: is for --stream")
+    if not 0 < args.hours < 1000:
+        raise TrainingError(f"--hours {args.hours:g}: must be positive, such as 3")
     subject = load_subject(args.model)
     corpus = _corpus(args, tuple(subject.card.keywords))
     check_labels(subject, corpus)
@@ -76,14 +80,20 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
     from train.material import gather
-    from train.streams import BACKGROUND, STREAMS, evaluate_streams
+    from train.streams import BACKGROUND, evaluate_streams, streams_of
 
     material = gather(corpus, args.split, args.cache)
-    streams = {name: (material, style) for name, style in STREAMS.items()}
+    streams = {name: (material, style) for name, style in streams_of(material).items()}
+    hours = args.hours
     if args.background:
         own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
-        streams = {"background": (gather(own, args.split, args.cache, whole_noises=True), BACKGROUND)}
-    report = evaluate_streams(subject, streams, args.split, args.hours, args.seed, folder)
+        material = gather(own, args.split, args.cache, whole_noises=True)
+        streams = {"background": (material, BACKGROUND)}
+        own_hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
+        if own_hours < hours:
+            print(f"your recordings last {own_hours:.2f} hours: the stream is no longer, since repeats prove nothing")
+            hours = own_hours
+    report = evaluate_streams(subject, streams, args.split, hours, args.seed, folder)
     for name, stream in report["streams"].items():
         print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
         for rate, at in stream["at_rate"].items():
@@ -99,7 +109,7 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
             f"  with its own thresholds: misses {own['frr']:.1%}, "
             f"{own['per_hour']:.2f} false accepts an hour ({low:.2f} to {high:.2f}), latency p95 {own['latency_p95']} s"
         )
-    print(f"written: {folder}/stream-{args.split}.json, .png")
+    print(f"written: {folder}/{'background' if args.background else 'stream'}-{args.split}.json, .png")
 
 
 def _results(args: argparse.Namespace) -> None:
@@ -128,7 +138,13 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")
     data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="more noise recordings")
     data.add_argument("--speech", type=Path, action="append", default=[], metavar="DIR", help="speech without keywords")
-    data.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="for features (%(default)s)")
+    data.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="DIR",
+        help="for what was read (%(default)s)",
+    )
 
     command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
     command.add_argument("--architecture", default="ds_tcn", metavar="NAME", help="ds_tcn, light_cnn or light_cnn_wide")

@@ -89,6 +89,10 @@ def find_corpus(
     words = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
     if missing := [word for word in keywords if word not in words]:
         raise TrainingError(f"{root}: no folder for {', '.join(missing)}; there are {', '.join(words)}")
+    if clashing := [word for word in (*words, *keywords) if word in (SILENCE, UNKNOWN)]:
+        raise TrainingError(f"{root}: {clashing[0]} is the name of a label of its own; rename that word")
+    if len(set(keywords)) < len(keywords):
+        raise TrainingError(f"{', '.join(keywords)}: a keyword is named twice")
     split_of = _split_lists(root)
     clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for word in words:

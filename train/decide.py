@@ -17,7 +17,7 @@ from kwsd.sweep import LOGITS, nearest
 from train.data import Corpus
 from train.features import Examples, held_out_examples
 from train.material import Material
-from train.streams import STREAMS, Heard, hear, scenes, stream_seed
+from train.streams import Heard, hear, scenes, stream_seed, streams_of
 from train.subject import KerasModel
 
 HOURS = 2.0
@@ -39,12 +39,14 @@ def choose(subject: KerasModel, corpus: Corpus, material: Material, run: Path) -
     """
     heards = [
         hear(subject, scenes(material, style, HOURS, stream_seed(_SEED, name)), f"choosing on {name}")
-        for name, style in STREAMS.items()
+        for name, style in streams_of(material).items()
     ]
     report = choose_from(heards, subject.card.keywords, subject.card.decision.smoothing_windows)
     report["unknown_odds"] = unknown_odds(subject, held_out_examples(corpus, "validation", subject.card.frontend))
-    report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(STREAMS)}
-    (run / "decision.json").write_text(json.dumps(report) + "\n")
+    report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(streams_of(material))}
+    part = run / "part-decision.json"
+    part.write_text(json.dumps(report) + "\n")
+    part.replace(run / "decision.json")
     return report
 
 
@@ -70,7 +72,9 @@ def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int
             "smoothing_windows": smoothing_windows,
             "refractory_seconds": 1.0,
             "thresholds": dict.fromkeys(keywords, THRESHOLD),
-            "odds_factors": dict(zip(keywords, factors.round(4).tolist(), strict=True)),
+            "odds_factors": {
+                keyword: float(f"{factor:.4g}") for keyword, factor in zip(keywords, factors, strict=True)
+            },
         },
         "missed": {keyword: (1 - hits[:, n]).round(3).tolist() for n, keyword in enumerate(keywords)},
     }

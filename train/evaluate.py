@@ -16,7 +16,7 @@ from kwsd.label import views
 from train import plots
 from train.data import RATE_HZ, Corpus, read_clip
 from train.features import Examples, held_out_examples
-from train.subject import KerasModel, Subject, digest
+from train.subject import KerasModel, Subject, digest, posteriors
 
 SNRS_DB = (20, 10, 5, 0)
 
@@ -52,7 +52,7 @@ def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict
 
 def label(subject: Subject, examples: Examples) -> np.ndarray:
     """What `kwsd label` would say. Shape: -> (n_clips,), index into the labels."""
-    return np.argmax(subject.card.clip_posteriors(subject.posteriors(examples.x)), axis=1)
+    return np.argmax(subject.card.clip_posteriors(posteriors(subject, examples.x)), axis=1)
 
 
 def check_labels(subject: Subject, corpus: Corpus) -> None:
@@ -83,11 +83,15 @@ def score(truth: np.ndarray, heard: np.ndarray, labels: list[str]) -> dict[str, 
     np.add.at(matrix, (truth, heard), 1)
     n_clips, n_right = int(matrix.sum()), int(np.trace(matrix))
     recall = np.diag(matrix) / np.maximum(1, matrix.sum(axis=1))
+    measured = matrix.sum(axis=1) > 0
     return {
         "n_clips": n_clips,
         "accuracy": n_right / n_clips,
         "interval_95": wilson(n_right, n_clips),
-        "recall": dict(zip(labels, recall.round(4).tolist(), strict=True)),
+        "recall": {
+            name: round(float(share), 4)
+            for name, share in zip(np.array(labels)[measured].tolist(), recall[measured], strict=True)
+        },
         "labels": labels,
         "confusion": matrix.tolist(),
     }
@@ -103,7 +107,7 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 def _augmented(subject: Subject, examples: Examples) -> float:
     """Accuracy of `kwsd label --augment`."""
     windows = np.concatenate([views(read_clip(clip), RATE_HZ, subject.card) for clip in examples.clips])
-    of_views = subject.posteriors(windows)
+    of_views = posteriors(subject, windows)
     mean = of_views.reshape(len(examples.clips), -1, of_views.shape[1]).mean(axis=1)
     return float(np.mean(np.argmax(subject.card.clip_posteriors(mean), axis=1) == examples.y))
 

@@ -65,6 +65,19 @@ class MarginLoss(keras.losses.Loss):
         return {**super().get_config(), "margin": self.margin, "smoothing": self.smoothing}
 
 
+@keras.saving.register_keras_serializable("kwsd")
+class DecayingAdam(keras.optimizers.AdamW):
+    """AdamW that decays only the weights of convolutions and dense layers.
+
+    `exclude_from_weight_decay` is not part of an optimizer's configuration: a loaded one
+    would decay all (Keras 3.15).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+
+
 class Progress(keras.callbacks.Callback):
     """A bar while an epoch runs on a terminal, and a line when it is done."""
 
@@ -98,6 +111,7 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     history: list[dict[str, float]] = _read_json(run / "history.json", [])
     if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
+        gather(corpus, "validation", cache)  # if streams cannot be made of it, say so before the training
         recipe = Recipe(gather(corpus, "training", cache), params, window_frames(params), hyper)
         model = _model(run, architecture, recipe, len(history))
         with Epochs(recipe, hyper.epochs) as epochs:
@@ -178,8 +192,7 @@ def _model(run: Path, architecture: str, recipe: Recipe, n_done: int) -> keras.M
     model = ARCHITECTURES[architecture].build((recipe.window_frames, recipe.params.n_bands), len(words))
     n_steps = -(-hyper.windows_per_epoch // hyper.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=hyper.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    optimizer = DecayingAdam(schedule, weight_decay=hyper.weight_decay)
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
     model.compile(
         optimizer, loss=MarginLoss(hyper.margin, hyper.label_smoothing), metrics=["accuracy"], jit_compile=False
@@ -245,5 +258,8 @@ def _version(package: str) -> str:
 
 def _git_revision() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return "unknown"
     return result.stdout.strip() or "unknown"

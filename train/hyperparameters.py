@@ -85,8 +85,10 @@ class Hyperparameters:
             "mask_share",
         )
         wrong += [name for name in shares if getattr(self, name) > 1]
-        if self.keyword_share + self.silence_share > 1:
+        if self.keyword_share + self.silence_share >= 1:
             wrong.append("keyword_share + silence_share")
+        if self.lone_clips >= 1:
+            wrong.append("lone_clips")
         return wrong
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kwsd.audio import FloatArray
+from kwsd.errors import TrainingError
 from train.data import RATE_HZ, SILENCE, UNKNOWN, Clip, Corpus, noise_parts, read_samples
 
 _ENERGY_FRAME = RATE_HZ // 100
@@ -66,7 +67,7 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
         whole_noises: take all of each noise recording, not only the split's part.
 
     Raises:
-        TrainingError: a recording cannot be read.
+        TrainingError: a recording cannot be read, or a keyword has none in this split.
     """
     noises = corpus.noises if whole_noises else noise_parts(corpus, split)
     clips = [*corpus.clips[split], *corpus.speech[split], *noises]
@@ -87,6 +88,8 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
     kinds = [*names, *[UNKNOWN] * len(corpus.speech[split])]
     word_of = np.array([words.index(kind) for kind in kinds] + [words.index(SILENCE)] * (len(clips) - len(kinds)))
     keywords = corpus.labels[:-2]
+    if missing := [word for word in keywords if words.index(word) not in word_of]:
+        raise TrainingError(f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}")
     index = np.arange(len(clips))
     return Material(
         path,

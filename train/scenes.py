@@ -116,11 +116,13 @@ def noise_bed(
 
 def _recorded_noise(material: Material, n_samples: int, random: np.random.Generator) -> FloatArray:
     """A recording of noise, repeated where it is short. Root mean square 1, if it is not silent."""
-    index = random.choice(material.noises)
+    lengths = material.lengths[material.noises]
+    index = random.choice(material.noises, p=lengths / lengths.sum())
     length = int(material.lengths[index])
     start = int(random.integers(0, max(1, length - n_samples)))
     noise = material.samples(index, start, min(n_samples, length - start))
-    noise = np.resize(np.roll(noise, random.integers(len(noise))), n_samples)
+    if len(noise) < n_samples:
+        noise = np.resize(np.roll(noise, random.integers(len(noise))), n_samples)
     return noise / np.float32(max(augment.rms(noise), 1e-5))
 
 
@@ -136,11 +138,14 @@ def _piece(material: Material, style: Style, random: np.random.Generator) -> tup
     else:
         keyword = kind == 0 or (kind > 1 and random.random() < 0.7)
         samples, word, onset, end = _word(material, keyword, random)
+        said = word
         if kind > 1:
             samples, onset, end = _cut(samples, onset, end, random)
             word = material.labels.index("unknown")
         if kind == 3:
-            other, _, first, last = _word(material, random.random() < 0.5, random)
+            other, second, first, last = _word(material, random.random() < 0.5, random)
+            if second == said:  # its head and its tail would be the whole word
+                other, first, last = other[::-1], len(other) - last, len(other) - first
             tail = other[(first + last) // 2 :]
             ratio = augment.rms(samples[onset:end]) / max(augment.rms(tail[: max(1, (last - first) // 2)]), 1e-5)
             head = samples[:end]

@@ -88,6 +88,11 @@ class Heard:
         return np.bincount([one.label for one in self.said], minlength=self.hits.shape[1])
 
 
+def streams_of(material: Material) -> dict[str, Style]:
+    """The kinds of stream that can be made: without keyword-free speech, only words."""
+    return {name: style for name, style in STREAMS.items() if name != "speech" or len(material.speech)}
+
+
 def scenes(material: Material, style: Style, hours: float, seed: int) -> list[Callable[[], Scene]]:
     """A stream as its scenes of a minute, each made when it is called for."""
     n_scenes = max(1, round(hours * 3600 / _SCENE_SECONDS))
@@ -147,7 +152,10 @@ def match_label(said: list[Said], times: list[float]) -> list[float]:
 def evaluate_streams(
     subject: Subject, streams: dict[str, tuple[Material, Style]], split: str, hours: float, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """Measure a model on streams; writes `stream-SPLIT.json` and `.png` into `folder`."""
+    """Measure a model on streams; writes `stream-SPLIT.json` and `.png` into `folder`.
+
+    Over the user's own recordings the files are called `background-SPLIT`.
+    """
     report: dict[str, Any] = {
         **about(subject),
         "split": split,
@@ -161,9 +169,10 @@ def evaluate_streams(
         heard = hear(subject, scenes(material, style, hours, stream_seed(seed, name)), f"stream of {name}")
         report["streams"][name] = describe(heard, subject.card.keywords)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"stream-{split}.json").write_text(json.dumps(report, indent=1) + "\n")
+    what = "background" if "background" in streams else "stream"
+    (folder / f"{what}-{split}.json").write_text(json.dumps(report, indent=1) + "\n")
     curves = {f"{name}, {one['hours']:.1f} h": one["curve"] for name, one in report["streams"].items()}
-    plots.trade_off(curves, f"{subject.card.name}, {split} speakers", folder / f"stream-{split}.png")
+    plots.trade_off(curves, f"{subject.card.name}, {split} speakers", folder / f"{what}-{split}.png")
     return report
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kwsd.audio import FloatArray
 from kwsd.card import DecisionParams, GoldenCheck, ModelCard
@@ -27,7 +28,7 @@ class KerasModel:
     Attributes:
         card: what the run says about itself; the decision is the one chosen for it, if one was.
         provider: the Keras backend.
-        digest: sha256 of the weights' file, in hex.
+        config: the run's; path: the model's file.
     """
 
     def __init__(self, run: Path) -> None:
@@ -56,11 +57,16 @@ class KerasModel:
         if len(windows) == 1:
             one: FloatArray = self.keras.predict_on_batch(windows)
             return one
-        many: FloatArray = self.keras.predict(windows, batch_size=256, verbose=0)
+        many: FloatArray = self.keras.predict(windows, verbose=0)
         return many
 
 
 Subject = KerasModel | Model
+
+
+def posteriors(subject: Subject, windows: FloatArray) -> FloatArray:
+    """Of many windows, in batches that fit in memory. Shape: as `Model.posteriors`."""
+    return np.concatenate([subject.posteriors(windows[at : at + 256]) for at in range(0, len(windows), 256)])
 
 
 def load_subject(path: Path) -> Subject:

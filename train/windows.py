@@ -190,10 +190,10 @@ def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
     max_shift = round(hyper.shift_seconds * RATE_HZ)
     level_db = random.uniform(-40, -10)
     for slot in range(_CLIPS):
-        kind = int(random.integers(n_keywords + 2))
+        kind = int(random.integers(n_keywords + 1 + (len(material.others) > 0)))
         piece, words[slot] = np.zeros(CLIP_SAMPLES, np.float32), n_keywords
         if kind != n_keywords:  # which is silence
-            group = material.keywords[kind] if kind < n_keywords or not len(material.others) else material.others
+            group = material.keywords[kind] if kind < n_keywords else material.others
             index = random.choice(group)
             piece, words[slot] = material.samples(index), material.word_of[index]
             level = augment.rms(piece[material.onsets[index] : material.ends[index]])
@@ -231,7 +231,7 @@ def _mask(windows: FloatArray, hyper: Hyperparameters, random: np.random.Generat
     means = windows.mean(axis=(1, 2), keepdims=True)
     for axis, length, most in ((1, n_frames, hyper.mask_frames), (2, n_bands, hyper.mask_bands)):
         width = random.integers(0, most + 1, (n, 1)) * (random.random((n, 1)) < hyper.mask_share)
-        first = (random.random((n, 1)) * (length - width)).astype(int)
+        first = (random.random((n, 1)) * (length - width + 1)).astype(int)
         at = np.arange(length)
         hidden = np.expand_dims((at >= first) & (at < first + width), 3 - axis)
         np.copyto(windows, means, where=hidden)

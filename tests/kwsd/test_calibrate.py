@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from kwsd.calibrate import _choose, calibrate, describe, save_thresholds
+from kwsd.calibrate import _choose, calibrate, describe, refuse_existing, save_thresholds
 from kwsd.config import load_config
 from kwsd.errors import AudioError, ConfigError
 from kwsd.spotter import Spotter
@@ -53,7 +53,8 @@ def test_a_silent_room_lowers_nothing_blindly(model, write_wav):
     calibration = calibrate([hiss], model, 0.5)
     lines = list(describe(calibration))
     assert "too little audio to show 0.5 an hour: that takes 6.0 hours" in lines[-1]
-    assert all(0 < threshold < 1 for threshold in calibration.thresholds.values())
+    own = model.card.decision.thresholds
+    assert calibration.thresholds == pytest.approx(own, abs=0.02)  # the grid's nearest
 
 
 def test_mistakes(model, tmp_path):
@@ -61,10 +62,14 @@ def test_mistakes(model, tmp_path):
         calibrate([tmp_path / "absent.wav"], model, 0.5)
     with pytest.raises(ConfigError, match="must be positive"):
         calibrate([DEMO], model, 0.0)
-    save_thresholds({"yes": 0.9}, tmp_path / "c.yaml")
+    save_thresholds({"yes": 0.9}, None, tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="is there already"):
-        save_thresholds({"yes": 0.9}, tmp_path / "c.yaml")
+        save_thresholds({"yes": 0.9}, None, tmp_path / "c.yaml")
     assert load_config(tmp_path / "c.yaml", {}).thresholds == {"yes": 0.9}
+    save_thresholds({"yes": 0.9}, tmp_path / "m.onnx", tmp_path / "d.yaml")
+    assert load_config(tmp_path / "d.yaml", {}).model == tmp_path / "m.onnx"  # not the bundled model's
+    with pytest.raises(ConfigError, match="cannot be written"):
+        refuse_existing(tmp_path / "absent" / "c.yaml")
 
 
 def test_the_command_writes_what_spot_takes(tmp_path):
