@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
     command.add_argument("--hours", type=float, default=3.0, help="of each kind of stream (%(default)s)")
     command.add_argument(
-        "--seed", type=int, default=2, help="of the streams (%(default)s; thresholds were chosen on 1)"
+        "--seed", type=int, default=3, help="of the streams (%(default)s; thresholds were chosen on 1)"
     )
     command.add_argument(
         "--background", type=Path, action="append", metavar="DIR", help="lay keywords over your own recordings instead"
