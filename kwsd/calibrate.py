@@ -191,7 +191,9 @@ def describe(calibration: Calibration) -> Iterable[str]:
         f"{n_false} false accepts in {calibration.hours:.2f} hours; "
         f"asked for are at most {calibration.per_hour:g} an hour"
     )
-    if calibration.hours < calibration.needed_hours:
+    if n_false > calibration.per_hour * calibration.hours and min(calibration.thresholds.values()) >= GRID[-1] - 1e-4:
+        yield "even the highest thresholds fire more often than that: is a keyword said in these recordings?"
+    elif calibration.hours < calibration.needed_hours:
         yield (
             f"too little audio to show {calibration.per_hour:g} an hour: that takes {calibration.needed_hours:.1f} "
             "hours. The thresholds are extrapolated from how the false accepts thin out; record more and repeat"

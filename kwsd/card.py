@@ -136,6 +136,10 @@ class ModelCard:
             found.append("window, stride and smoothing must be positive")
         if set(self.decision.thresholds) != set(self.keywords):
             found.append("thresholds and keywords differ")
+        if not all(0 < threshold <= 1 for threshold in self.decision.thresholds.values()):
+            found.append("a threshold is not between 0 and 1")
+        if not 0 <= self.decision.refractory_seconds < np.inf:
+            found.append("the refractory period is negative or endless")
         factors = self.decision.odds_factors
         if not set(factors) <= set(self.keywords) or not all(0 < factor < np.inf for factor in factors.values()):
             found.append("an odds factor is not positive, or belongs to no keyword")

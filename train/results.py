@@ -126,13 +126,13 @@ def _streams(name: str, report: dict[str, Any]) -> str:
             "",
             f"TensorFlow's streaming percentages with its own thresholds: {tensorflow}.",
             "",
-            "Missed at 1 false accept an hour, by keyword (and its false accepts): "
-            + ", ".join(
-                f"{keyword} {one['frr']:.1%} ({one['false_accepts']}, {one['per_hour_95'][0]:.2f} to "
-                f"{one['per_hour_95'][1]:.2f} an hour)"
+            "| at 1 false accept an hour | said | missed | counted, an hour (95 %) |",
+            "|---|---|---|---|",
+            *(
+                f"| {keyword} | {one['n']} | {one['frr']:.1%} | {one['false_accepts']}, "
+                f"{one['per_hour_95'][0]:.2f} to {one['per_hour_95'][1]:.2f} |"
                 for keyword, one in stream["at_rate"]["1"]["frr_of"].items()
-            )
-            + ".",
+            ),
             "",
         ]
     hours = next(iter(report["streams"].values()))["hours"]

@@ -35,7 +35,9 @@ class KerasModel:
         self.config, self.keras = load_run(run)
         self.provider = f"keras on {keras.backend.backend()}"
         self.path = run / "model.keras"
-        params = PARAMETER_SETS[self.config["frontend"]]
+        params = PARAMETER_SETS.get(self.config["frontend"])
+        if params is None or params.digest != self.config["frontend_digest"]:
+            raise TrainingError(f"{run}: was trained with another front end than this kwsd has; train it again")
         labels = self.config["labels"]
         path = run / "decision.json"
         chosen = json.loads(path.read_text()) if path.is_file() else {}

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from kwsd.calibrate import _choose, calibrate, describe, refuse_existing, save_thresholds
+from kwsd.calibrate import Calibration, Keyword, _choose, calibrate, describe, refuse_existing, save_thresholds
 from kwsd.config import load_config
 from kwsd.errors import AudioError, ConfigError
 from kwsd.spotter import Spotter
+from kwsd.sweep import GRID
 from support import DEMO, ROOT
 
 
@@ -55,6 +56,13 @@ def test_a_silent_room_lowers_nothing_blindly(model, write_wav):
     assert "too little audio to show 0.5 an hour: that takes 6.0 hours" in lines[-1]
     own = model.card.decision.thresholds
     assert calibration.thresholds == pytest.approx(own, abs=0.02)  # the grid's nearest
+
+
+def test_a_budget_that_cannot_be_met_is_said():
+    loud = [Keyword("yes", float(round(GRID[-1], 5)), 30, None)]
+    assert "even the highest thresholds" in list(describe(Calibration(loud, 0.5, 30.0, False)))[-1]
+    fine = [Keyword("yes", 0.9, 10, None)]
+    assert "highest" not in " ".join(describe(Calibration(fine, 0.5, 30.0, False)))
 
 
 def test_mistakes(model, tmp_path):

@@ -152,6 +152,14 @@ def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_p
     assert list(report["streams"]) == ["background"]
 
 
+def test_a_run_of_another_front_end_is_refused(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"frontend_digest": "0"}))
+    with pytest.raises(TrainingError, match="another front end"):
+        KerasModel(other)
+
+
 def test_a_failed_export_leaves_no_file(run, tmp_path, monkeypatch):
     import export.parity
 
