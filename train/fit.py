@@ -109,9 +109,9 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     config = _configuration(corpus, architecture, params, hyper)
     _claim(run, config)
     history: list[dict[str, float]] = _read_json(run / "history.json", [])
+    held_out = gather(corpus, "validation", cache)  # if streams cannot be made, that is said before the training
     if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
-        gather(corpus, "validation", cache)  # if streams cannot be made of it, say so before the training
         recipe = Recipe(gather(corpus, "training", cache), params, window_frames(params), hyper)
         model = _model(run, architecture, recipe, len(history))
         with Epochs(recipe, hyper.epochs) as epochs:
@@ -121,7 +121,7 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
         _save(with_labels(model, len(corpus.labels)), run / "model.keras")
     plots.history(history, run / "history.png")
     if not (run / "decision.json").exists():
-        choose(KerasModel(run), corpus, gather(corpus, "validation", cache), run)
+        choose(KerasModel(run), corpus, held_out, run)
     report = evaluate(KerasModel(run), corpus, "validation", run)
     print(f"{run}: validation accuracy {report['accuracy']:.4f} after {len(history)} epochs")
 
