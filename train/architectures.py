@@ -1,8 +1,9 @@
 """The networks: each a function from a window's shape and a number of words to a Keras model.
 
 The law of this file: plain Keras 3 layers, no Lambda, nothing tied to one backend. Input is
-(batch, window_frames, n_bands), output the posteriors of all words that training tells
-apart, (batch, n_words); `with_labels` makes of it the model that is shipped.
+(batch, n_frames, n_bands), output the posteriors of all words that training tells apart for
+each window in it, (batch, n_windows, n_words); `with_labels` makes of it the model that is
+shipped.
 """
 
 import math
@@ -18,10 +19,16 @@ from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K, FrontendParams
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A network and the features that it takes."""
+    """A network and the features that it takes.
+
+    Attributes:
+        n_windows, step_frames: how many windows, so far apart, it is trained on at once.
+    """
 
     build: Callable[[tuple[int, int], int], keras.Model]
     frontend: FrontendParams
+    n_windows: int = 1
+    step_frames: int = 1
 
 
 def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.Model:
@@ -46,7 +53,8 @@ def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> ker
     for _ in range(2):
         x = layers.Dense(128, activation="relu")(x)
         x = layers.BatchNormalization()(x)
-    return keras.Model(inputs, layers.Dense(n_words, activation="softmax", name="words")(x))
+    x = layers.Dense(n_words, activation="softmax", name="words")(x)
+    return keras.Model(inputs, layers.Reshape((1, n_words))(x))
 
 
 def light_cnn_wide(input_shape: tuple[int, int], n_words: int) -> keras.Model:
@@ -55,44 +63,57 @@ def light_cnn_wide(input_shape: tuple[int, int], n_words: int) -> keras.Model:
 
 
 def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
-    """A causal network of depthwise-separable convolutions over time; the bands are its channels.
+    """A causal network of depthwise-separable convolutions over time.
 
     Of the family of TC-ResNet (S. Choi et al., 2019) and MatchboxNet (S. Majumdar,
-    B. Ginsburg, 2020). Every output sees only the past, and no convolution is padded: what
-    is averaged at the end are the outputs that have their whole past inside the window. So
-    a stream that is computed frame by frame gives the numbers of the window.
+    B. Ginsburg, 2020), behind two small convolutions over time and bands: patterns that move
+    along the bands, as voices differ, are learnt once (B. Kim et al., 2021). Every output
+    sees only the past, and nothing is padded in time: what a window averages are the outputs
+    that have their whole past inside it. So a stream that is computed frame by frame, or
+    minutes at once, gives the numbers of the window.
     """
+    n_frames, n_bands = input_shape
     inputs = keras.Input(input_shape, name="windows")
     x = layers.BatchNormalization()(inputs)
-    x = layers.Conv1D(_TCN_CHANNELS, 5, strides=2, use_bias=False)(x)
+    x = layers.Reshape((n_frames, n_bands, 1))(x)
+    for filters, time_stride in ((8, 2), (16, 1)):
+        x = layers.ZeroPadding2D(((0, 0), (1, 1)))(x)
+        x = layers.Conv2D(filters, 3, strides=(time_stride, 2), use_bias=False)(x)
+        x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3]))(x)
+    x = layers.Dense(_TCN_CHANNELS, use_bias=False)(x)
     x = layers.Activation("relu")(layers.BatchNormalization()(x))
     for kernel_size in _TCN_KERNELS:
         past = layers.Cropping1D((kernel_size - 1, 0))(x)
         x = layers.DepthwiseConv1D(kernel_size, use_bias=False)(x)
-        x = layers.Conv1D(_TCN_CHANNELS, 1, use_bias=False)(x)
+        x = layers.Dense(_TCN_CHANNELS, use_bias=False)(x)  # pointwise; as a matrix, it is Muon's
         x = layers.Add()([layers.BatchNormalization()(x), past])
         x = layers.Activation("relu")(x)
-    x = layers.GlobalAveragePooling1D()(x)
+    x = layers.AveragePooling1D(_TCN_POOLED, strides=1)(x)
     return keras.Model(inputs, layers.Dense(n_words, activation="softmax", name="words")(x))
 
 
 _TCN_CHANNELS = 104
 _TCN_KERNELS = (5, 5, 7, 7, 9, 9)
+_TCN_POOLED = 10
+"""All outputs of a window of 98 frames: each sees 79 frames and they are two frames apart."""
 
 
 def with_labels(model: keras.Model, n_labels: int) -> keras.Model:
     """The model that is shipped: all words but the keywords and silence count as unknown.
 
     Args:
-        model: of words, of which the first `n_labels` are the labels, unknown the last.
+        model: of one window's words, of which the first `n_labels` are the labels, unknown
+            the last.
 
     Returns:
         a model that shares the weights, posteriors (batch, n_labels).
     """
-    sums = np.eye(model.output_shape[-1], n_labels, dtype=np.float32)
+    n_words = model.output_shape[-1]
+    sums = np.eye(n_words, n_labels, dtype=np.float32)
     sums[n_labels:, -1] = 1
     posteriors = layers.Dense(n_labels, use_bias=False, trainable=False, name="posteriors")
-    labelled = keras.Model(model.input, posteriors(model.output))
+    labelled = keras.Model(model.input, posteriors(layers.Reshape((n_words,))(model.output)))
     posteriors.set_weights([sums])
     return labelled
 
@@ -109,7 +130,7 @@ def multiplies(model: keras.Model) -> int:
 
 
 ARCHITECTURES = {
-    "ds_tcn": Architecture(ds_tcn, LOGMEL_16K),
+    "ds_tcn": Architecture(ds_tcn, LOGMEL_16K, n_windows=201, step_frames=2),
     "light_cnn": Architecture(light_cnn, SPECTROGRAM_8K),
     "light_cnn_wide": Architecture(light_cnn_wide, SPECTROGRAM_8K),
 }

@@ -47,11 +47,12 @@ def coloured_noise(n_samples: int, exponent: float, random: np.random.Generator)
 
     Shape: -> (n_samples,), float32, root mean square 1.
     """
-    spectrum = np.fft.rfft(random.standard_normal(n_samples))
-    spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
+    n_bins = n_samples // 2 + 1
+    spectrum = random.standard_normal(2 * n_bins, np.float32).view(np.complex64)  # of white noise
+    spectrum[1:] *= np.arange(1, n_bins, dtype=np.float32) ** np.float32(-exponent / 2)
     spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, n_samples)
-    return (noise / rms(noise)).astype(np.float32)
+    noise: FloatArray = np.fft.irfft(spectrum, n_samples)
+    return noise / np.float32(rms(noise))
 
 
 def limit(samples: FloatArray) -> FloatArray:
@@ -65,8 +66,9 @@ def drifting_gain(n_samples: int, rate_hz: int, drift_db: float, random: np.rand
     Shape: -> (n_samples,), float32.
     """
     n_knots = n_samples // (2 * rate_hz) + 2
-    factors = 10 ** (random.uniform(-drift_db, drift_db, n_knots) / 20)
-    return np.interp(np.linspace(0, n_knots - 1, n_samples), np.arange(n_knots), factors).astype(np.float32)
+    factors = (10 ** (random.uniform(-drift_db, drift_db, n_knots) / 20)).astype(np.float32)
+    between = np.linspace(0, 1, 2 * rate_hz, endpoint=False, dtype=np.float32)
+    return (factors[:-1, None] + np.diff(factors)[:, None] * between).ravel()[:n_samples]
 
 
 def change_speed(samples: FloatArray, factor: float) -> FloatArray:
@@ -92,7 +94,7 @@ def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) 
     echoes[: round(0.002 * rate_hz)] = 0
     echoes *= 10 ** (random.uniform(-20, -3) / 20) / np.sqrt(np.sum(echoes**2))
     echoes[0] = 1
-    n_fft = 1 << (len(samples) + len(echoes) - 1).bit_length()
+    n_fft = 1 << (len(samples) + len(echoes) - 2).bit_length()
     spectrum = np.fft.rfft(samples, n_fft) * np.fft.rfft(echoes.astype(np.float32), n_fft)
     room: FloatArray = np.fft.irfft(spectrum, n_fft)[: len(samples)]
     return room
@@ -100,4 +102,4 @@ def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) 
 
 def rms(samples: FloatArray) -> float:
     """Root mean square."""
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    return float(np.sqrt(np.dot(samples, samples) / len(samples)))

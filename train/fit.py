@@ -36,14 +36,14 @@ from train.features import Examples, held_out_examples
 from train.hyperparameters import Hyperparameters
 from train.material import gather
 from train.subject import KerasModel
-from train.windows import Batch, Epochs, Recipe, window_frames
+from train.windows import Epochs, Recipe, window_frames
 
 
 @keras.saving.register_keras_serializable("kwsd")
 class MarginLoss(keras.losses.Loss):
     """Cross-entropy of posteriors, in which the right label must win by a margin of logits.
 
-    Shape: labels (batch,), posteriors (batch, n_labels). Taking `margin` off the right
+    Shape: words (..., ), posteriors (..., n_words) -> (...,). Taking `margin` off the right
     label's logit (CosFace, H. Wang et al., 2018, on plain logits) turns its posterior p into
     p / (p + (1 - p) exp(margin)). A share of `smoothing` goes to all labels alike (C. Szegedy
     et al., 2016).
@@ -54,7 +54,7 @@ class MarginLoss(keras.losses.Loss):
         self.margin, self.smoothing = margin, smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        right = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"), y_pred.shape[-1])
+        right = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), y_pred.shape[-1])
         p = keras.ops.clip(keras.ops.sum(y_pred * right, axis=-1), 1e-7, 1.0)
         others = keras.ops.maximum(1 - p, 1e-7)
         loss = keras.ops.log(p + others * math.exp(self.margin)) - keras.ops.log(p)
@@ -66,11 +66,12 @@ class MarginLoss(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable("kwsd")
-class DecayingAdam(keras.optimizers.AdamW):
-    """AdamW that decays only the weights of convolutions and dense layers.
+class DecayingMuon(keras.optimizers.Muon):
+    """Muon for the matrices, AdamW for all else; only the weights of convolutions and dense layers decay.
 
-    `exclude_from_weight_decay` is not part of an optimizer's configuration: a loaded one
-    would decay all (Keras 3.15).
+    Source: K. Jordan et al., 2024, with updates as large as Adam's (J. Liu et al., 2025). The
+    layer of the words is left to AdamW, as they advise. `exclude_from_weight_decay` is not
+    part of an optimizer's configuration: a loaded one would decay all (Keras 3.15).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -112,13 +113,15 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     held_out = gather(corpus, "validation", cache)  # if streams cannot be made, that is said before the training
     if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
-        recipe = Recipe(gather(corpus, "training", cache), params, window_frames(params), hyper)
+        recipe = _recipe(corpus, architecture, hyper, cache)
         model = _model(run, architecture, recipe, len(history))
+        windows = _of_windows(model, architecture, recipe)
         with Epochs(recipe, hyper.epochs) as epochs:
             for epoch in range(len(history), hyper.epochs):
-                history.append(_epoch(model, epochs, validation, hyper, epoch))
+                history.append(_epoch(model, epochs, recipe, epoch) | _validate(model, windows, validation))
                 _keep(model, run, history)
-        _save(with_labels(model, len(corpus.labels)), run / "model.keras")
+        windows.set_weights(model.get_weights())
+        _save(with_labels(windows, len(corpus.labels)), run / "model.keras")
     plots.history(history, run / "history.png")
     if not (run / "decision.json").exists():
         choose(KerasModel(run), corpus, held_out, run)
@@ -126,17 +129,26 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     print(f"{run}: validation accuracy {report['accuracy']:.4f} after {len(history)} epochs")
 
 
-def _epoch(
-    model: keras.Model, epochs: Epochs, validation: Examples, hyper: Hyperparameters, epoch: int
-) -> dict[str, float]:
+def _recipe(corpus: Corpus, architecture: str, hyper: Hyperparameters, cache: Path) -> Recipe:
+    chosen = ARCHITECTURES[architecture]
+    material = gather(corpus, "training", cache)
+    frames = window_frames(chosen.frontend)
+    return Recipe(material, chosen.frontend, frames, chosen.n_windows, chosen.step_frames, hyper)
+
+
+def _epoch(model: keras.Model, epochs: Epochs, recipe: Recipe, epoch: int) -> dict[str, float]:
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
     began = time.monotonic()
+    hyper = recipe.hyper
     _seed_dropout(model, hyper.seed, epoch)
-    x, words = _mine(model, epochs.epoch(epoch), len(validation.labels), hyper, epoch)
+    stretches = epochs.epoch(epoch)
+    waited = time.monotonic() - began
+    order = np.random.default_rng((hyper.seed, epoch)).permutation(len(stretches.x))
     result = model.fit(
-        x,
-        words,
-        batch_size=hyper.batch_size,
+        stretches.x[order].astype(np.float32),
+        stretches.words[order],
+        sample_weight=stretches.weights[order],
+        batch_size=_batch_size(recipe),
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,
@@ -144,26 +156,21 @@ def _epoch(
         verbose=0,
     )
     values = {name: float(values[0]) for name, values in result.history.items()}
-    heard = np.argmax(model.predict(validation.x, batch_size=512, verbose=0), axis=1)
-    values["val_accuracy"] = float(np.mean(np.minimum(heard, len(validation.labels) - 1) == validation.y))
-    return values | {"seconds": round(time.monotonic() - began, 1)}
+    seconds = time.monotonic() - began
+    windows_per_second = round(np.count_nonzero(stretches.weights) / seconds)
+    return values | {"windows_per_second": windows_per_second, "seconds": round(seconds, 1), "waited": round(waited, 1)}
 
 
-def _mine(
-    model: keras.Model, batch: Batch, n_labels: int, hyper: Hyperparameters, epoch: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """An epoch in its order: its windows, and the candidates that sound most like keywords."""
-    n_mined = min(round(hyper.windows_per_epoch * hyper.mined_share), len(batch.candidates))
-    hardest = np.empty(0, int)
-    if n_mined:
-        likeness = model.predict(batch.candidates.astype(np.float32), batch_size=512, verbose=0)[:, : n_labels - 2]
-        hardest = np.argsort(-likeness.max(axis=1), kind="stable")[:n_mined]
-    random = np.random.default_rng((hyper.seed, epoch))
-    order = random.permutation(len(batch.words))[: hyper.windows_per_epoch - n_mined]
-    x = np.concatenate([batch.windows[order], batch.candidates[hardest]])
-    words = np.concatenate([batch.words[order], np.full(len(hardest), n_labels - 1)])
-    shuffled = random.permutation(len(words))
-    return x[shuffled].astype(np.float32), words[shuffled]
+def _validate(model: keras.Model, windows: keras.Model, clips: Examples) -> dict[str, float]:
+    windows.set_weights(model.get_weights())
+    heard = np.argmax(windows.predict(clips.x, batch_size=512, verbose=0)[:, 0], axis=1)
+    return {"val_accuracy": float(np.mean(np.minimum(heard, len(clips.labels) - 1) == clips.y))}
+
+
+def _batch_size(recipe: Recipe) -> int:
+    """Stretches for a step."""
+    seconds = recipe.stretch_frames * recipe.params.hop_samples / recipe.params.sample_rate_hz
+    return max(1, round(recipe.hyper.batch_seconds / seconds))
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -185,19 +192,27 @@ def _checkpoint(run: Path, n_epochs: int) -> Path:
 
 
 def _model(run: Path, architecture: str, recipe: Recipe, n_done: int) -> keras.Model:
-    hyper, words = recipe.hyper, recipe.material.words
+    """Of stretches."""
+    hyper = recipe.hyper
     keras.utils.set_random_seed(hyper.seed)
     if n_done:
         return keras.models.load_model(_checkpoint(run, n_done))
-    model = ARCHITECTURES[architecture].build((recipe.window_frames, recipe.params.n_bands), len(words))
-    n_steps = -(-hyper.windows_per_epoch // hyper.batch_size)
+    shape = (recipe.stretch_frames, recipe.params.n_bands)
+    model = ARCHITECTURES[architecture].build(shape, len(recipe.material.words))
+    n_steps = -(-recipe.n_stretches // _batch_size(recipe))
     schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
-    optimizer = DecayingAdam(schedule, weight_decay=hyper.weight_decay)
+    decay = hyper.weight_decay
+    optimizer = DecayingMuon(schedule, weight_decay=decay, adam_weight_decay=decay, exclude_layers=["words"])
+    loss = MarginLoss(hyper.margin, hyper.label_smoothing)
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
-    model.compile(
-        optimizer, loss=MarginLoss(hyper.margin, hyper.label_smoothing), metrics=["accuracy"], jit_compile=False
-    )
+    model.compile(optimizer, loss=loss, weighted_metrics=["accuracy"], jit_compile=False)
     return model
+
+
+def _of_windows(model: keras.Model, architecture: str, recipe: Recipe) -> keras.Model:
+    """The same network for single windows; `_validate` brings the weights up to date."""
+    shape = (recipe.window_frames, recipe.params.n_bands)
+    return ARCHITECTURES[architecture].build(shape, model.output_shape[-1])
 
 
 def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hyper: Hyperparameters) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Style:
     keyword: float = 1.0
     other: float = 0.6
     cut: float = 0.15
-    double: float = 0.15
+    double: float = 0.1
     speech: float = 0.1
     close: float = 0.5
     short_pause: tuple[float, float] = (0.0, 0.4)
@@ -53,7 +53,7 @@ class Style:
     noise_layers: int = 2
     coloured: float = 0.3
     speed: float = 0.5
-    reverb: float = 0.3
+    reverb: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)

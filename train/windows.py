@@ -1,12 +1,16 @@
-"""Scenes become the windows of an epoch, on every core, while the network trains.
+"""Scenes become the stretches of an epoch, on every core, while the network trains.
 
 The law of this file: an epoch is a function of the recordings, the hyper-parameters and its
-number, so a resumed training meets the windows that it would have met. The features are the
-product's (`kwsd.frontend`).
+number, so a resumed training meets the stretches that it would have met. The features are
+the product's (`kwsd.frontend`).
 
-Which word a window holds: the one that ended last in it, if all of it is inside. Part of a
-word, or speech that goes on, is `unknown`; a window that nearly holds a whole keyword is
-nobody's and left out.
+A stretch is what the network is given at once. A causal network computes all windows of a
+few seconds for little more than the price of one, and learns from every one of them; other
+networks get stretches of a single window.
+
+Which word a window holds: the one that ended last in it, not long ago, if all of it is
+inside. Part of a word, or speech that goes on, is `unknown`; a window that nearly holds a
+whole keyword, or held it long enough to decide, is nobody's and counts nothing.
 """
 
 from collections import deque
@@ -26,28 +30,59 @@ from train import augment
 from train.data import CLIP_SAMPLES, RATE_HZ
 from train.hyperparameters import Hyperparameters
 from train.material import Material
-from train.scenes import Scene, Style, compose, noise_bed
+from train.scenes import Scene, Spoken, Style, compose, noise_bed
 
 IntArray = NDArray[np.int64]
 
-_SCENE_SECONDS = 30.0
-_CLIPS = 30  # in one run of lone clips
+SCENE_SECONDS = 30
+_SCENES_PER_JOB = 6
+_DECIDED_SECONDS = 0.5
+_CLIP_JITTER_FRAMES = 4
 _AMBIGUOUS = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that an epoch depends on, beside its number."""
+    """All that an epoch depends on, beside its number.
+
+    Attributes:
+        n_windows, step_frames: a stretch is so many windows, so far apart.
+    """
 
     material: Material
     params: FrontendParams
     window_frames: int
+    n_windows: int
+    step_frames: int
     hyper: Hyperparameters
+
+    @property
+    def stretch_frames(self) -> int:
+        return self.window_frames + self.step_frames * (self.n_windows - 1)
+
+    @property
+    def n_stretches(self) -> int:
+        """In an epoch."""
+        return _n_jobs(self.hyper) * _SCENES_PER_JOB * self.hyper.microphones * _n_stretches(self)
 
 
 def window_frames(params: FrontendParams) -> int:
     """Frames in a window of one second."""
     return params.n_frames(params.sample_rate_hz)
+
+
+class Stretches(NamedTuple):
+    """What an epoch is made of.
+
+    Attributes:
+        x: shape (n, stretch_frames, n_bands), float16.
+        words: which word each window holds, shape (n, n_windows), -1 for nobody's.
+        weights: how much each window counts, shape (n, n_windows), float32, 1 in the mean.
+    """
+
+    x: NDArray[np.float16]
+    words: IntArray
+    weights: FloatArray
 
 
 class Epochs:
@@ -58,8 +93,7 @@ class Epochs:
 
     def __init__(self, recipe: Recipe, n_epochs: int) -> None:
         self._recipe, self._n_epochs = recipe, n_epochs
-        self._n_jobs = -(-recipe.hyper.windows_per_epoch // _windows_per_job(recipe.hyper))
-        self._pending: dict[int, deque[Future[Batch]]] = {}
+        self._pending: dict[int, deque[Future[Stretches]]] = {}
 
     def __enter__(self) -> Self:
         self._pool = ProcessPoolExecutor(cpu_count(), get_context("spawn"), _initialise, (self._recipe,))
@@ -68,28 +102,33 @@ class Epochs:
     def __exit__(self, *exception: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def epoch(self, number: int) -> "Batch":
-        """At least `windows_per_epoch` windows, and more of `unknown` to mine the hardest from."""
+    def epoch(self, number: int) -> Stretches:
+        """At least `scenes_per_epoch` scenes, cut into stretches, in an order without meaning."""
         for ahead in (number, number + 1):
             if ahead < self._n_epochs and ahead not in self._pending:
-                jobs = (self._pool.submit(_job, ahead, index) for index in range(self._n_jobs))
+                jobs = (self._pool.submit(_job, ahead, index) for index in range(_n_jobs(self._recipe.hyper)))
                 self._pending[ahead] = deque(jobs)
         jobs_done = self._pending.pop(number)
-        batches = []
+        parts = []
         while jobs_done:
-            batches.append(jobs_done.popleft().result())
-        return Batch(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+            parts.append(jobs_done.popleft().result())
+        return _joined(parts)
 
 
-class Batch(NamedTuple):
-    """Windows (n, window_frames, n_bands), float16, the words in them (n,), and candidates.
+def _n_jobs(hyper: Hyperparameters) -> int:
+    return -(-hyper.scenes_per_epoch // _SCENES_PER_JOB)
 
-    The candidates, (m, window_frames, n_bands), are further windows of `unknown`.
-    """
 
-    windows: NDArray[np.float16]
-    words: IntArray
-    candidates: NDArray[np.float16]
+def _n_stretches(recipe: Recipe) -> int:
+    """In a scene: as many as fit side by side; of single windows four for each second."""
+    if recipe.n_windows == 1:
+        return 4 * SCENE_SECONDS
+    n_windows = SCENE_SECONDS * recipe.params.sample_rate_hz // recipe.params.hop_samples - recipe.window_frames
+    return n_windows // (recipe.step_frames * recipe.n_windows)
+
+
+def _joined(parts: list[Stretches]) -> Stretches:
+    return Stretches(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_labels: int) -> IntArray:
@@ -114,8 +153,12 @@ def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_l
         ended = ends >= said.end
         words[ended] = background[ended]
         words[ended & (starts <= said.start + 0.3 * duration)] = _AMBIGUOUS
-        words[ended & (starts <= said.start)] = said.word
+        words[ended & _holds(said, starts, ends)] = said.word
         words[~ended & (ends >= said.end - 0.15 * duration)] = _AMBIGUOUS
+    for said in scene.spoken:  # what follows a keyword closely does not take it away
+        if said.word < silence:
+            words[_holds(said, starts, ends)] = said.word
+            words[(ends < said.end) & (ends >= said.end - 0.15 * (said.end - said.start))] = _AMBIGUOUS
     return words
 
 
@@ -127,114 +170,113 @@ def _initialise(recipe: Recipe) -> None:
     _recipe = recipe
 
 
-def _windows_per_job(hyper: Hyperparameters) -> int:
-    return 4 * hyper.windows_per_scene + _lone(hyper) * _CLIPS
+def _holds(said: Spoken, starts: IntArray, ends: IntArray) -> NDArray[np.bool_]:
+    """Windows in which all of a word is, and that end soon enough after it to decide. Shape: as starts."""
+    return (starts <= said.start) & (ends >= said.end) & (ends <= said.end + _DECIDED_SECONDS * RATE_HZ)
 
 
-def _lone(hyper: Hyperparameters) -> int:
-    """Runs of lone clips for four scenes."""
-    return round(4 * hyper.windows_per_scene * hyper.lone_clips / (1 - hyper.lone_clips) / _CLIPS)
+def _job(epoch: int, index: int) -> Stretches:
+    """Stretches of some scenes."""
+    random = np.random.default_rng((_recipe.hyper.seed, epoch, index))
+    return _joined([_scene(_recipe, random) for _ in range(_SCENES_PER_JOB)])
 
 
-def _job(epoch: int, index: int) -> Batch:
-    """Windows of four scenes, and of as many lone clips as belong to them."""
-    hyper = _recipe.hyper
-    random = np.random.default_rng((hyper.seed, epoch, index))
-    parts = [_from_scene(_recipe, random) for _ in range(4)]
-    parts += [_from_clips(_recipe, random) for _ in range(_lone(hyper))]
-    x, y, more = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    for windows in (x, more):
-        _mask(windows, hyper, random)
-    return Batch(x.astype(np.float16), y, more.astype(np.float16))
-
-
-def _from_scene(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray, FloatArray]:
-    """Windows of one scene, keywords at every place in the window, parts of them, and all else; and candidates."""
+def _scene(recipe: Recipe, random: np.random.Generator) -> Stretches:
+    """Stretches of one scene, through several microphones."""
     hyper, params = recipe.hyper, recipe.params
-    style = _WORDS if random.random() < hyper.word_scenes else _SPEECH
-    scene = compose(recipe.material, style, _SCENE_SECONDS, random)
-    windows = _windows(scene.samples, recipe, random)
+    lone = random.random() < hyper.lone_clips
+    samples, words = (_lone_clips if lone else _composed)(recipe, random)
+    weights = _weights(words, recipe) * np.float32(hyper.clip_weight if lone else 1)
+    features = log_spectrogram(resample(samples, RATE_HZ, params.sample_rate_hz), params)
+    heard = [_through_microphone(features, recipe, random) for _ in range(hyper.microphones)]
+    return _joined([_cut(one, words, weights, recipe, random) for one in heard])
+
+
+def _composed(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
+    """A scene's samples at 16 kHz, and the words of all its windows."""
+    material, params = recipe.material, recipe.params
+    style = _WORDS if random.random() < recipe.hyper.word_scenes else _SPEECH
+    scene = compose(material, style, SCENE_SECONDS, random)
     hop = params.hop_samples * RATE_HZ // params.sample_rate_hz
-    n_labels = len(recipe.material.labels)
-    words = words_in_windows(scene, len(windows), hop, CLIP_SAMPLES, n_labels)
-    is_keyword = (words >= 0) & (words < n_labels - 2)
-    shares = np.zeros(len(words))
-    for group, share in (
-        (is_keyword, hyper.keyword_share),
-        (words == n_labels - 2, hyper.silence_share),
-        (words >= n_labels - 1, 1 - hyper.keyword_share - hyper.silence_share),
-    ):
-        shares[group] = share / max(1, np.count_nonzero(group))
-    chosen = random.choice(len(words), hyper.windows_per_scene, p=shares / shares.sum())
-    others = np.flatnonzero((words >= n_labels - 1) & ~_touches_keyword(scene, len(words), hop, n_labels))
-    n_more = min(len(others), round(hyper.windows_per_scene * hyper.mined_share * hyper.mined_from))
-    return windows[chosen], words[chosen], windows[random.choice(others, n_more, replace=False)]
+    n_windows = (len(scene.samples) - CLIP_SAMPLES) // hop + 1
+    return scene.samples, words_in_windows(scene, n_windows, hop, CLIP_SAMPLES, len(material.labels))
 
 
-def _touches_keyword(scene: Scene, n_windows: int, hop: int, n_labels: int) -> NDArray[np.bool_]:
-    """Which windows hold any part of a keyword: too much like one to be mined. Shape: -> (n_windows,)."""
-    starts = np.arange(n_windows) * hop
-    touches = np.zeros(n_windows, bool)
-    for said in scene.spoken:
-        if said.word < n_labels - 2:
-            touches |= (starts < said.end) & (starts + CLIP_SAMPLES > said.start)
-    return touches
+def _weights(words: IntArray, recipe: Recipe) -> FloatArray:
+    """Keywords count more than all else, which lasts longer. Shape: as words."""
+    keywords = words < len(recipe.material.labels) - 2
+    weights = np.where(keywords, recipe.hyper.keyword_weight, 1.0)
+    return np.where(words == _AMBIGUOUS, 0.0, weights).astype(np.float32)
 
 
-def _from_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray, FloatArray]:
-    """Windows that each hold one clip as it was recorded, as `kwsd label` meets them; no candidates."""
-    material, params, hyper = recipe.material, recipe.params, recipe.hyper
-    samples = np.zeros(_CLIPS * CLIP_SAMPLES, np.float32)
-    words = np.empty(_CLIPS, np.int64)
+def _cut(
+    features: FloatArray, words: IntArray, weights: FloatArray, recipe: Recipe, random: np.random.Generator
+) -> Stretches:
+    """Stretches that follow each other; single windows are drawn by their weights instead."""
+    n_windows, step = recipe.n_windows, recipe.step_frames
+    if n_windows == 1:
+        likely = weights.astype(np.float64)
+        starts = random.choice(len(words), _n_stretches(recipe), p=likely / likely.sum())
+        weights = np.ones_like(weights)
+    else:
+        starts = random.integers(step) + step * n_windows * np.arange(_n_stretches(recipe))
+    at = starts[:, None] + step * np.arange(n_windows)
+    x = sliding_window_view(features, recipe.stretch_frames, axis=0)[starts].transpose(0, 2, 1)
+    _mask(x, recipe.hyper, random)
+    return Stretches(x.astype(np.float16), words[at], weights[at])
+
+
+def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
+    """Clips as they were recorded, as `kwsd label` meets them, one a second, and the words of all windows."""
+    material, hyper = recipe.material, recipe.hyper
+    samples = np.zeros(SCENE_SECONDS * CLIP_SAMPLES, np.float32)
+    frames_per_second = recipe.params.sample_rate_hz // recipe.params.hop_samples
+    words = np.full((SCENE_SECONDS - 1) * frames_per_second + 1, _AMBIGUOUS)
     n_keywords = len(material.keywords)
     max_shift = round(hyper.shift_seconds * RATE_HZ)
     level_db = random.uniform(-40, -10)
-    for slot in range(_CLIPS):
+    for slot in range(SCENE_SECONDS):
         kind = int(random.integers(n_keywords + 1 + (len(material.others) > 0)))
-        piece, words[slot] = np.zeros(CLIP_SAMPLES, np.float32), n_keywords
+        piece, word = np.zeros(CLIP_SAMPLES, np.float32), n_keywords
         if kind != n_keywords:  # which is silence
             group = material.keywords[kind] if kind < n_keywords else material.others
             index = random.choice(group)
-            piece, words[slot] = material.samples(index), material.word_of[index]
+            piece, word = material.samples(index), int(material.word_of[index])
             level = augment.rms(piece[material.onsets[index] : material.ends[index]])
             piece *= np.float32(10 ** ((level_db + random.normal(0, 3.0)) / 20) / max(level, 1e-5))
             if random.random() < 0.3:
                 piece = augment.change_speed(piece, random.uniform(0.9, 1.12))
         at = slot * CLIP_SAMPLES
         samples[at : at + CLIP_SAMPLES] = augment.place(piece, CLIP_SAMPLES, max_shift, random)
+        at = slot * frames_per_second
+        words[max(0, at - _CLIP_JITTER_FRAMES) : at + _CLIP_JITTER_FRAMES + 1] = word
     snr_db = random.uniform(3, 30) if random.random() < hyper.clip_noise else 60.0
     samples += noise_bed(material, len(samples), level_db - snr_db, _WORDS, random)
-    windows = _windows(augment.limit(samples), recipe, random)
-    frames_per_second = params.sample_rate_hz // params.hop_samples
-    return windows[::frames_per_second], words, windows[:0]
+    return augment.limit(samples), words
 
 
-def _windows(samples: FloatArray, recipe: Recipe, random: np.random.Generator) -> FloatArray:
-    """All windows of some samples, through a microphone of its own colour.
-
-    Shape: (n_samples,) at 16 kHz -> (n_windows, window_frames, n_bands), float32, a view.
-    """
+def _through_microphone(features: FloatArray, recipe: Recipe, random: np.random.Generator) -> FloatArray:
+    """Frames with a gain and a colour of their own. Shape: (n_frames, n_bands), the same, float32."""
     params, hyper = recipe.params, recipe.hyper
-    features = log_spectrogram(resample(samples, RATE_HZ, params.sample_rate_hz), params)
-    knots = random.uniform(-hyper.colour_db, hyper.colour_db, 5) * np.log(10) / 10
-    curve = np.interp(np.linspace(0, 4, params.n_bands), np.arange(5), knots)
-    features += curve.astype(np.float32)
+    knots = random.uniform(-hyper.gain_db, hyper.gain_db) + random.uniform(-hyper.colour_db, hyper.colour_db, 5)
+    curve = np.interp(np.linspace(0, 4, params.n_bands), np.arange(5), knots * np.log(10) / 10)
+    heard: FloatArray = features + curve.astype(np.float32)
     if random.random() < hyper.dull_share:
         top = int(random.integers(params.n_bands * 2 // 3, params.n_bands))
-        features[:, top:] = np.minimum(features[:, top:], np.log(params.log_floor) + random.uniform(0, 5))
-    return sliding_window_view(features, recipe.window_frames, axis=0).transpose(0, 2, 1)
+        heard[:, top:] = np.minimum(heard[:, top:], np.log(params.log_floor) + random.uniform(0, 5))
+    return np.maximum(heard, np.log(np.float32(params.log_floor)))
 
 
-def _mask(windows: FloatArray, hyper: Hyperparameters, random: np.random.Generator) -> None:
-    """Hide a stretch of time and of bands behind the window's mean (SpecAugment, Park et al., 2019)."""
-    n, n_frames, n_bands = windows.shape
-    means = windows.mean(axis=(1, 2), keepdims=True)
+def _mask(x: FloatArray, hyper: Hyperparameters, random: np.random.Generator) -> None:
+    """Hide a stretch of time and of bands behind the mean (SpecAugment, D. Park et al., 2019)."""
+    n, n_frames, n_bands = x.shape
+    means = x.mean(axis=(1, 2), keepdims=True)
     for axis, length, most in ((1, n_frames, hyper.mask_frames), (2, n_bands, hyper.mask_bands)):
         width = random.integers(0, most + 1, (n, 1)) * (random.random((n, 1)) < hyper.mask_share)
         first = (random.random((n, 1)) * (length - width + 1)).astype(int)
         at = np.arange(length)
         hidden = np.expand_dims((at >= first) & (at < first + width), 3 - axis)
-        np.copyto(windows, means, where=hidden)
+        np.copyto(x, means, where=hidden)
 
 
 _WORDS = Style()

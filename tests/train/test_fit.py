@@ -21,9 +21,7 @@ from train.fit import MarginLoss, fit
 from train.hyperparameters import Hyperparameters
 from train.subject import KerasModel, load_subject
 
-HYPER = Hyperparameters(
-    epochs=4, windows_per_epoch=600, windows_per_scene=60, batch_size=32, mined_share=0.1, clip_noise=0.2
-)
+HYPER = Hyperparameters(epochs=4, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -219,6 +217,6 @@ def test_hyperparameters_are_changed_by_name():
         Hyperparameters().changed(["epoch=3"])
     with pytest.raises(TrainingError, match="seed takes int values"):
         Hyperparameters().changed(["seed=x"])
-    for assignment in ("epochs=0", "batch_size=-1", "margin=nan", "mask_share=2", "keyword_share=0.95"):
+    for assignment in ("epochs=0", "batch_seconds=-1", "margin=nan", "mask_share=2"):
         with pytest.raises(TrainingError, match="out of range"):
             Hyperparameters().changed([assignment])

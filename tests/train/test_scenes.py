@@ -63,3 +63,15 @@ def test_which_word_a_window_holds():
     assert at[2.2] == 3  # 40 % are gone
     assert at[2.5] == 4  # the other word has ended last
     assert at[4.0] == 2
+
+
+def test_what_follows_a_keyword_closely_does_not_take_it_away():
+    """A keyword from 1.0 to 1.3 s, another word from 1.4 to 1.6 s; the keyword again from 3.0 s, then a longer word."""
+    said = [Spoken(0, 16000, 20800), Spoken(4, 22400, 25600), Spoken(1, 48000, 52800), Spoken(0, 54400, 57600)]
+    words = words_in_windows(Scene(np.zeros(6 * 16000, np.float32), said), 500, 160, CLIP_SAMPLES, n_labels=4)
+    at = {round(1 + start * 0.01, 2): int(word) for start, word in enumerate(words)}  # by the window's end
+    assert at[1.35] == at[1.6] == at[1.8] == 0  # though the other word has ended at 1.6
+    assert at[1.85] == at[2.0] == 4  # half a second after the keyword
+    assert at[3.5] == 1
+    assert at[3.59] == -1  # the next keyword is nearly whole
+    assert at[3.65] == 0  # another keyword does take its place

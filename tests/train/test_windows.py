@@ -11,48 +11,54 @@ from train.hyperparameters import Hyperparameters
 from train.material import gather
 from train.windows import Epochs, Recipe, window_frames
 
-HYPER = Hyperparameters(windows_per_epoch=500, windows_per_scene=60, mined_share=0.1)
+HYPER = Hyperparameters(scenes_per_epoch=12)
 
 
 @pytest.fixture(scope="module")
 def recipe(corpus_folder, tmp_path_factory):
     corpus = find_corpus(corpus_folder, ("yes", "no"))
-    return Recipe(gather(corpus, "training", tmp_path_factory.mktemp("cache")), LOGMEL_16K, 98, HYPER)
+    material = gather(corpus, "training", tmp_path_factory.mktemp("cache"))
+    return Recipe(material, LOGMEL_16K, 98, n_windows=201, step_frames=2, hyper=HYPER)
 
 
 @pytest.fixture(scope="module")
-def batches(recipe):
+def epochs_of_two(recipe):
     with Epochs(recipe, 2) as epochs:
         return [epochs.epoch(number) for number in (0, 1)]
 
 
-def test_an_epoch_has_its_windows_and_candidates(batches):
-    for batch in batches:
-        assert batch.windows.shape == (len(batch.words), 98, 40)
-        assert len(batch.words) >= HYPER.windows_per_epoch
-        assert np.isfinite(batch.windows).all()
-        assert len(batch.candidates) > 0
+def test_an_epoch_has_the_stretches_that_it_promises(recipe, epochs_of_two):
+    for epoch in epochs_of_two:
+        assert epoch.x.shape == (recipe.n_stretches, 98 + 2 * 200, 40)
+        assert epoch.words.shape == epoch.weights.shape == (recipe.n_stretches, 201)
+        assert np.isfinite(epoch.x).all()
 
 
-def test_all_words_occur_in_their_shares(batches):
-    words = np.concatenate([batch.words for batch in batches])
-    assert set(words) == {0, 1, 2, 3, 4}
-    assert 0.3 < np.mean(words < 2) < 0.6
-    assert 0.03 < np.mean(words == 2) < 0.3
+def test_every_word_counts_in_its_share(epochs_of_two):
+    words = np.concatenate([epoch.words for epoch in epochs_of_two])
+    weights = np.concatenate([epoch.weights for epoch in epochs_of_two])
+    assert set(np.unique(words)) == {-1, 0, 1, 2, 3, 4}
+    assert weights[words == -1].sum() == 0
+    assert weights.mean() == pytest.approx(1, abs=0.1)
+    counted = weights.sum()
+    assert 0.3 < weights[(words >= 0) & (words < 2)].sum() / counted < 0.55
+    assert 0.03 < weights[words == 2].sum() / counted < 0.3
 
 
-def test_epochs_differ_and_repeat(recipe, batches):
-    assert not np.array_equal(batches[0].windows[:100], batches[1].windows[:100])
+def test_epochs_differ_and_repeat(recipe, epochs_of_two):
+    assert not np.array_equal(epochs_of_two[0].x[:10], epochs_of_two[1].x[:10])
     with Epochs(recipe, 2) as epochs:  # resumed: the second epoch alone
         again = epochs.epoch(1)
-    np.testing.assert_array_equal(again.windows, batches[1].windows)
-    np.testing.assert_array_equal(again.words, batches[1].words)
+    for first, second in zip(again, epochs_of_two[1], strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
-def test_every_front_end_has_its_windows(recipe):
+def test_a_network_of_single_windows_gets_its_shares_by_drawing(recipe):
     frames = window_frames(SPECTROGRAM_8K)
-    hyper = replace(HYPER, windows_per_epoch=50, mined_share=0.0)
-    with Epochs(replace(recipe, params=SPECTROGRAM_8K, window_frames=frames, hyper=hyper), 1) as epochs:
-        batch = epochs.epoch(0)
-    assert batch.windows.shape[1:] == (99, 81)
-    assert len(batch.candidates) == 0
+    with Epochs(replace(recipe, params=SPECTROGRAM_8K, window_frames=frames, n_windows=1), 1) as epochs:
+        epoch = epochs.epoch(0)
+    assert epoch.x.shape[1:] == (99, 81)
+    assert epoch.words.shape == (len(epoch.x), 1)
+    assert (epoch.words >= 0).all()
+    assert (epoch.weights == 1).all()
+    assert 0.3 < np.mean(epoch.words < 2) < 0.6
