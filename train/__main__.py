@@ -5,12 +5,13 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kwsd.errors import KwsdError, TrainingError
 from train.data import KEYWORDS, RATE_HZ, SPLITS, Corpus, find_corpus, find_recordings
 
 if TYPE_CHECKING:
+    from train.streams import Streams
     from train.subject import Subject
 
 # Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
@@ -80,36 +81,47 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
     from train.material import gather
-    from train.streams import BACKGROUND, evaluate_streams, streams_of
+    from train.streams import Streams, evaluate_streams, streams_of
 
-    material = gather(corpus, args.split, args.cache)
-    streams = {name: (material, style) for name, style in streams_of(material).items()}
-    hours = args.hours
     if args.background:
-        own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
-        material = gather(own, args.split, args.cache, whole_noises=True)
-        streams = {"background": (material, BACKGROUND)}
-        own_hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
-        if own_hours < hours:
-            print(f"your recordings last {own_hours:.2f} hours: the stream is no longer, since repeats prove nothing")
-            hours = own_hours
-    report = evaluate_streams(subject, streams, args.split, hours, args.seed, folder)
+        streams = _over_own_recordings(args, corpus)
+    else:
+        material = gather(corpus, args.split, args.cache)
+        streams = Streams("stream", material, streams_of(material), args.hours)
+    report = evaluate_streams(subject, streams, args.split, args.seed, folder)
     for name, stream in report["streams"].items():
-        print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
-        for rate, at in stream["at_rate"].items():
-            low, high = at["frr_95"]
-            note = "" if at["supported"] else "  (too few hours to show this rate)"
-            print(
-                f"  at {rate:>3} false accepts an hour, threshold {at['threshold']:.4f}: "
-                f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), latency p95 {at['latency_p95']} s{note}"
-            )
-        own = stream["own_thresholds"]
-        low, high = own["per_hour_95"]
+        _print_stream(name, stream)
+    print(f"written: {folder}/{streams.kind}-{args.split}.json, .png")
+
+
+def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
+    from train.material import gather
+    from train.streams import BACKGROUND, Streams
+
+    own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
+    material = gather(own, args.split, args.cache, whole_noises=True)
+    hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
+    if hours < args.hours:
+        print(f"your recordings last {hours:.2f} hours: the stream is no longer, since repeats prove nothing")
+    return Streams("background", material, {"background": BACKGROUND}, min(hours, args.hours))
+
+
+def _print_stream(name: str, stream: dict[str, Any]) -> None:
+    print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
+    for rate, at in stream["at_rate"].items():
+        low, high = at["frr_95"]
+        note = "" if at["supported"] else "  (too few hours to show this rate)"
+        note = note if at["reached"] else "  (even the highest threshold fires more often)"
         print(
-            f"  with its own thresholds: misses {own['frr']:.1%}, "
-            f"{own['per_hour']:.2f} false accepts an hour ({low:.2f} to {high:.2f}), latency p95 {own['latency_p95']} s"
+            f"  at {rate:>3} false accepts an hour, threshold {at['threshold']:.4f}: "
+            f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), latency p95 {at['latency_p95']} s{note}"
         )
-    print(f"written: {folder}/{'background' if args.background else 'stream'}-{args.split}.json, .png")
+    own = stream["own_thresholds"]
+    low, high = own["per_hour_95"]
+    print(
+        f"  with its own thresholds: misses {own['frr']:.1%}, "
+        f"{own['per_hour']:.2f} false accepts an hour ({low:.2f} to {high:.2f}), latency p95 {own['latency_p95']} s"
+    )
 
 
 def _results(args: argparse.Namespace) -> None:

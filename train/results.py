@@ -146,9 +146,10 @@ def _streams(name: str, report: dict[str, Any]) -> str:
 
 def _rate_row(rate: str, at: dict[str, Any]) -> str:
     low, high = at["frr_95"]
-    unsupported = "" if at["supported"] else " (too few hours to show it)"
+    note = "" if at["supported"] else " (too few hours to show it)"
+    note = note if at["reached"] else " (even the highest threshold fires more often)"
     return (
-        f"| {rate}{unsupported} | {at['threshold']:.4f} | {at['frr']:.1%} ({low:.1%} to {high:.1%}) | "
+        f"| {rate}{note} | {at['threshold']:.4f} | {at['frr']:.1%} ({low:.1%} to {high:.1%}) | "
         f"{at['false_accepts']}, {at['per_hour_95'][0]:.2f} to {at['per_hour_95'][1]:.2f} | "
         f"{at['latency_p50']} s, {at['latency_p95']} s |"
     )

@@ -7,12 +7,13 @@ follow each other closely, parts of words, speech, and noise that changes.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from kwsd.audio import FloatArray
 from train import augment
-from train.data import RATE_HZ
+from train.data import RATE_HZ, UNKNOWN
 from train.material import Material
 
 _FADE_SAMPLES = RATE_HZ // 100
@@ -54,6 +55,15 @@ class Style:
     coloured: float = 0.3
     speed: float = 0.5
     reverb: float = 0.2
+
+
+class Piece(NamedTuple):
+    """Something to say: samples, index of its word, and where that begins and ends in them."""
+
+    samples: FloatArray
+    word: int
+    onset: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,40 +136,54 @@ def _recorded_noise(material: Material, n_samples: int, random: np.random.Genera
     return noise / np.float32(max(augment.rms(noise), 1e-5))
 
 
-def _piece(material: Material, style: Style, random: np.random.Generator) -> tuple[FloatArray, int, int, int]:
-    """Something to say: samples of level 1, its word, and where that begins and ends."""
+def _piece(material: Material, style: Style, random: np.random.Generator) -> Piece:
+    """Something to say, at level 1."""
     shares = np.array([style.keyword, style.other, style.cut, style.double, style.speech])
     available = np.array([True, len(material.others) > 0, True, True, len(material.speech) > 0])
     shares = shares * available
     kind = random.choice(5, p=shares / shares.sum())
-    if kind == 4:
-        samples = _speech(material, random.uniform(*style.speech_seconds), random)
-        word, onset, end = material.labels.index("unknown"), 0, len(samples)
+    if kind < 2:
+        piece = _word(material, kind == 0, random)
+    elif kind < 4:
+        piece = (_part if kind == 2 else _double)(material, random)._replace(word=material.labels.index(UNKNOWN))
     else:
-        keyword = kind == 0 or (kind > 1 and random.random() < 0.7)
-        samples, word, onset, end = _word(material, keyword, random)
-        said = word
-        if kind > 1:
-            samples, onset, end = _cut(samples, onset, end, random)
-            word = material.labels.index("unknown")
-        if kind == 3:
-            other, second, first, last = _word(material, random.random() < 0.5, random)
-            if second == said:  # its head and its tail would be the whole word
-                other, first, last = other[::-1], len(other) - last, len(other) - first
-            tail = other[(first + last) // 2 :]
-            ratio = augment.rms(samples[onset:end]) / max(augment.rms(tail[: max(1, (last - first) // 2)]), 1e-5)
-            head = samples[:end]
-            samples = np.concatenate([head, tail * np.float32(ratio)])
-            end = end + last - (first + last) // 2
+        piece = _speech(material, random.uniform(*style.speech_seconds), random)
     if random.random() < style.speed:
-        factor = random.uniform(0.85, 1.18)
-        samples, onset, end = augment.change_speed(samples, factor), round(onset / factor), round(end / factor)
-        end = min(end, len(samples))
-    level = augment.rms(samples[onset:end])
-    return samples / np.float32(max(level, 1e-5)), word, onset, end
+        piece = _hurried(piece, random.uniform(0.85, 1.18))
+    level = augment.rms(piece.samples[piece.onset : piece.end])
+    return piece._replace(samples=piece.samples / np.float32(max(level, 1e-5)))
 
 
-def _word(material: Material, keyword: bool, random: np.random.Generator) -> tuple[FloatArray, int, int, int]:
+def _part(material: Material, random: np.random.Generator) -> Piece:
+    """A word of which 35 to 65 % are missing, at its beginning or at its end."""
+    samples, word, onset, end = _word(material, random.random() < 0.7, random)
+    lost = int((end - onset) * random.uniform(0.35, 0.65))
+    if random.random() < 0.5:
+        return Piece(samples[onset + lost :], word, 0, end - onset - lost)
+    return Piece(samples[: end - lost], word, onset, end - lost)
+
+
+def _double(material: Material, random: np.random.Generator) -> Piece:
+    """Part of a word, and the second half of another."""
+    head = _part(material, random)
+    other, second, first, last = _word(material, random.random() < 0.5, random)
+    if second == head.word:  # its head and its tail would be the whole word
+        other, first, last = other[::-1], len(other) - last, len(other) - first
+    middle = (first + last) // 2
+    tail = other[middle:]
+    level = augment.rms(head.samples[head.onset : head.end])
+    ratio = level / max(augment.rms(tail[: max(1, (last - first) // 2)]), 1e-5)
+    samples = np.concatenate([head.samples[: head.end], tail * np.float32(ratio)])
+    return Piece(samples, head.word, head.onset, head.end + last - middle)
+
+
+def _hurried(piece: Piece, factor: float) -> Piece:
+    """Faster and higher, or slower and lower."""
+    samples = augment.change_speed(piece.samples, factor)
+    return Piece(samples, piece.word, round(piece.onset / factor), min(round(piece.end / factor), len(samples)))
+
+
+def _word(material: Material, keyword: bool, random: np.random.Generator) -> Piece:
     """A word's clip, with more or less of what is around it."""
     if keyword or not len(material.others):
         indices = material.keywords[random.integers(len(material.keywords))]
@@ -170,23 +194,11 @@ def _word(material: Material, keyword: bool, random: np.random.Generator) -> tup
     margin = round(_MARGIN_SECONDS * RATE_HZ)
     first = int(random.integers(0, max(1, onset - margin + 1))) if onset > margin else 0
     last = int(random.integers(min(end + margin, length - 1), length)) if end + margin < length else int(length)
-    return (
-        material.samples(index, first, last - first),
-        int(material.word_of[index]),
-        int(onset - first),
-        int(end - first),
-    )
+    samples = material.samples(index, first, last - first)
+    return Piece(samples, int(material.word_of[index]), int(onset - first), int(end - first))
 
 
-def _cut(samples: FloatArray, onset: int, end: int, random: np.random.Generator) -> tuple[FloatArray, int, int]:
-    """Leave out 35 to 65 % of a word, at its beginning or at its end."""
-    lost = int((end - onset) * random.uniform(0.35, 0.65))
-    if random.random() < 0.5:
-        return samples[onset + lost :], 0, end - onset - lost
-    return samples[: end - lost], onset, end - lost
-
-
-def _speech(material: Material, seconds: float, random: np.random.Generator) -> FloatArray:
+def _speech(material: Material, seconds: float, random: np.random.Generator) -> Piece:
     """Some seconds of speech, cut where it is quietest near the chosen places."""
     lengths = material.lengths[material.speech]
     index = random.choice(material.speech, p=lengths / lengths.sum())
@@ -199,7 +211,7 @@ def _speech(material: Material, seconds: float, random: np.random.Generator) -> 
     if last - first > 4 * slack:
         samples = samples[_quietest(samples[: 2 * slack]) :]
         samples = samples[: len(samples) - 2 * slack + _quietest(samples[-2 * slack :])]
-    return samples
+    return Piece(samples, material.labels.index(UNKNOWN), 0, len(samples))
 
 
 def _quietest(samples: FloatArray) -> int:

@@ -54,6 +54,16 @@ BACKGROUND = Style(
 
 
 @dataclass(frozen=True, slots=True)
+class Streams:
+    """What to measure on: so many hours in each of some styles. `kind` names the report's files."""
+
+    kind: str
+    material: Material
+    styles: dict[str, Style]
+    hours: float
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """A keyword in a stream: index into the labels, and when, in seconds."""
 
@@ -149,30 +159,23 @@ def match_label(said: list[Said], times: list[float]) -> list[float]:
     return late
 
 
-def evaluate_streams(
-    subject: Subject, streams: dict[str, tuple[Material, Style]], split: str, hours: float, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Measure a model on streams; writes `stream-SPLIT.json` and `.png` into `folder`.
-
-    Over the user's own recordings the files are called `background-SPLIT`.
-    """
+def evaluate_streams(subject: Subject, streams: Streams, split: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Measure a model on streams; writes `KIND-SPLIT.json` and `.png` into `folder`."""
+    card = subject.card
     report: dict[str, Any] = {
         **about(subject),
         "split": split,
         "seed": seed,
-        "stride_seconds": subject.card.stride_frames
-        * subject.card.frontend.hop_samples
-        / subject.card.frontend.sample_rate_hz,
+        "stride_seconds": card.stride_frames * card.frontend.hop_samples / card.frontend.sample_rate_hz,
         "streams": {},
     }
-    for name, (material, style) in streams.items():
-        heard = hear(subject, scenes(material, style, hours, stream_seed(seed, name)), f"stream of {name}")
-        report["streams"][name] = describe(heard, subject.card.keywords)
+    for name, style in streams.styles.items():
+        stream = scenes(streams.material, style, streams.hours, stream_seed(seed, name))
+        report["streams"][name] = describe(hear(subject, stream, f"stream of {name}"), card.keywords)
     folder.mkdir(parents=True, exist_ok=True)
-    what = "background" if "background" in streams else "stream"
-    (folder / f"{what}-{split}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / f"{streams.kind}-{split}.json").write_text(json.dumps(report, indent=1) + "\n")
     curves = {f"{name}, {one['hours']:.1f} h": one["curve"] for name, one in report["streams"].items()}
-    plots.trade_off(curves, f"{subject.card.name}, {split} speakers", folder / f"{what}-{split}.png")
+    plots.trade_off(curves, f"{card.name}, {split} speakers", folder / f"{streams.kind}-{split}.png")
     return report
 
 
@@ -201,15 +204,17 @@ def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:
 def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64], rate: float) -> dict[str, Any]:
     """Misses at the lowest threshold, one for all keywords, that stays within a rate."""
     hours = heard.seconds / 3600
-    at = int(np.flatnonzero(false_accepts <= rate * hours)[0]) if (false_accepts <= rate * hours).any() else -1
+    within = np.flatnonzero(false_accepts <= rate * hours)
+    at = int(within[0]) if len(within) else len(GRID) - 1
     n_hits, n_said, n_false = int(heard.hits[at].sum()), heard.n_said, int(false_accepts[at])
-    late = [seconds for n in range(len(keywords)) for seconds in heard.latencies.get((at % len(GRID), n), [])]
+    late = [seconds for n in range(len(keywords)) for seconds in heard.latencies.get((at, n), [])]
     return {
         "threshold": round(float(GRID[at]), 5),
         "frr": round(1 - n_hits / max(1, int(n_said.sum())), 4),
         "frr_95": [round(1 - share, 4) for share in reversed(wilson(n_hits, max(1, int(n_said.sum()))))],
         "false_accepts": n_false,
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
+        "reached": len(within) > 0,
         "supported": rate * hours >= 3,  # no event in T hours supports only less than 3/T
         "frr_of": {
             keyword: {

@@ -38,9 +38,18 @@ def test_thresholds_trade_hits_for_false_accepts(heard, model):
     report = describe(heard, model.card.keywords)
     at = report["at_rate"]["1"]
     assert (at["threshold"], at["frr"], at["false_accepts"]) == (pytest.approx(GRID[20], abs=1e-5), 0.0, 0)
+    assert at["reached"]
     assert not at["supported"]  # half an hour says nothing about one an hour
     assert at["frr_of"]["yes"]["n"] == 1
     assert at["latency_p95"] == pytest.approx(0.2)
+
+
+def test_a_rate_that_no_threshold_reaches_is_said_to_be_so(model):
+    sweep = Sweep(model.card)
+    sweep.fired += [Fired(grid, 0, 9.0) for grid in range(len(GRID))]
+    at = describe(match([Said(0, 1.0, 1.5)], sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
+    assert not at["reached"]
+    assert (at["threshold"], at["false_accepts"]) == (pytest.approx(GRID[-1], abs=1e-5), 1)
 
 
 def test_tensorflows_percentages(heard, model):
