@@ -6,6 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from export.convert import OPSET
 from kwsd.card import GoldenCheck, ModelCard, golden_windows
 from kwsd.errors import ExportError
@@ -36,7 +38,7 @@ def make_card(run: Path, subject: KerasModel, attribution: str, note: str) -> Mo
     return replace(
         card,
         golden=GoldenCheck(_GOLDEN_SEED, posteriors.astype(float).tolist()),
-        training={**_training(subject.config), "note": note},
+        training={**_training(subject.config), **_pace(run / "history.json"), "note": note},
         results={
             "validation": {key: measured["validation"][key] for key in kept},
             "missed": measured["decision"]["missed"],
@@ -52,6 +54,15 @@ def _measured(path: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: missing; the command that began this training makes it")
     measured: dict[str, Any] = json.loads(path.read_text())
     return measured
+
+
+def _pace(path: Path) -> dict[str, float]:
+    """How long it took, and how many windows a second that was."""
+    epochs = json.loads(path.read_text())
+    return {
+        "minutes": round(sum(epoch["seconds"] for epoch in epochs) / 60, 1),
+        "windows_per_second": round(float(np.median([epoch["windows_per_second"] for epoch in epochs]))),
+    }
 
 
 def _training(config: dict[str, Any]) -> dict[str, Any]:

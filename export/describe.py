@@ -64,6 +64,8 @@ Words that contain or resemble a keyword ("going", "know") can fire it. {card.tr
 
 ## Training
 
+{card.training["minutes"]:g} minutes, {card.training["windows_per_second"]} windows a second.
+
 ```json
 {json.dumps(card.training, indent=2)}
 ```

@@ -110,6 +110,7 @@ def test_export_proves_itself_and_label_says_what_evaluate_says(run, corpus, tmp
     model = load_model(tmp_path / "model.onnx", "cpu")
     assert model.card.keywords == ["yes", "no"]
     assert model.card.training["files_digest"] == corpus.files_digest()
+    assert model.card.training["windows_per_second"] > 0
     assert model.card.results["validation"]["n_clips"] > 0
     chosen = json.loads((run / "decision.json").read_text())
     assert model.card.decision.odds_factors == chosen["decision"]["odds_factors"]
