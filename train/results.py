@@ -104,7 +104,7 @@ def _clips(models: dict[str, dict[str, Any]]) -> str:
     rows.append(f"{clips['n_clips']} clips of the {clips['split']} split, balanced as the official test set is.\n")
     rows += [
         f"- `python -m train evaluate {_file(name)} --data DATA -o docs/results/{name}`: "
-        f"model {one['clips']['digest'][:12]}, {one['clips']['provider']}"
+        f"model {one['clips']['digest'][:12]}, {one['clips']['provider']}{_pace(one['clips']['training'])}"
         for name, one in models.items()
     ]
     return "\n".join(rows)
@@ -181,6 +181,12 @@ def _size(architecture: str) -> tuple[int, int]:
     params = PARAMETER_SETS[chosen.frontend.name]
     model = chosen.build((window_frames(params), params.n_bands), 12)
     return model.count_params(), multiplies(model)
+
+
+def _pace(training: dict[str, Any]) -> str:
+    if "minutes" not in training:
+        return ""
+    return f"; trained in {training['minutes']:g} minutes, {training['windows_per_second']} windows a second"
 
 
 def _file(name: str) -> str:

@@ -30,7 +30,7 @@ def reports(tmp_path, model):
     for name, epochs in (("ds_tcn", 3), ("ablations/default", 3), ("ablations/longer", 9)):
         folder = tmp_path / "results" / name
         folder.mkdir(parents=True)
-        trained = {"training": {"epochs": epochs}}
+        trained = {"training": {"epochs": epochs, "minutes": 12.5, "windows_per_second": 9000}}
         (folder / "validation.json").write_text(json.dumps(clips | trained))
         (folder / "stream-validation.json").write_text(json.dumps(stream | trained))
     return tmp_path / "results"
@@ -43,6 +43,7 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "0.900, 0.800, 0.700, 0.600" in text
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
     assert "| longer | epochs=9 |" in text
+    assert "; trained in 12.5 minutes, 9000 windows a second" in text
     assert "0.2 (too few hours to show it)" in text  # two hours cannot
     assert (tmp_path / "trade-off.png").stat().st_size > 5000
     first = text
