@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kwsd.sweep import GRID, LOGITS
-from train.decide import choose_from
+from train.decide import BUDGET_PER_HOUR, choose_from
 from train.streams import Heard, Said
 
 KEYWORDS = ["clear", "confusable"]
@@ -28,7 +28,7 @@ def test_factors_make_one_threshold_cost_the_same(heard):
     moved = np.log([decision["odds_factors"][keyword] for keyword in KEYWORDS])
     at = np.log(threshold / (1 - threshold)) - moved
     per_hour = sum(float(np.interp(logit, LOGITS, heard.false_accepts[:, n])) / 10 for n, logit in enumerate(at))
-    assert 2 < per_hour <= 4.5
+    assert 0.5 < per_hour / BUDGET_PER_HOUR <= 1.125
 
 
 def test_the_card_learns_what_each_threshold_misses(heard):
