@@ -77,7 +77,7 @@ class Stretches(NamedTuple):
     Attributes:
         x: shape (n, stretch_frames, n_bands), float16.
         words: which word each window holds, shape (n, n_windows), -1 for nobody's.
-        weights: how much each window counts, shape (n, n_windows), float32, 1 in the mean.
+        weights: how much each window counts, shape (n, n_windows), float32, about 1 in the mean.
     """
 
     x: NDArray[np.float16]
