@@ -107,14 +107,14 @@ def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
 
 
 def _print_stream(name: str, stream: dict[str, Any]) -> None:
+    from train.streams import caveat
+
     print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
     for rate, at in stream["at_rate"].items():
         low, high = at["frr_95"]
-        note = "" if at["supported"] else "  (too few hours to show this rate)"
-        note = note if at["reached"] else "  (even the highest threshold fires more often)"
         print(
             f"  at {rate:>3} false accepts an hour, threshold {at['threshold']:.4f}: "
-            f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), latency p95 {at['latency_p95']} s{note}"
+            f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), latency p95 {at['latency_p95']} s{caveat(at)}"
         )
     own = stream["own_thresholds"]
     low, high = own["per_hour_95"]

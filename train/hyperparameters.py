@@ -69,7 +69,7 @@ class Hyperparameters:
     def _out_of_range(self) -> list[str]:
         positive = ("epochs", "scenes_per_epoch", "batch_seconds", "microphones")
         least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
-        least["learning_rate"] = 1e-9
+        least |= dict.fromkeys(("learning_rate", "keyword_weight", "clip_weight"), 1e-9)
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
         shares = (
             "word_scenes",

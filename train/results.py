@@ -13,6 +13,7 @@ from kwsd.frontend import PARAMETER_SETS
 from kwsd.model import DEFAULT_MODEL
 from train import plots
 from train.architectures import ARCHITECTURES, multiplies
+from train.streams import caveat
 from train.windows import window_frames
 
 _PUBLISHED = """\
@@ -146,10 +147,8 @@ def _streams(name: str, report: dict[str, Any]) -> str:
 
 def _rate_row(rate: str, at: dict[str, Any]) -> str:
     low, high = at["frr_95"]
-    note = "" if at["supported"] else " (too few hours to show it)"
-    note = note if at["reached"] else " (even the highest threshold fires more often)"
     return (
-        f"| {rate}{note} | {at['threshold']:.4f} | {at['frr']:.1%} ({low:.1%} to {high:.1%}) | "
+        f"| {rate}{caveat(at)} | {at['threshold']:.4f} | {at['frr']:.1%} ({low:.1%} to {high:.1%}) | "
         f"{at['false_accepts']}, {at['per_hour_95'][0]:.2f} to {at['per_hour_95'][1]:.2f} | "
         f"{at['latency_p50']} s, {at['latency_p95']} s |"
     )

@@ -230,6 +230,13 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
     }
 
 
+def caveat(at: dict[str, Any]) -> str:
+    """What must be said beside the figures at a rate; mostly nothing."""
+    if not at["reached"]:
+        return " (even the highest threshold fires more often)"
+    return "" if at["supported"] else " (too few hours to show it)"
+
+
 def _own_decision(heard: Heard, keywords: list[str]) -> dict[str, Any]:
     """The Spotter's own detections: misses, false accepts, and TensorFlow's percentages.
 

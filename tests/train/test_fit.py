@@ -218,6 +218,6 @@ def test_hyperparameters_are_changed_by_name():
         Hyperparameters().changed(["epoch=3"])
     with pytest.raises(TrainingError, match="seed takes int values"):
         Hyperparameters().changed(["seed=x"])
-    for assignment in ("epochs=0", "batch_seconds=-1", "margin=nan", "mask_share=2"):
+    for assignment in ("epochs=0", "batch_seconds=-1", "margin=nan", "mask_share=2", "clip_weight=0"):
         with pytest.raises(TrainingError, match="out of range"):
             Hyperparameters().changed([assignment])
