@@ -13,7 +13,7 @@ class Hyperparameters:
     # One seed for the scenes, the initial weights and the order of windows.
     seed: int = 1
     # Every epoch has scenes of 30 s that were never heard before.
-    epochs: int = 80
+    epochs: int = 150
     scenes_per_epoch: int = 300
     # So many seconds of audio for a step: small enough to step often, yet some of every keyword.
     batch_seconds: int = 120
