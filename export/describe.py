@@ -49,14 +49,14 @@ in noise {noisy} SNR. One number, the odds of unknown ({card.unknown_odds:g}), w
 
 ![confusion matrix]({picture})
 
-| label | recall of clips | threshold | odds factor | missed in streams |
-|---|---|---|---|---|
+| label | recall of clips | threshold | missed in streams |
+|---|---|---|---|
 {rows}
 
-Thresholds, odds factors and what they miss come from {chosen_on["hours"]:g} hours of validation streams
+Thresholds and what they miss come from {chosen_on["hours"]:g} hours of validation streams
 ({", ".join(chosen_on["streams"])}, seed {chosen_on["seed"]}). The score that meets a threshold is the mean
-posterior of {card.decision.smoothing_windows} windows, its odds multiplied by the label's factor; a label that
-fired is quiet for {card.decision.refractory_seconds:g} s. What other streams gave is in [RESULTS.md](RESULTS.md).
+posterior of {card.decision.smoothing_windows} windows; a label that fired is quiet for
+{card.decision.refractory_seconds:g} s. What other streams gave is in [RESULTS.md](RESULTS.md).
 
 ## Limits
 
@@ -74,8 +74,7 @@ Words that contain or resemble a keyword ("going", "know") can fire it. {card.tr
 
 def _row(card: ModelCard, label: str, recall: float) -> str:
     if label not in card.keywords:
-        return f"| {label} | {recall:.3f} | - | - | - |"
+        return f"| {label} | {recall:.3f} | - | - |"
     threshold = card.decision.thresholds[label]
     missed = card.results["missed"][label][nearest(threshold)]
-    factor = card.decision.odds_factors.get(label, 1.0)
-    return f"| {label} | {recall:.3f} | {threshold:g} | {factor:g} | {missed:.1%} |"
+    return f"| {label} | {recall:.3f} | {threshold:g} | {missed:.1%} |"

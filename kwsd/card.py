@@ -24,18 +24,14 @@ class DecisionParams:
     """How posteriors become detections.
 
     Attributes:
-        smoothing_windows: the score comes from the mean posterior of so many windows.
+        smoothing_windows: the score is the mean posterior of so many windows.
         refractory_seconds: a label that fired cannot fire again for so long.
         thresholds: for each keyword, the score from which it counts as heard.
-        odds_factors: for each keyword, what the odds of its mean posterior are multiplied by
-            to give those of its score; 1 where it is missing. They make one threshold cost
-            the same for all keywords.
     """
 
     smoothing_windows: int
     refractory_seconds: float
     thresholds: dict[str, float]
-    odds_factors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +136,6 @@ class ModelCard:
             found.append("a threshold is not between 0 and 1")
         if not 0 <= self.decision.refractory_seconds < np.inf:
             found.append("the refractory period is negative or endless")
-        factors = self.decision.odds_factors
-        if not set(factors) <= set(self.keywords) or not all(0 < factor < np.inf for factor in factors.values()):
-            found.append("an odds factor is not positive, or belongs to no keyword")
         if not 0 < self.unknown_odds < np.inf:
             found.append("unknown_odds is not positive")
         rows = self.golden.posteriors

@@ -28,14 +28,13 @@ class Trigger:
     """Smoothing, threshold, re-arming and refractory period of one stream, as arrays.
 
     Args:
-        card: smoothing, odds factors and refractory period.
+        card: smoothing and refractory period.
         thresholds: shape (..., n_labels). Leading axes are decisions side by side, each with
             its own thresholds, that all hear the same stream.
     """
 
     def __init__(self, card: ModelCard, thresholds: NDArray[np.float64]) -> None:
         self._thresholds = thresholds
-        self._odds_factors = np.array([card.decision.odds_factors.get(label, 1.0) for label in card.labels])
         self._refractory_samples = round(card.decision.refractory_seconds * card.frontend.sample_rate_hz)
         self._recent: deque[FloatArray] = deque(maxlen=card.decision.smoothing_windows)
         self._armed: NDArray[np.bool_] = np.ones(thresholds.shape, bool)
@@ -48,8 +47,7 @@ class Trigger:
     def push(self, posteriors: FloatArray, end: int) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Decide about one window.
 
-        The score is the mean over the last windows, fewer at the start of a stream, with its
-        odds multiplied by the card's factor.
+        The score is the mean over the last windows, fewer at the start of a stream.
 
         Args:
             posteriors: shape (n_labels,), float32.
@@ -59,8 +57,7 @@ class Trigger:
             scores, shape (n_labels,), and which fire, shape of the thresholds.
         """
         self._recent.append(posteriors)
-        means = np.mean(self._recent, axis=0)
-        scores: FloatArray = self._odds_factors * means / (1 + (self._odds_factors - 1) * means)
+        scores: FloatArray = np.mean(self._recent, axis=0)
         above = scores >= self._thresholds
         fires = above & self._armed & (end >= self._quiet_until)
         self._armed = ~above | (self._armed & ~fires)

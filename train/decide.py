@@ -1,9 +1,8 @@
 """The decision of a run, chosen on validation streams: what the card says about scores.
 
-The law of this file: keywords differ in how easily they are taken for something else. Each
-gets a factor for its odds such that, at one threshold for all, the last false accept buys
-as many hits from every keyword, and that this threshold is 0.8 where the budget is met. Only
-half of what the streams ask for is done: a keyword has few false accepts to learn it from.
+The law of this file: one threshold for all keywords. Thresholds that cost the same for every
+keyword, as a factor for each keyword's odds, were tried: a keyword has too few false accepts
+to learn it from, and other streams missed more.
 """
 
 import json
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kwsd.sweep import LOGITS, nearest
+from kwsd.sweep import GRID
 from train.data import Corpus
 from train.features import Examples, held_out_examples
 from train.material import Material
@@ -23,13 +21,10 @@ from train.subject import KerasModel
 
 HOURS = 2.0
 _SEED = 1
-THRESHOLD = 0.8
 BUDGET_PER_HOUR = 10.0
 """Where somebody speaks all the time, as in these streams: a home with an hour of talk a day has so
 many a day. At a tenth of it twice as many keywords are missed; `kwsd calibrate` finds the thresholds
 of any other budget."""
-
-_SMOOTH = 5
 
 
 def choose(subject: KerasModel, corpus: Corpus, material: Material, run: Path) -> dict[str, Any]:
@@ -53,7 +48,7 @@ def choose(subject: KerasModel, corpus: Corpus, material: Material, run: Path) -
 
 
 def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int) -> dict[str, Any]:
-    """From streams that were heard with odds factors of 1.
+    """The lowest threshold, one for all keywords, from which the budget is never exceeded.
 
     Returns:
         "decision" for the card, and "missed": for each keyword the share of its utterances
@@ -61,22 +56,14 @@ def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int
     """
     hours = sum(heard.seconds for heard in heards) / 3600
     hits = np.mean([heard.hits / np.maximum(1, heard.n_said) for heard in heards], axis=0)
-    false = np.sum([heard.false_accepts for heard in heards], axis=0) / hours
-    at = _balanced(_smoothed(hits), _smoothed(false))
-    moved = np.round((np.median(at) - at) / 2).astype(int)  # steps of the grid that a keyword's score goes up
-    per_hour = np.maximum.accumulate(_moved(false, moved).sum(axis=1)[::-1])[::-1]
-    within = np.append(np.flatnonzero(per_hour <= BUDGET_PER_HOUR), len(per_hour) - 1)
-    moved += nearest(THRESHOLD) - int(within[0])
-    hits = _moved(hits, moved)
-    factors = np.exp(moved * (LOGITS[1] - LOGITS[0]))
+    per_hour = np.sum([heard.false_accepts.sum(axis=1) for heard in heards], axis=0) / hours
+    exceeded = np.flatnonzero(per_hour > BUDGET_PER_HOUR)
+    at = min(exceeded[-1] + 1, len(GRID) - 1) if len(exceeded) else 0
     return {
         "decision": {
             "smoothing_windows": smoothing_windows,
             "refractory_seconds": 1.0,
-            "thresholds": dict.fromkeys(keywords, THRESHOLD),
-            "odds_factors": {
-                keyword: float(f"{factor:.4g}") for keyword, factor in zip(keywords, factors, strict=True)
-            },
+            "thresholds": dict.fromkeys(keywords, round(float(GRID[at]), 5)),
         },
         "missed": {keyword: (1 - hits[:, n]).round(3).tolist() for n, keyword in enumerate(keywords)},
     }
@@ -90,29 +77,3 @@ def unknown_odds(subject: KerasModel, clips: Examples) -> float:
         card = replace(subject.card, unknown_odds=float(factor))
         n_right[float(factor)] = np.sum(np.argmax(card.clip_posteriors(posteriors), axis=1) == clips.y)
     return round(max(n_right, key=lambda factor: n_right[factor]), 4)
-
-
-def _balanced(hits: NDArray[np.float64], false: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each keyword the threshold at which a false accept buys as much as for any other.
-
-    That is the optimum of all hits less a price for each false accept (H. Everett, 1963);
-    the price is the lowest that keeps the rate. Shape: (n_grid, n_keywords) -> (n_keywords,).
-    """
-    for price in np.geomspace(1e-4, 10, 200):
-        at = np.argmax(hits - price * false, axis=0)
-        if false[at, np.arange(len(at))].sum() <= BUDGET_PER_HOUR:
-            break
-    chosen: NDArray[np.int64] = at
-    return chosen
-
-
-def _smoothed(curves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moving average over the grid: a single event decides nothing."""
-    padded = np.pad(curves, ((_SMOOTH // 2, _SMOOTH // 2), (0, 0)), "edge")
-    return np.stack([padded[i : i + len(curves)] for i in range(_SMOOTH)]).mean(axis=0)
-
-
-def _moved(curves: NDArray[np.float64], steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Curves of keywords whose scores go up by so many steps of the grid."""
-    at = np.clip(np.arange(len(curves))[:, None] - steps, 0, len(curves) - 1)
-    return curves[at, np.arange(curves.shape[1])]

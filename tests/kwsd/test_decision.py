@@ -63,15 +63,6 @@ def test_thresholds_of_the_user_come_before_the_cards(card):
     assert decide(Decision(card, threshold=0.4, thresholds={"stop": 0.9}), scores, card.labels) == []
 
 
-def test_odds_factors_move_the_score(card):
-    eager = replace(card, decision=replace(card.decision, odds_factors={"stop": 4.0}))
-    assert decide(Decision(card), [0.5] * 5, card.labels) == []
-    assert len(decide(Decision(eager), [0.5] * 5, card.labels)) == 1
-    assert decide(Decision(eager), [0.5] * 5, card.labels, "go") == []
-    [fired] = Decision(eager).push(np.full(12, 0.5, np.float32), 0)
-    assert fired.score == pytest.approx(0.8)  # odds 1:1 become 4:1
-
-
 def test_reset_arms_again(card):
     decision = Decision(card)
     assert decide(decision, [1] * 3, card.labels)

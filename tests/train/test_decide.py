@@ -1,34 +1,49 @@
-"""Keywords that are easily mistaken must score higher, so that one threshold fits all."""
+"""One threshold for all keywords, from what streams gave for each of the grid."""
 
 import numpy as np
 import pytest
 
-from kwsd.sweep import GRID, LOGITS
+from kwsd.sweep import GRID, LOGITS, nearest
 from train.decide import BUDGET_PER_HOUR, choose_from
 from train.streams import Heard, Said
 
 KEYWORDS = ["clear", "confusable"]
+HOURS = 10
+
+
+def stream(false_accepts):
+    """Scores of hits lie at 4 +- 1.5 logits."""
+    hits = np.stack([100 / (1 + np.exp((LOGITS - 4) / 0.7))] * 2, axis=1).astype(int)
+    said = [Said(n, float(i), i + 0.5) for i in range(100) for n in (0, 1)]
+    return Heard(3600.0 * HOURS, 36000 * HOURS, said, hits, false_accepts, {}, [])
 
 
 @pytest.fixture
 def heard():
-    """Scores of hits lie at 4 +- 1.5 logits; false accepts thin out, the second keyword's two logits later."""
-    hits = np.stack([100 / (1 + np.exp((LOGITS - 4) / 0.7))] * 2, axis=1).astype(int)
-    false = np.stack([2000 * np.exp(-1.5 * (LOGITS + 2)), 2000 * np.exp(-1.5 * LOGITS)], axis=1).astype(int)
-    said = [Said(n, float(i), i + 0.5) for i in range(100) for n in (0, 1)]
-    return Heard(36000.0, 360000, said, hits, false, {}, [])
+    """False accepts thin out, the second keyword's two logits later."""
+    return stream(np.stack([2000 * np.exp(-1.5 * (LOGITS + 2)), 2000 * np.exp(-1.5 * LOGITS)], axis=1).astype(int))
 
 
-def test_factors_make_one_threshold_cost_the_same(heard):
-    report = choose_from([heard], KEYWORDS, 3)
-    decision = report["decision"]
-    ratio = decision["odds_factors"]["clear"] / decision["odds_factors"]["confusable"]
-    assert 0.2 < np.log(ratio) <= 1.5
-    [threshold] = set(decision["thresholds"].values())
-    moved = np.log([decision["odds_factors"][keyword] for keyword in KEYWORDS])
-    at = np.log(threshold / (1 - threshold)) - moved
-    per_hour = sum(float(np.interp(logit, LOGITS, heard.false_accepts[:, n])) / 10 for n, logit in enumerate(at))
-    assert 0.5 < per_hour / BUDGET_PER_HOUR <= 1.125
+def test_the_lowest_threshold_within_the_budget_is_taken(heard):
+    [threshold] = set(choose_from([heard], KEYWORDS, 3)["decision"]["thresholds"].values())
+    at = nearest(threshold)
+    assert threshold == pytest.approx(GRID[at], abs=1e-5)
+    per_hour = heard.false_accepts.sum(axis=1) / HOURS
+    assert per_hour[at] <= BUDGET_PER_HOUR < per_hour[at - 1]
+
+
+def test_rates_of_several_streams_are_pooled(heard):
+    silent = stream(np.zeros_like(heard.false_accepts))
+    alone, pooled = (
+        choose_from(heards, KEYWORDS, 3)["decision"]["thresholds"]["clear"] for heards in ([heard], [heard, silent])
+    )
+    assert 0 < np.log(alone / (1 - alone)) - np.log(pooled / (1 - pooled)) <= 0.6  # half the rate: ln 2 / 1.5
+
+
+def test_a_budget_that_is_always_met_or_never(heard):
+    for rate, grid in ((0, GRID[0]), (10000, GRID[-1])):
+        report = choose_from([stream(np.full_like(heard.false_accepts, rate))], KEYWORDS, 3)
+        assert set(report["decision"]["thresholds"].values()) == {round(grid, 5)}
 
 
 def test_the_card_learns_what_each_threshold_misses(heard):

@@ -113,7 +113,7 @@ def test_export_proves_itself_and_label_says_what_evaluate_says(run, corpus, tmp
     assert model.card.training["windows_per_second"] > 0
     assert model.card.results["validation"]["n_clips"] > 0
     chosen = json.loads((run / "decision.json").read_text())
-    assert model.card.decision.odds_factors == chosen["decision"]["odds_factors"]
+    assert model.card.decision.thresholds == chosen["decision"]["thresholds"]
     assert model.card.unknown_odds == chosen["unknown_odds"]
     report = evaluate(load_subject(tmp_path / "model.onnx"), corpus, "validation", tmp_path / "reports")
     assert report["accuracy"] == json.loads((run / "validation.json").read_text())["accuracy"]
