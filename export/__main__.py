@@ -1,6 +1,7 @@
 """python -m export RUN -o model.onnx"""
 
 import argparse
+import base64
 import os
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from export.card import ATTRIBUTION, make_card
 from export.convert import convert
 from export.describe import describe
 from export.parity import check_parity
-from kwsd.card import METADATA_KEY
+from export.step import convert_step
+from kwsd.card import METADATA_KEY, STEP_KEY
 from kwsd.errors import ExportError, KwsdError
 from kwsd.model import load_model
+from train.architectures import ARCHITECTURES
 from train.subject import KerasModel
 
 
@@ -43,7 +46,10 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
         graph = convert(model)
     except Exception as error:  # tf2onnx and TensorFlow raise many kinds
         raise ExportError(f"{run}: tf2onnx cannot convert it ({str(error).splitlines()[0]})") from error
-    onnx.helper.set_model_props(graph, {METADATA_KEY: card.to_json()})
+    properties = {METADATA_KEY: card.to_json()}
+    if ARCHITECTURES[card.name].is_causal:
+        properties[STEP_KEY] = base64.b64encode(convert_step(model).SerializeToString()).decode()
+    onnx.helper.set_model_props(graph, properties)
     part = output.with_name(f"part-{output.name}")
     try:
         onnx.save(graph, part)

@@ -1,7 +1,7 @@
 """Proof that the exported file computes what the Keras model computes.
 
 The law of this file: from WAV to posterior, on the file as a user will load it, at batch 1
-and at odd batches.
+and at odd batches, as whole windows and step by step.
 """
 
 import tempfile
@@ -17,6 +17,7 @@ from kwsd.audio import read_recording
 from kwsd.errors import ExportError
 from kwsd.frontend import clip_features
 from kwsd.model import Model
+from kwsd.stepper import step_through
 
 TOLERANCE = 1e-4
 """Sums in float32 in another order; typical are 1e-7."""
@@ -42,6 +43,7 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
     for size in _BATCHES:
         batches = [windows[start : start + size] for start in range(0, len(windows), size)]
         differences.append(np.concatenate([model.posteriors(batch) for batch in batches]) - want)
+    differences.append(step_through(model.stepper, windows, model.card.stride_frames) - want)
     worst = float(np.max(np.abs(differences)))
     if not worst <= TOLERANCE:  # a NaN fails too
         raise ExportError(

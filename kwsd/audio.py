@@ -131,7 +131,11 @@ def fit_length(samples: FloatArray, n_samples: int) -> FloatArray:
 
 def dbfs(samples: FloatArray) -> float:
     """Root mean square in dB below a full-scale square wave; -120 for silence."""
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    return decibels(float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0)
+
+
+def decibels(power: float) -> float:
+    """A mean square in dB below a full-scale square wave; -120 for silence."""
     return 10.0 * float(np.log10(max(power, 1e-12)))
 
 

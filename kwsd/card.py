@@ -17,6 +17,8 @@ from kwsd.frontend import FrontendParams, log_spectrogram
 
 FORMAT = 1
 METADATA_KEY = "kwsd"
+STEP_KEY = "kwsd_step"
+"""The step graph beside the card, an ONNX file in base 64: `export.step` has what it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@ decides the same. One utterance fires once: a label that fired must fall below i
 before it can fire again, and its refractory period must have passed.
 """
 
-from collections import deque
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,86 +13,88 @@ from numpy.typing import NDArray
 from kwsd.audio import FloatArray
 from kwsd.card import ModelCard
 
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A keyword that was heard in the window that ends at `end` on the sample clock."""
-
-    label: str
-    score: float
-    end: int
+IntArray = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
 
 
-class Trigger:
-    """Smoothing, threshold, re-arming and refractory period of one stream, as arrays.
+def chosen_thresholds(
+    card: ModelCard, threshold: float | None = None, thresholds: dict[str, float] | None = None
+) -> NDArray[np.float64]:
+    """The card's thresholds, or what the user has in their place.
+
+    Args:
+        threshold: one for all labels; thresholds: of single labels.
+
+    Returns:
+        shape (n_labels,). A score never exceeds 1, so silence and unknown, at infinity, never fire.
+    """
+    chosen = dict(card.decision.thresholds)
+    if threshold is not None:
+        chosen = dict.fromkeys(chosen, threshold)
+    chosen |= thresholds or {}
+    return np.array([chosen.get(label, np.inf) for label in card.labels])
+
+
+class Decision:
+    """Smoothing, threshold, re-arming and refractory period of streams side by side, a row for each.
 
     Args:
         card: smoothing and refractory period.
-        thresholds: shape (..., n_labels). Leading axes are decisions side by side, each with
-            its own thresholds, that all hear the same stream.
+        thresholds: shape (n_rows, ..., n_labels). Axes between are decisions that all hear
+            the row's stream, each with its own thresholds.
     """
 
     def __init__(self, card: ModelCard, thresholds: NDArray[np.float64]) -> None:
+        n_rows, n_labels = len(thresholds), thresholds.shape[-1]
         self._thresholds = thresholds
         self._refractory_samples = round(card.decision.refractory_seconds * card.frontend.sample_rate_hz)
-        self._recent: deque[FloatArray] = deque(maxlen=card.decision.smoothing_windows)
-        self._armed: NDArray[np.bool_] = np.ones(thresholds.shape, bool)
+        self._recent = np.zeros((n_rows, card.decision.smoothing_windows, n_labels), np.float32)
+        self._n_heard = np.zeros(n_rows, np.int64)
+        self._disarmed = np.zeros(thresholds.shape, bool)
         self._quiet_until = np.zeros(thresholds.shape, np.int64)
 
-    @property
-    def n_labels(self) -> int:
-        return int(self._thresholds.shape[-1])
-
-    def push(self, posteriors: FloatArray, end: int) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Decide about one window.
+    def push(self, rows: IntArray, posteriors: FloatArray, ends: IntArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Decide about one window of each of some streams.
 
         The score is the mean over the last windows, fewer at the start of a stream.
 
         Args:
-            posteriors: shape (n_labels,), float32.
-            end: sample clock of the window's end, at the model's rate.
+            rows: shape (n,), which streams; none of them twice.
+            posteriors: shape (n, n_labels), float32.
+            ends: shape (n,), sample clock of the windows' ends, at the model's rate.
 
         Returns:
-            scores, shape (n_labels,), and which fire, shape of the thresholds.
+            scores, shape (n, n_labels), and which fire, shape (n, ..., n_labels).
         """
-        self._recent.append(posteriors)
-        scores: FloatArray = np.mean(self._recent, axis=0)
-        above = scores >= self._thresholds
-        fires = above & self._armed & (end >= self._quiet_until)
-        self._armed = ~above | (self._armed & ~fires)
-        self._quiet_until[fires] = end + self._refractory_samples
+        n_recent = self._recent.shape[1]
+        self._recent[rows, self._n_heard[rows] % n_recent] = posteriors
+        self._n_heard[rows] += 1
+        n_means = np.minimum(self._n_heard[rows], n_recent).astype(np.float32)
+        scores: FloatArray = self._recent[rows].sum(axis=1) / n_means[:, None]
+        between = (-1, *[1] * (self._thresholds.ndim - 2))
+        above = scores.reshape(*between, scores.shape[-1]) >= self._thresholds[rows]
+        ends = ends.reshape(*between, 1)
+        fires: NDArray[np.bool_] = above & ~self._disarmed[rows] & (ends >= self._quiet_until[rows])
+        self._disarmed[rows] = above & (self._disarmed[rows] | fires)
+        if fires.any():
+            self._quiet_until[rows] = np.where(fires, ends + self._refractory_samples, self._quiet_until[rows])
         return scores, fires
 
-    def reset(self) -> None:
-        self._recent.clear()
-        self._armed[:] = True
-        self._quiet_until[:] = 0
+    def add_rows(self, n: int) -> None:
+        """Room for `n` streams more."""
+        self._thresholds, self._recent, self._n_heard, self._disarmed, self._quiet_until = (
+            more_rows(values, n)
+            for values in (self._thresholds, self._recent, self._n_heard, self._disarmed, self._quiet_until)
+        )
+
+    def begin(self, row: int, thresholds: NDArray[np.float64] | None = None) -> None:
+        """A row's stream begins anew, with thresholds of shape (..., n_labels) in place of its own."""
+        for values in (self._recent, self._n_heard, self._disarmed, self._quiet_until):
+            values[row] = 0
+        if thresholds is not None:
+            self._thresholds[row] = thresholds
 
 
-class Decision:
-    """The decision of one stream.
-
-    Args:
-        card: labels, smoothing, refractory period and thresholds.
-        threshold: one threshold for all labels, in place of the card's.
-        thresholds: thresholds of single labels, in place of the card's.
-    """
-
-    def __init__(
-        self, card: ModelCard, threshold: float | None = None, thresholds: dict[str, float] | None = None
-    ) -> None:
-        chosen = dict(card.decision.thresholds)
-        if threshold is not None:
-            chosen = dict.fromkeys(chosen, threshold)
-        chosen |= thresholds or {}
-        self._labels = card.labels
-        # A score never exceeds 1, so a label without a threshold (silence, unknown) never fires.
-        self._trigger = Trigger(card, np.array([chosen.get(label, np.inf) for label in card.labels]))
-
-    def push(self, posteriors: FloatArray, end: int) -> list[Decided]:
-        """Decide about one window; as `Trigger.push`."""
-        scores, fires = self._trigger.push(posteriors, end)
-        return [Decided(self._labels[i], float(scores[i]), end) for i in np.flatnonzero(fires)]
-
-    def reset(self) -> None:
-        self._trigger.reset()
+def more_rows(values: NDArray[T], n: int) -> NDArray[T]:
+    """The same with `n` rows of zeros more."""
+    return np.concatenate([values, np.zeros((n, *values.shape[1:]), values.dtype)])

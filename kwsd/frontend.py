@@ -106,23 +106,22 @@ PARAMETER_SETS = {params.name: params for params in (SPECTROGRAM_8K, LOGMEL_16K)
 
 
 def log_spectrogram(samples: FloatArray, params: FrontendParams) -> FloatArray:
-    """The batch form: all whole frames of some samples at the model's rate.
+    """All whole frames of some samples at the model's rate.
 
     With linear bands this is `log(log_floor + Sxx.T)` of
     `scipy.signal.spectrogram(samples, rate, "hann", frame, frame - hop, detrend=False)`.
 
-    Shape: (n_samples,) -> (n_frames, n_bands), float32.
+    Shape: (..., n_samples) -> (..., n_frames, n_bands), float32.
     """
-    n_frames = params.n_frames(len(samples))
-    if n_frames == 0:
-        return np.empty((0, params.n_bands), np.float32)
-    frames = sliding_window_view(samples, params.frame_samples)[:: params.hop_samples][:n_frames]
+    if params.n_frames(samples.shape[-1]) == 0:
+        return np.empty((*samples.shape[:-1], 0, params.n_bands), np.float32)
+    frames = sliding_window_view(samples, params.frame_samples, axis=-1)[..., :: params.hop_samples, :]
     spectrum = np.fft.rfft(frames * _scaled_hann(params), params.fft_size)
-    power = spectrum.real**2 + spectrum.imag**2  # (n_frames, fft_size // 2 + 1)
+    power = spectrum.real**2 + spectrum.imag**2  # (..., n_frames, fft_size // 2 + 1)
     if params.n_mel_bands:
-        power = np.einsum("fb,bm->fm", power, _mel_weights(params))
+        power = np.einsum("...b,bm->...m", power, _mel_weights(params))
     else:
-        power[:, 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
+        power[..., 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
     return np.log(power + np.float32(params.log_floor))
 
 
@@ -172,24 +171,6 @@ class Resampler:
         self._stream = (
             None if same else soxr.ResampleStream(self._from_hz, self._to_hz, 1, dtype="float32", quality="HQ")
         )
-
-
-class Framer:
-    """The streaming form of `log_spectrogram`: samples in, each frame out once."""
-
-    def __init__(self, params: FrontendParams) -> None:
-        self._params = params
-        self._pending = np.empty(0, np.float32)
-
-    def push(self, samples: FloatArray) -> FloatArray:
-        """Shape: (any,) at the model's rate -> (n_frames, n_bands), float32."""
-        self._pending = np.concatenate([self._pending, samples])
-        frames = log_spectrogram(self._pending, self._params)
-        self._pending = self._pending[len(frames) * self._params.hop_samples :]
-        return frames
-
-    def reset(self) -> None:
-        self._pending = np.empty(0, np.float32)
 
 
 @lru_cache

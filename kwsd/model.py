@@ -5,6 +5,7 @@ elsewhere. A model is handed out only after its golden check has passed on the e
 provider that is really in use. Nothing leaves the machine.
 """
 
+import base64
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -18,8 +19,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 from kwsd.audio import FloatArray
-from kwsd.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.card import METADATA_KEY, STEP_KEY, ModelCard, golden_windows
 from kwsd.errors import ModelError
+from kwsd.stepper import Stepper, WindowStepper, step_through
 
 DEFAULT_MODEL = Path(__file__).with_name("models") / "ds_tcn.onnx"
 GOLDEN_TOLERANCE = 1e-3
@@ -31,24 +33,46 @@ _NO_CUDA = "CUDA is not available to ONNX Runtime: install kwsd[gpu] and the NVI
 
 
 class Model:
-    """Windows in, posteriors out.
+    """Windows in, posteriors out; and frame by frame, if the file has a step graph.
 
     Attributes:
         card: what the file says about itself.
         provider: ONNX Runtime's name of the execution provider in use.
         path: the file.
+        stepper: advances streams, by the step graph where there is one.
     """
 
-    def __init__(self, path: Path, session: ort.InferenceSession, card: ModelCard) -> None:
+    def __init__(
+        self, path: Path, session: ort.InferenceSession, card: ModelCard, step: ort.InferenceSession | None = None
+    ) -> None:
         self.path, self.card = path, card
         self.provider: str = session.get_providers()[0]
         self._session = session
         self._input: str = session.get_inputs()[0].name
+        self.stepper: Stepper = GraphStepper(step) if step else WindowStepper(card, self.posteriors)
 
     def posteriors(self, windows: FloatArray) -> FloatArray:
         """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
         outputs: Sequence[FloatArray] = self._session.run(None, {self._input: windows})
         return outputs[0]
+
+
+class GraphStepper:
+    """Steps by a step graph: inputs `frames` and `past_0`, …, outputs `posteriors` and `next_0`, …."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._names = [one.name for one in session.get_inputs()]
+        self._shapes = [one.shape[1:] for one in session.get_inputs()[1:]]
+
+    def begin(self, n_streams: int) -> list[FloatArray]:
+        """As `Stepper.begin`."""
+        return [np.zeros((n_streams, *shape), np.float32) for shape in self._shapes]
+
+    def step(self, frames: FloatArray, pasts: list[FloatArray]) -> tuple[FloatArray, list[FloatArray]]:
+        """As `Stepper.step`."""
+        posteriors, *following = self._session.run(None, dict(zip(self._names, (frames, *pasts), strict=True)))
+        return posteriors, following
 
 
 def load_model(path: Path | None = None, device: str = "auto", n_threads: int = 1) -> Model:
@@ -78,14 +102,17 @@ def load_model(path: Path | None = None, device: str = "auto", n_threads: int = 
 def _load(path: Path, provider: str, n_threads: int) -> Model:
     if provider not in ort.get_available_providers():
         raise ModelError(_NO_CUDA)
-    session = _session(path, provider, n_threads)
+    session = _session(path, path, provider, n_threads)
     if provider not in session.get_providers():  # available in name only: it falls back without an exception
         raise ModelError(_NO_CUDA)
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
+    properties = session.get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in properties:
         raise ModelError(f"{path}: not a kwsd model (it has no model card); make one with `python -m export`")
     try:
-        model = Model(path, session, ModelCard.from_json(text))
+        card = ModelCard.from_json(properties[METADATA_KEY])
+        graph = properties.get(STEP_KEY)
+        step = _session(base64.b64decode(graph), path, provider, n_threads) if graph else None
+        model = Model(path, session, card, step)
         _check_shapes(session, model.card)
         _check_golden(model)
     except ModelError as error:
@@ -93,7 +120,7 @@ def _load(path: Path, provider: str, n_threads: int) -> Model:
     return model
 
 
-def _session(path: Path, provider: str, n_threads: int) -> ort.InferenceSession:
+def _session(graph: Path | bytes, path: Path, provider: str, n_threads: int) -> ort.InferenceSession:
     if provider == _CUDA:
         with redirect_stdout(None):  # it prints what it does not find
             ort.preload_dlls(msvc=False)  # CUDA and cuDNN from their Python packages
@@ -103,7 +130,7 @@ def _session(path: Path, provider: str, n_threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning doubles the CPU time
     ort.set_default_logger_severity(4)  # what matters comes as an exception, and is said in one line
     try:
-        return ort.InferenceSession(path, options, providers=[provider])
+        return ort.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base
         reason = " ".join(str(error).split())
         raise ModelError(f"{path}: ONNX Runtime cannot load it ({reason[:200]})") from None
@@ -125,7 +152,10 @@ def _check_golden(model: Model) -> None:
     want = np.array(card.golden.posteriors)
     windows = golden_windows(card.golden.seed, len(want), card.window_frames, card.frontend)
     try:
-        worst = float(np.max(np.abs(model.posteriors(windows) - want)))
+        have = [model.posteriors(windows)]
+        if isinstance(model.stepper, GraphStepper):
+            have.append(step_through(model.stepper, windows, card.stride_frames))
+        worst = float(np.max(np.abs(np.stack(have) - want)))
     except Exception as error:  # ONNX Runtime's share no narrower base; a GPU may be out of memory
         reason = " ".join(str(error).split())
         raise ModelError(f"{model.provider} cannot run it ({reason[:200]})") from None

@@ -5,16 +5,15 @@ training's evaluation, the tests and the benchmarks all run this object, so a re
 replayed faster than real time gives exactly the detections that it would have given live.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from kwsd.audio import FloatArray, dbfs
-from kwsd.decision import Decided, Decision
-from kwsd.frontend import Framer, Resampler
+from kwsd.audio import FloatArray
+from kwsd.batcher import Batcher, Decided, OnPosteriors
+from kwsd.decision import chosen_thresholds
+from kwsd.frontend import Resampler
 from kwsd.model import Model
-from kwsd.window import FrameRing
 
 _FLUSH_SECONDS = 0.5
 
@@ -37,15 +36,15 @@ class Detection:
 
 
 class Spotter:
-    """All that one stream remembers. The model is shared; two Spotters share nothing else.
+    """One stream. It can be alone, or share a batcher with others that are heard with it.
 
     Args:
         model: from `load_model`.
         rate_hz: rate of the samples that will be pushed.
         start_seconds: stream time of the first sample.
-        threshold, thresholds: as in `Decision`.
-        on_posteriors: called with the posteriors of each window, shape (n_labels,), and the
-            window's end on the model's sample clock, before it is decided.
+        threshold, thresholds: as in `kwsd.decision.chosen_thresholds`.
+        on_posteriors: as in `Batcher.join`.
+        batcher: the model's, shared with other streams; None for one of its own.
     """
 
     def __init__(
@@ -56,18 +55,14 @@ class Spotter:
         start_seconds: float = 0.0,
         threshold: float | None = None,
         thresholds: dict[str, float] | None = None,
-        on_posteriors: Callable[[FloatArray, int], object] | None = None,
+        on_posteriors: OnPosteriors | None = None,
+        batcher: Batcher | None = None,
     ) -> None:
-        card = model.card
-        self._model, self._params = model, card.frontend
-        self._window_samples = card.window_samples
-        self._stride_samples = card.stride_frames * card.frontend.hop_samples
-        self._resampler = Resampler(rate_hz, card.frontend.sample_rate_hz)
-        self._framer = Framer(card.frontend)
-        self._ring = FrameRing(card.window_frames, card.stride_frames, card.frontend.n_bands)
-        self._decision = Decision(card, threshold, thresholds)
-        self._on_posteriors = on_posteriors
-        self.reset(start_seconds)
+        self._rate_hz, self._window_samples = model.card.frontend.sample_rate_hz, model.card.window_samples
+        self._resampler = Resampler(rate_hz, self._rate_hz)
+        self._batcher = batcher or Batcher(model.card, model.stepper)
+        self._row = self._batcher.join(chosen_thresholds(model.card, threshold, thresholds), on_posteriors)
+        self._begin(start_seconds)
 
     def push(self, samples: FloatArray) -> list[Detection]:
         """Hear more of the stream.
@@ -86,47 +81,53 @@ class Spotter:
         A stream shorter than a window is filled up to one first.
         """
         rest = self._resampler.flush()
-        rate_hz = self._params.sample_rate_hz
         missing = max(0, self._window_samples - self._n_heard - len(rest))
-        quiet = np.zeros(missing + round(_FLUSH_SECONDS * rate_hz), np.float32)
+        quiet = np.zeros(missing + round(_FLUSH_SECONDS * self._rate_hz), np.float32)
         return self._hear(np.concatenate([rest, quiet]))
 
     def reset(self, start_seconds: float) -> None:
         """Forget what was heard; the next sample is at `start_seconds` of the stream."""
+        self._resampler.reset()
+        self._batcher.begin(self._row)
+        self._begin(start_seconds)
+
+    def close(self) -> None:
+        """Leave a shared batcher."""
+        self._batcher.leave(self._row)
+
+    def _begin(self, start_seconds: float) -> None:
         self._start_seconds = start_seconds
-        for part in (self._resampler, self._framer, self._ring, self._decision):
-            part.reset()
-        self._n_heard = 0  # samples at the model's rate since the reset
-        self._next_end = self._window_samples  # where the next window will end
-        self._tail = np.empty(0, np.float32)  # the last samples, for the loudness
+        self._n_heard = 0  # samples at the model's rate
 
     def _hear(self, samples: FloatArray) -> list[Detection]:
-        if not len(samples):
-            return []
-        self._tail = np.concatenate([self._tail, samples])
         self._n_heard += len(samples)
-        detections = []
-        for window in self._ring.push(self._framer.push(samples)):
-            # One window a run: a larger batch is no faster for small networks, and its
-            # matrix products round otherwise, so the chunking would show in the scores.
-            posteriors = self._model.posteriors(window[None])[0]
-            if self._on_posteriors:
-                self._on_posteriors(posteriors, self._next_end)
-            decided = self._decision.push(posteriors, self._next_end)
-            detections += [self._detection(one) for one in decided]
-            self._next_end += self._stride_samples
-        self._tail = self._tail[max(0, len(self._tail) - self._window_samples) :]
-        return detections
+        return [self._detection(one) for one in self._batcher.hear({self._row: samples})]
 
     def _detection(self, decided: Decided) -> Detection:
-        rate_hz = self._params.sample_rate_hz
-        start = decided.end - self._window_samples
-        tail_start = self._n_heard - len(self._tail)
-        heard = self._tail[max(0, start - tail_start) : decided.end - tail_start]
         return Detection(
             label=decided.label,
             score=decided.score,
-            start_seconds=self._start_seconds + start / rate_hz,
-            end_seconds=self._start_seconds + decided.end / rate_hz,
-            loudness_dbfs=dbfs(heard),
+            start_seconds=self._start_seconds + (decided.end - self._window_samples) / self._rate_hz,
+            end_seconds=self._start_seconds + decided.end / self._rate_hz,
+            loudness_dbfs=decided.loudness_dbfs,
         )
+
+
+def push_all(batcher: Batcher, chunks: dict[Spotter, FloatArray]) -> dict[Spotter, list[Detection]]:
+    """Hear more of streams that share a batcher, in as few runs as that takes.
+
+    Args:
+        chunks: for each stream the next samples, shape (any,), as `Spotter.push` takes them.
+
+    Returns:
+        what was detected, for each of them; what it would have been alone.
+    """
+    by_row = {spotter._row: spotter for spotter in chunks}
+    samples = {spotter._row: spotter._resampler.push(chunk) for spotter, chunk in chunks.items()}
+    detections: dict[Spotter, list[Detection]] = {spotter: [] for spotter in chunks}
+    for row, resampled in samples.items():
+        by_row[row]._n_heard += len(resampled)
+    for decided in batcher.hear(samples):
+        spotter = by_row[decided.row]
+        detections[spotter].append(spotter._detection(decided))
+    return detections

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray
 from kwsd.card import ModelCard
-from kwsd.decision import Trigger
+from kwsd.decision import Decision
 
 LOGITS = np.arange(-20, 101) / 10
 """Logits of the grid, from 0.12 to 0.99995 in equal steps: the ends of the scale are where
 thresholds lie close together."""
 
 GRID = 1 / (1 + np.exp(-LOGITS))
+
+_ROW = np.zeros(1, np.int64)
 
 
 def nearest(threshold: float) -> int:
@@ -45,21 +47,22 @@ class Sweep:
 
     def __init__(self, card: ModelCard) -> None:
         is_keyword = np.array([label in card.keywords for label in card.labels])
-        self._trigger = Trigger(card, np.where(is_keyword, GRID[:, None], np.inf))
+        self._n_labels = len(card.labels)
+        self._decision = Decision(card, np.where(is_keyword, GRID[:, None], np.inf)[None])
         self._rate_hz = card.frontend.sample_rate_hz
         self.fired: list[Fired] = []
         self.n_windows = 0
 
     def push(self, posteriors: FloatArray, end: int) -> None:
-        """As `Trigger.push`."""
-        _, fires = self._trigger.push(posteriors, end)
+        """Posteriors of the next window, shape (n_labels,), and its end on the model's sample clock."""
+        _, [fires] = self._decision.push(_ROW, posteriors[None], np.array([end]))
         self.n_windows += 1
         if fires.any():
             self.fired += [Fired(int(g), int(n), end / self._rate_hz) for g, n in np.argwhere(fires)]
 
     def counts(self) -> NDArray[np.int64]:
         """Detections of each threshold. Shape: -> (n_grid, n_labels)."""
-        counts = np.zeros((len(GRID), self._trigger.n_labels), np.int64)
+        counts = np.zeros((len(GRID), self._n_labels), np.int64)
         for one in self.fired:
             counts[one.grid, one.label] += 1
         return counts

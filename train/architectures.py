@@ -30,6 +30,11 @@ class Architecture:
     n_windows: int = 1
     step_frames: int = 1
 
+    @property
+    def is_causal(self) -> bool:
+        """What it makes of a stretch is what it makes of each window in it."""
+        return self.n_windows > 1
+
 
 def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.Model:
     """The light-weight CNN of Kaggle's TensorFlow Speech Recognition Challenge.

@@ -17,6 +17,7 @@ from kwsd.card import DecisionParams, GoldenCheck, ModelCard
 from kwsd.errors import TrainingError
 from kwsd.frontend import PARAMETER_SETS
 from kwsd.model import Model, load_model
+from kwsd.stepper import WindowStepper
 from train.data import SILENCE, UNKNOWN
 
 STRIDE_SECONDS = 0.1
@@ -53,6 +54,7 @@ class KerasModel:
             golden=GoldenCheck(0, []),
             unknown_odds=chosen.get("unknown_odds", 1.0),
         )
+        self.stepper = WindowStepper(self.card, self.posteriors)
 
     def posteriors(self, windows: FloatArray) -> FloatArray:
         """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kwsd.card import DecisionParams
-from kwsd.decision import Decision
+from kwsd.decision import Decision, chosen_thresholds
 
 STRIDE = 1600  # 100 ms at 16 kHz
 
@@ -17,54 +17,81 @@ def card(model):
     return replace(model.card, decision=DecisionParams(3, 1.0, thresholds), unknown_odds=1.0)
 
 
-def decide(decision, label_scores, labels, label="stop"):
+def decision(card, **options):
+    return Decision(card, chosen_thresholds(card, **options)[None])
+
+
+def decide(decision, label_scores, labels, label="stop", row=0):
     """Push one posterior a stride for one label; what fired, at which stride."""
     fired = []
     for step, score in enumerate(label_scores):
-        posteriors = np.zeros(len(labels), np.float32)
-        posteriors[labels.index(label)] = score
-        fired += [(one.label, step) for one in decision.push(posteriors, step * STRIDE)]
+        posteriors = np.zeros((1, len(labels)), np.float32)
+        posteriors[0, labels.index(label)] = score
+        _, fires = decision.push(np.array([row]), posteriors, np.array([step * STRIDE]))
+        fired += [(labels[n], step) for _, n in np.argwhere(fires)]
     return fired
 
 
 def test_one_utterance_fires_once_and_late_enough_to_be_smoothed(card):
-    fired = decide(Decision(card), [0] * 3 + [1] * 8 + [0] * 5, card.labels)
+    fired = decide(decision(card), [0] * 3 + [1] * 8 + [0] * 5, card.labels)
     assert fired == [("stop", 4)]  # the mean of 0, 1, 1 is the first above 0.6
 
 
 def test_one_window_alone_is_not_enough(card):
-    assert decide(Decision(card), [0, 0, 0, 1, 0, 0], card.labels) == []
+    assert decide(decision(card), [0, 0, 0, 1, 0, 0], card.labels) == []
 
 
 def test_the_same_word_twice_fires_twice(card):
     scores = [0] * 3 + [1] * 8 + [0] * 5 + [1] * 8
-    assert [step for _, step in decide(Decision(card), scores, card.labels)] == [4, 17]
+    assert [step for _, step in decide(decision(card), scores, card.labels)] == [4, 17]
 
 
 def test_a_label_must_fall_before_it_fires_again(card):
-    assert len(decide(Decision(card), [1] * 100, card.labels)) == 1
+    assert len(decide(decision(card), [1] * 100, card.labels)) == 1
 
 
 def test_the_refractory_period_is_in_samples(card):
     scores = [1] * 3 + [0] * 2 + [1] * 3 + [0] * 6 + [1] * 3  # again after 0.6 s, then after 1.4 s
-    assert [step for _, step in decide(Decision(card), scores, card.labels)] == [0, 15]
+    assert [step for _, step in decide(decision(card), scores, card.labels)] == [0, 15]
 
 
 def test_silence_and_unknown_never_fire(card):
     for label in ("silence", "unknown"):
-        assert decide(Decision(card, threshold=0.01), [1] * 10, card.labels, label) == []
+        assert decide(decision(card, threshold=0.01), [1] * 10, card.labels, label) == []
 
 
 def test_thresholds_of_the_user_come_before_the_cards(card):
     scores = [0.5] * 5
-    assert decide(Decision(card), scores, card.labels) == []
-    assert len(decide(Decision(card, threshold=0.4), scores, card.labels)) == 1
-    assert len(decide(Decision(card, thresholds={"stop": 0.4}), scores, card.labels)) == 1
-    assert decide(Decision(card, threshold=0.4, thresholds={"stop": 0.9}), scores, card.labels) == []
+    assert decide(decision(card), scores, card.labels) == []
+    assert len(decide(decision(card, threshold=0.4), scores, card.labels)) == 1
+    assert len(decide(decision(card, thresholds={"stop": 0.4}), scores, card.labels)) == 1
+    assert decide(decision(card, threshold=0.4, thresholds={"stop": 0.9}), scores, card.labels) == []
 
 
-def test_reset_arms_again(card):
-    decision = Decision(card)
-    assert decide(decision, [1] * 3, card.labels)
-    decision.reset()
-    assert decide(decision, [1] * 3, card.labels) == [("stop", 0)]
+def test_a_stream_that_begins_anew_is_armed(card):
+    once = decision(card)
+    assert decide(once, [1] * 3, card.labels)
+    once.begin(0)
+    assert decide(once, [1] * 3, card.labels) == [("stop", 0)]
+
+
+def test_rows_do_not_touch_each_other(card):
+    """Streams side by side, of which one is heard half as often, decide as they would alone."""
+    random = np.random.default_rng(0)
+    thresholds = np.stack([chosen_thresholds(card, threshold=value) for value in (0.4, 0.5, 0.6)])
+    together, alone = Decision(card, thresholds[:1].copy()), [Decision(card, row[None]) for row in thresholds]
+    together.add_rows(2)
+    for row in (1, 2):
+        together.begin(row, thresholds[row])
+    n_fired = 0
+    for step in range(400):
+        rows = np.array([0, 1, 2] if step % 2 else [2, 0])
+        posteriors = random.random((len(rows), len(card.labels)), np.float32) ** 2
+        ends = np.full(len(rows), step * STRIDE)
+        scores, fires = together.push(rows, posteriors, ends)
+        for n, row in enumerate(rows):
+            [own_scores], [own_fires] = alone[row].push(np.array([0]), posteriors[n : n + 1], ends[n : n + 1])
+            np.testing.assert_array_equal(scores[n], own_scores)
+            np.testing.assert_array_equal(fires[n], own_fires)
+            n_fired += own_fires.sum()
+    assert n_fired > 100

@@ -51,6 +51,7 @@ def test_a_single_word_of_less_than_a_second_is_heard(model, demo, truth):
 def test_silence_says_nothing_and_too_little_is_an_empty_list(model):
     assert hear(model, np.zeros(160000, np.float32)) == []
     assert Spotter(model, 16000).push(np.zeros(8000, np.float32)) == []
+    assert Spotter(model, 16000).push(np.zeros(0, np.float32)) == []
 
 
 def test_loudness_is_of_the_window_that_decided(model, ten_seconds):

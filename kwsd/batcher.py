@@ -1,0 +1,154 @@
+"""The batcher: streams side by side, a row for each, advanced by one run.
+
+The law of this file: a stream's row is all that it remembers after the resampler, and no row
+touches another: what a stream is told depends neither on what else is heard, nor on how its
+samples were cut. Whoever is due is in the next run; nobody waits for the others here.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kwsd.audio import FloatArray, decibels
+from kwsd.card import ModelCard
+from kwsd.decision import Decision, IntArray, more_rows
+from kwsd.frontend import log_spectrogram
+from kwsd.stepper import Stepper
+
+OnPosteriors = Callable[[FloatArray, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A keyword that a row's stream said in the window that ends at `end` on the model's sample clock."""
+
+    row: int
+    label: str
+    score: float
+    end: int
+    loudness_dbfs: float
+
+
+class Batcher:
+    """Rows for the streams of one model."""
+
+    def __init__(self, card: ModelCard, stepper: Stepper) -> None:
+        n_rows = 1
+        self._card, self._params, self._stepper = card, card.frontend, stepper
+        self._stride_samples = card.stride_frames * self._params.hop_samples
+        self._overlap = max(0, self._params.frame_samples - self._params.hop_samples)
+        self._pending = np.zeros((n_rows, self._overlap + self._stride_samples), np.float32)
+        self._n_pending = np.zeros(n_rows, np.int64)
+        self._ends = np.zeros(n_rows, np.int64)  # sample clocks of what was heard in whole strides
+        self._pasts = stepper.begin(n_rows)
+        self._energies = np.zeros((n_rows, -(-card.window_samples // self._stride_samples)), np.float32)
+        self._decision = Decision(card, np.full((n_rows, len(card.labels)), np.inf))
+        self._listeners: dict[int, OnPosteriors] = {}
+        self._free = [0]
+
+    def join(self, thresholds: NDArray[np.float64], on_posteriors: OnPosteriors | None = None) -> int:
+        """A row for a stream that begins, from `kwsd.decision.chosen_thresholds`.
+
+        Args:
+            on_posteriors: called with the posteriors of each window, shape (n_labels,), and
+                the window's end on the model's sample clock, before it is decided.
+        """
+        if not self._free:
+            self._double()
+        row = self._free.pop()
+        self._decision.begin(row, thresholds)
+        if on_posteriors:
+            self._listeners[row] = on_posteriors
+        self.begin(row)
+        return row
+
+    def _double(self) -> None:
+        n_rows = len(self._pending)
+        self._pending, self._energies = more_rows(self._pending, n_rows), more_rows(self._energies, n_rows)
+        self._n_pending, self._ends = more_rows(self._n_pending, n_rows), more_rows(self._ends, n_rows)
+        self._pasts = [more_rows(past, n_rows) for past in self._pasts]
+        self._decision.add_rows(n_rows)
+        self._free = list(range(2 * n_rows - 1, n_rows - 1, -1))
+
+    def leave(self, row: int) -> None:
+        """The row is free for another stream."""
+        self._listeners.pop(row, None)
+        self._n_pending[row] = 0
+        self._free.append(row)
+
+    def begin(self, row: int) -> None:
+        """Forget what the row's stream has said; its sample clock is at 0 again.
+
+        Windows end a whole number of strides after the first one, so a few frames of nothing
+        go before the stream. The first window does not hold them.
+        """
+        n_lead = -self._card.window_frames % self._card.stride_frames * self._params.hop_samples
+        self._pending[row] = 0
+        self._n_pending[row] = n_lead
+        self._ends[row] = self._overlap - n_lead
+        for past in self._pasts:
+            past[row] = 0
+        self._decision.begin(row)
+
+    def hear(self, chunks: dict[int, FloatArray]) -> Iterator[Decided]:
+        """Hear more of some streams.
+
+        Args:
+            chunks: for each row the next samples at the model's rate, shape (any,).
+        """
+        width = self._pending.shape[1]
+        while chunks:
+            chunks = {row: rest for row, samples in chunks.items() if len(rest := self._keep(row, samples))}
+            due = np.flatnonzero(self._n_pending == width)
+            if len(due):
+                yield from self._advance(due)
+
+    def _keep(self, row: int, samples: FloatArray) -> FloatArray:
+        """Keep samples until a stride is whole; returns those that must wait for the next."""
+        n_pending = self._n_pending[row]
+        taken = samples[: self._pending.shape[1] - n_pending]
+        self._pending[row, n_pending : n_pending + len(taken)] = taken
+        self._n_pending[row] += len(taken)
+        return samples[len(taken) :]
+
+    def _advance(self, rows: IntArray) -> Iterator[Decided]:
+        """A stride of each of these rows."""
+        pending = self._pending[rows]
+        frames = log_spectrogram(pending, self._params)
+        news = pending[:, self._overlap :]
+        self._pending[rows, : self._overlap] = pending[:, self._stride_samples :]
+        self._n_pending[rows] = self._overlap
+        self._ends[rows] += self._stride_samples
+        posteriors = self._step(rows, frames)
+        ends = self._ends[rows]
+        at = ends // self._stride_samples % self._energies.shape[1]
+        self._energies[rows, at] = np.einsum("rs,rs->r", news, news)
+        whole = ends >= self._card.window_samples
+        if whole.all():
+            yield from self._decide(rows, posteriors, ends)
+        elif whole.any():
+            yield from self._decide(rows[whole], posteriors[whole], ends[whole])
+
+    def _step(self, rows: IntArray, frames: FloatArray) -> FloatArray:
+        if len(rows) == len(self._pending):
+            posteriors, self._pasts = self._stepper.step(frames, self._pasts)
+            return posteriors
+        posteriors, following = self._stepper.step(frames, [past[rows] for past in self._pasts])
+        for past, values in zip(self._pasts, following, strict=True):
+            past[rows] = values
+        return posteriors
+
+    def _decide(self, rows: IntArray, posteriors: FloatArray, ends: IntArray) -> Iterator[Decided]:
+        if self._listeners:
+            for row, of_row, end in zip(rows.tolist(), posteriors, ends.tolist(), strict=True):
+                if row in self._listeners:
+                    self._listeners[row](of_row, end)
+        scores, fires = self._decision.push(rows, posteriors, ends)
+        if not fires.any():
+            return
+        for n, label in np.argwhere(fires).tolist():
+            row = int(rows[n])
+            loudness = decibels(float(self._energies[row].sum()) / (self._energies.shape[1] * self._stride_samples))
+            yield Decided(row, self._card.labels[label], float(scores[n, label]), int(ends[n]), loudness)

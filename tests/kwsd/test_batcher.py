@@ -1,0 +1,95 @@
+"""Streams side by side: each hears what it would have heard alone."""
+
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kwsd.batcher import Batcher
+from kwsd.decision import chosen_thresholds
+from kwsd.frontend import log_spectrogram
+from kwsd.spotter import Spotter, push_all
+from kwsd.stepper import WindowStepper
+
+
+class Recorder:
+    """A stepper that keeps the frames that it is given, for each row."""
+
+    def __init__(self):
+        self.frames = []
+
+    def begin(self, n_streams):
+        return []
+
+    def step(self, frames, pasts):
+        self.frames.append(frames)
+        return np.zeros((len(frames), 12), np.float32), []
+
+
+def frames_of(model, samples, sizes):
+    recorder = Recorder()
+    batcher = Batcher(model.card, recorder)
+    row = batcher.join(chosen_thresholds(model.card))
+    start = 0
+    for size in sizes:
+        assert list(batcher.hear({row: samples[start : start + size]})) == []
+        start += size
+    return np.concatenate([np.empty((0, 40), np.float32), *(one[0] for one in recorder.frames)])
+
+
+def test_frames_do_not_depend_on_the_chunks(model, noise):
+    whole = log_spectrogram(noise, model.card.frontend)
+    for size in (1, 159, 160, 161, 509, 32000):
+        frames = frames_of(model, noise, [size] * (32000 // size + 1))
+        np.testing.assert_array_equal(frames[2:], whole[: len(frames) - 2])  # two frames of nothing go before
+        assert len(frames) == 200
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=12))
+def test_frames_do_not_depend_on_any_chunking(model, sizes):
+    samples = np.random.default_rng(0).standard_normal(sum(sizes)).astype(np.float32)
+    frames = frames_of(model, samples, sizes)
+    whole = log_spectrogram(samples, model.card.frontend)
+    np.testing.assert_array_equal(frames[2:], whole[: max(0, len(frames) - 2)])
+    assert len(frames) == sum(sizes) // 1600 * 10
+
+
+@pytest.mark.parametrize("stepped", [True, False], ids=["step graph", "windows"])
+def test_posteriors_are_those_of_the_window(model, noise, stepped):
+    stepper = model.stepper if stepped else WindowStepper(model.card, model.posteriors)
+    batcher, heard = Batcher(model.card, stepper), {}
+    row = batcher.join(chosen_thresholds(model.card), lambda posteriors, end: heard.update({end: posteriors}))
+    list(batcher.hear({row: noise}))
+    assert list(heard) == list(range(16000, 32001, 1600))
+    for end, posteriors in heard.items():
+        window = log_spectrogram(noise[end - 16000 : end], model.card.frontend)[None]
+        np.testing.assert_allclose(posteriors, model.posteriors(window)[0], atol=1e-5)
+
+
+def test_what_a_stream_is_told_does_not_depend_on_the_others(model, demo):
+    """Streams that join late, leave, run dry and burst; each gets the bits that it gets alone."""
+    random = np.random.default_rng(0)
+    streams = [np.roll(demo, random.integers(len(demo)))[: random.integers(4, 12) * 16000] for _ in range(7)]
+    alone = [Spotter(model, 16000).push(samples) for samples in streams]
+    assert sum(map(len, alone)) > 10
+    batcher = Batcher(model.card, model.stepper)
+    spotters, heard, at = {}, [[] for _ in streams], [0] * len(streams)
+    for turn in count():
+        if turn < len(streams):
+            spotters[turn] = Spotter(model, 16000, batcher=batcher)
+        chunks = {}
+        for n, spotter in spotters.items():
+            size = int(random.choice([0, 160, 1600, 20000]))
+            chunks[spotter] = streams[n][at[n] : at[n] + size]
+            at[n] += size
+        told = push_all(batcher, chunks)
+        for n, spotter in list(spotters.items()):
+            heard[n] += told[spotter]
+            if at[n] >= len(streams[n]):
+                spotters.pop(n).close()
+        if not spotters:
+            break
+    assert heard == alone

@@ -1,0 +1,59 @@
+"""The step graph gives the window graph's numbers, however the frames come."""
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from export.step import convert_step
+from kwsd.errors import ExportError
+from kwsd.model import GraphStepper
+from train.architectures import ds_tcn, light_cnn, with_labels
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The default network with weights and statistics that no layer leaves as they are."""
+    keras.utils.set_random_seed(0)
+    model = with_labels(ds_tcn((98, 40), 37), 12)
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def stepper(network):
+    graph = convert_step(network)
+    onnx.checker.check_model(graph)
+    return GraphStepper(ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]))
+
+
+@pytest.mark.parametrize("sizes", [[2] * 200, [10] * 40, [8, *[10] * 39], [98, *[2] * 100], [6, 44, 2, 98, 18, 30] * 2])
+def test_a_stepped_stream_gives_the_posteriors_of_its_windows(network, stepper, sizes):
+    frames = np.random.default_rng(1).normal(-10, 4, (2, sum(sizes), 40)).astype(np.float32)
+    pasts, end, windows, given = stepper.begin(2), 0, [], []
+    for size in sizes:
+        posteriors, pasts = stepper.step(frames[:, end : end + size], pasts)
+        end += size
+        if end >= 98:
+            windows.append(frames[:, end - 98 : end])
+            given.append(posteriors)
+    want = network.predict(np.concatenate(windows), verbose=0)
+    assert len(given) > 5
+    np.testing.assert_allclose(np.concatenate(given), want, atol=1e-5)
+    assert want.std(axis=0).max() > 0.001  # not a constant
+
+
+def test_what_pasts_begin_with_is_forgotten_after_a_window(stepper):
+    frames = np.random.default_rng(2).normal(-10, 4, (1, 100, 40)).astype(np.float32)
+    zeros = stepper.begin(1)
+    ones = [np.ones_like(past) for past in zeros]
+    np.testing.assert_array_equal(stepper.step(frames, zeros)[0], stepper.step(frames, ones)[0])
+
+
+def test_a_layer_that_cannot_be_stepped_is_named():
+    with pytest.raises(ExportError, match=r"max_pooling2d.*: a MaxPooling2D cannot be computed step by step"):
+        convert_step(with_labels(light_cnn((99, 81), 12), 12))
