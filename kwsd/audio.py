@@ -25,6 +25,8 @@ PCM_ENCODINGS: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "s32le": np
 RATES_HZ = (4000, 384000)
 """Sample rates from the telephone's half to the best converters' double."""
 
+MAX_CHANNELS = 64
+
 # A writer that cannot seek back (a pipe) leaves a placeholder near the type's maximum.
 _UNKNOWN_RIFF_SIZE = 0x7FFF_0000
 
@@ -47,27 +49,34 @@ class Chunk:
         return self.position + len(self.samples)
 
 
-def to_mono(samples: NDArray[Any]) -> FloatArray:
-    """Clip to full scale, as a converter does, and average the channels.
+def to_mono(samples: NDArray[Any], channel: int | None = None) -> FloatArray:
+    """Clip to full scale, as a converter does, and take one channel, or the mean of all.
 
     NaN becomes 0: one of them would never leave a filter.
 
-    Shape: (n_samples,) or (n_samples, n_channels) -> (n_samples,), float32.
+    Args:
+        samples: shape (n_samples,) or (n_samples, n_channels).
+        channel: counted from 1, and there; None for the mean.
+
+    Returns:
+        shape (n_samples,), float32.
     """
+    if channel is not None and samples.ndim == 2:
+        samples = samples[:, channel - 1]
     finite = np.nan_to_num(np.clip(samples, -1.0, 1.0), nan=0.0)
     mono = finite if finite.ndim == 1 else finite.mean(axis=1)
     return np.asarray(mono, np.float32)
 
 
-def decode_pcm(data: bytes, encoding: str, n_channels: int) -> FloatArray:
-    """Turn whole frames of interleaved raw PCM into mono samples.
+def decode_pcm(data: bytes, encoding: str, n_channels: int, channel: int | None = None) -> FloatArray:
+    """Turn whole frames of interleaved raw PCM into mono samples; `channel` as in `to_mono`.
 
     Shape: n_samples * n_channels encoded values -> (n_samples,), float32.
     """
     dtype = PCM_ENCODINGS[encoding]
     values = np.frombuffer(data, dtype).reshape(-1, n_channels)
     full_scale = 1.0 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
-    return to_mono(values.astype(np.float64) / full_scale)
+    return to_mono(values.astype(np.float64) / full_scale, channel)
 
 
 def open_recording(path: Path) -> soundfile.SoundFile:
@@ -105,14 +114,14 @@ def read_recording(path: Path) -> tuple[FloatArray, int]:
         return read_block(file, path, -1), file.samplerate
 
 
-def read_block(file: soundfile.SoundFile, path: Path, n_samples: int) -> FloatArray:
-    """Read up to `n_samples` mono samples (all that is left for -1); none at the end.
+def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: int | None = None) -> FloatArray:
+    """Read up to `n_samples` mono samples (all that is left for -1); none at the end. `channel` as in `to_mono`.
 
     Raises:
         AudioError: the data is damaged.
     """
     try:
-        return to_mono(file.read(n_samples, dtype="float32", always_2d=True))
+        return to_mono(file.read(n_samples, dtype="float32", always_2d=True), channel)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path}: damaged recording ({error.error_string})") from None
 

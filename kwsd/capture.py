@@ -1,4 +1,4 @@
-"""Capture: drives a source in a thread of its own and keeps it alive.
+"""Capture: drives a source in a thread of its own and keeps it alive; all of them fill one inbox.
 
 The law of this file: the reading thread never waits for inference when its source is live;
 then the oldest audio is dropped, and the positions of the chunks tell how much. A source
@@ -8,7 +8,6 @@ that breaks is opened again, with back-off, for ever.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -17,7 +16,11 @@ from kwsd.errors import KwsdError
 from kwsd.sources import Opened, Source
 
 QUEUE_CHUNKS = 20
-"""About two seconds: inference that is later than that would report stale keywords."""
+"""Of a stream, about two seconds: inference that is later than that would report stale keywords."""
+
+GATHER_SECONDS = 0.025
+"""How long the first chunk of several streams waits for those of the others: a run of many costs
+each of them a fraction of a run of its own."""
 
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10)
 _JOIN_SECONDS = 1.0
@@ -50,11 +53,15 @@ Item = Up | Chunk | Down | End
 
 
 class Capture:
-    """A source, its thread and its bounded queue."""
+    """A source and its thread.
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._queue = ChunkQueue(QUEUE_CHUNKS, drops_oldest=source.is_live)
+    Args:
+        stream: whose audio it is.
+        inbox: gets it.
+    """
+
+    def __init__(self, source: Source, stream: str, inbox: "Inbox") -> None:
+        self._source, self._stream, self._inbox = source, stream, inbox
         self._stopping = threading.Event()
         self._n_failures = 0
         self._thread: threading.Thread | None = None
@@ -70,22 +77,17 @@ class Capture:
         self._thread = threading.Thread(target=self._run, args=(opened,), name="capture", daemon=True)
         self._thread.start()
 
-    def items(self) -> Iterator[Item]:
-        """What happens, in order, until an `End`, or until `stop`."""
-        while (item := self._queue.get()) is not None:
-            yield item
-            if isinstance(item, End):
-                return
-
     def stop(self) -> None:
-        """End soon; what waits in the queue is not needed any more.
+        """End soon, once the inbox is closed.
 
         A device is let go before the process ends; a read from a pipe cannot be ended.
         """
         self._stopping.set()
-        self._queue.close()
         if self._thread and self._source.is_live:
             self._thread.join(_JOIN_SECONDS)
+
+    def _put(self, item: Item) -> None:
+        self._inbox.put(self._stream, item, waits=not self._source.is_live)
 
     def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is said, so that nobody waits for a dead source."""
@@ -98,67 +100,91 @@ class Capture:
                 return
             except Exception as error:
                 if not (self._source.is_live and isinstance(error, KwsdError)):
-                    self._queue.put(End(error))
+                    self._put(End(error))
                     return
                 self._back_off(error)
                 opened = None
 
     def _deliver(self, opened: Opened, start_seconds: float) -> None:
-        self._queue.put(Up(opened.rate_hz, start_seconds))
+        self._put(Up(opened.rate_hz, start_seconds))
         with closing(opened.chunks) as chunks:
             for chunk in chunks:
                 self._n_failures = 0
-                self._queue.put(chunk)
+                self._put(chunk)
                 if self._stopping.is_set():
                     return
-        self._queue.put(End())
+        self._put(End())
 
     def _back_off(self, error: KwsdError) -> None:
         retry_seconds = _RETRY_SECONDS[min(self._n_failures, len(_RETRY_SECONDS) - 1)]
         self._n_failures += 1
-        self._queue.put(Down(str(error), retry_seconds))
+        self._put(Down(str(error), retry_seconds))
         self._stopping.wait(retry_seconds)
 
 
-class ChunkQueue:
-    """Between the capture thread and the inference thread: bounded in chunks.
+class Inbox:
+    """Between the captures and the one thread that hears: a queue for each stream, bounded in chunks.
 
     Args:
-        max_chunks: how many may wait.
-        drops_oldest: what happens when they do: the oldest chunk goes, or `put` waits.
+        max_chunks: how many of a stream may wait.
     """
 
-    def __init__(self, max_chunks: int, drops_oldest: bool) -> None:
-        self._items: deque[Item] = deque()
-        self._max_chunks, self._drops_oldest = max_chunks, drops_oldest
-        self._closed = False
+    def __init__(self, max_chunks: int = QUEUE_CHUNKS) -> None:
+        self._queues: dict[str, deque[Item]] = {}  # of the streams that something waits of
+        self._up: set[str] = set()
+        self._max_chunks = max_chunks
+        self._gathering, self._closed = False, False
         self._changed = threading.Condition()
 
-    def put(self, item: Item) -> None:
+    def put(self, stream: str, item: Item, waits: bool) -> None:
+        """Add what happens next in a stream. When its queue is full, wait, or drop its oldest chunk."""
         with self._changed:
-            if self._drops_oldest:
-                self._make_room()
-            else:
-                self._changed.wait_for(lambda: len(self._items) < self._max_chunks or self._closed)
-            self._items.append(item)
-            self._changed.notify_all()
+            if waits:
+                self._changed.wait_for(lambda: not self._is_full(stream) or self._closed)
+            elif self._is_full(stream):
+                _drop_oldest(self._queues[stream])
+            self._queues.setdefault(stream, deque()).append(item)
+            if isinstance(item, Up):
+                self._up.add(stream)
+            elif isinstance(item, Down | End):
+                self._up.discard(stream)
+            if not self._gathering or self._is_gathered():
+                self._changed.notify_all()
 
-    def get(self) -> Item | None:
-        """The next item, as soon as there is one; None when the queue was closed."""
+    def take(self) -> list[tuple[str, Item]]:
+        """All that waits, each stream's in its order, as soon as there is something; nothing once closed.
+
+        Where several streams are up, those that are late get a moment to come along.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            item = None if self._closed else self._items.popleft()
+            self._changed.wait_for(lambda: self._queues or self._closed)
+            self._gathering = True
+            self._changed.wait_for(self._is_gathered, GATHER_SECONDS)
+            self._gathering = False
+            queues, self._queues = self._queues, {}
             self._changed.notify_all()
-            return item
+            return [] if self._closed else [(stream, item) for stream, queue in queues.items() for item in queue]
+
+    def is_full(self, stream: str) -> bool:
+        """Whether `put` would wait, or drop."""
+        with self._changed:
+            return self._is_full(stream)
 
     def close(self) -> None:
+        """Nobody takes any more, so nobody waits to put."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
-    def _make_room(self) -> None:
-        """Only audio is dropped, never the news about the source."""
-        if len(self._items) >= self._max_chunks:
-            oldest = next((i for i, item in enumerate(self._items) if isinstance(item, Chunk)), None)
-            if oldest is not None:
-                del self._items[oldest]
+    def _is_full(self, stream: str) -> bool:
+        return len(self._queues.get(stream, ())) >= self._max_chunks
+
+    def _is_gathered(self) -> bool:
+        return self._closed or len(self._queues) >= len(self._up)
+
+
+def _drop_oldest(queue: deque[Item]) -> None:
+    """Only audio is dropped, never the news about the source."""
+    oldest = next((i for i, item in enumerate(queue) if isinstance(item, Chunk)), None)
+    if oldest is not None:
+        del queue[oldest]

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 from kwsd.audio import dbfs
-from kwsd.config import Config, check_thresholds
+from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.errors import KwsdError
 from kwsd.model import load_model
+from kwsd.sockets import bind, is_live
 from kwsd.sources import make_source
-from kwsd.transports.unix import bind, is_live
+from kwsd.sources.network import unix_path
 
 
 def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
@@ -18,10 +20,18 @@ def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
     except KwsdError as error:
         yield from ((False, f"configuration: {line}") for line in str(error).splitlines())
         return
-    yield True, f"configuration: source {config.source}"
-    for name, part in (("model", _model), ("audio", _audio), ("socket", _socket)):
+    sources = {name: config.of_stream(name) for name in config.stream_names}
+    yield True, f"configuration: source {', '.join(stream.source for stream in sources.values())}"
+    parts: list[tuple[str, Callable[[], str]]] = [("model", lambda: _model(config))]
+    for stream in sources.values():
+        if stream.source != "network":
+            parts.append(("audio", lambda stream=stream: _audio(stream)))  # type: ignore[misc]
+    parts.append(("socket", lambda: _socket(config.socket)))
+    if config.audio:
+        parts.append(("audio socket", lambda: _audio_socket(config.audio or "")))
+    for name, part in parts:
         try:
-            yield True, f"{name}: {part(config)}"
+            yield True, f"{name}: {part()}"
         except KwsdError as error:
             yield False, f"{name}: {error}"
 
@@ -32,7 +42,7 @@ def _model(config: Config) -> str:
     return f"{model.card.name} passes its golden check on {model.provider}"
 
 
-def _audio(config: Config) -> str:
+def _audio(config: StreamConfig) -> str:
     if config.source == "-":
         return (
             f"standard input, {config.pcm.encoding}, {config.pcm.rate_hz} Hz, {config.pcm.channels} channels (not read)"
@@ -44,9 +54,14 @@ def _audio(config: Config) -> str:
     return f"{source.name}, {rate_hz} Hz, {dbfs(chunk.samples):.0f} dBFS"
 
 
-def _socket(config: Config) -> str:
-    if is_live(config.socket):
-        return f"{config.socket}, a kwsd is serving it now"
-    bind(config.socket).close()
-    config.socket.unlink()
-    return f"{config.socket} is free"
+def _socket(path: Path) -> str:
+    if is_live(path):
+        return f"{path}, a kwsd is serving it now"
+    bind(path).close()
+    path.unlink()
+    return f"{path} is free"
+
+
+def _audio_socket(address: str) -> str:
+    path = unix_path(address)
+    return _socket(path) if path else address

@@ -125,7 +125,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> Config:
-    names = ("source", "model", "device", "socket", "threshold", "pace")
+    names = ("source", "audio", "model", "device", "socket", "threshold", "pace")
     return load_config(args.config, {name: getattr(args, name) for name in names})
 
 
@@ -146,8 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     settings = argparse.ArgumentParser(add_help=False, parents=[model, threshold, socket])
     settings.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
     settings.add_argument(
-        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, or - for raw PCM on stdin"
+        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
     )
+    settings.add_argument("--audio", metavar="PATH", help="socket on which other programs send raw PCM")
     settings.add_argument(
         "--fast", dest="pace", action="store_const", const="fast", help="hear a WAV file as fast as possible"
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from kwsd.audio import RATES_HZ
+from kwsd.audio import MAX_CHANNELS, RATES_HZ
 from kwsd.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -36,31 +36,61 @@ class PcmConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """All that one can set, with its default.
+class StreamConfig:
+    """What is heard of one stream.
 
     Attributes:
-        source: "microphone", "microphone:NUMBER-OR-NAME", a recording's path, or "-" for
-            raw PCM on standard input.
+        source: "microphone", "microphone:NUMBER-OR-NAME", a recording's path, "-" for raw PCM
+            on standard input, or "network" for what a program sends to the audio socket.
+        channel: of the source, counted from 1; the mean of all by default.
         pace: of a recording: "realtime", or "fast" for as fast as it can be heard.
         pcm: of standard input.
-        model: an ONNX file made by `python -m export`; the bundled one by default.
-        device: what runs the model; "auto" takes CUDA where it works.
-        socket: Unix socket of the events.
-        stream: name of the source in its events.
         threshold: one threshold for all labels, in place of the model's own.
         thresholds: thresholds of single labels.
     """
 
     source: str = "microphone"
+    channel: int | None = None
     pace: Literal["realtime", "fast"] = "realtime"
     pcm: PcmConfig = field(default_factory=PcmConfig)
+    threshold: float | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config(StreamConfig):
+    """All that one can set, with its default.
+
+    Attributes:
+        stream: name, in its events, of the one stream that the keys of `StreamConfig` describe.
+        streams: several streams in its place, by their names. Thresholds that they do not
+            have themselves are those of the keys beside `streams`.
+        audio: socket on which other programs send raw PCM: a path, or 127.0.0.1:PORT.
+        model: an ONNX file made by `python -m export`; the bundled one by default.
+        device: what runs the model; "auto" takes CUDA where it works.
+        socket: Unix socket of the events.
+    """
+
+    stream: str = "default"
+    streams: dict[str, StreamConfig] = field(default_factory=dict)
+    audio: str | None = None
     model: Path | None = None
     device: Device = "auto"
     socket: Path = field(default_factory=default_socket)
-    stream: str = "default"
-    threshold: float | None = None
-    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def of_stream(self, name: str) -> StreamConfig:
+        """What holds for a stream, also for one that only the audio socket knows."""
+        own = self.streams.get(name)
+        if own is None:
+            return self
+        if own.threshold is not None:
+            return own
+        return replace(own, threshold=self.threshold, thresholds={**self.thresholds, **own.thresholds})
+
+    @property
+    def stream_names(self) -> list[str]:
+        """Of the streams that are configured."""
+        return list(self.streams) or [self.stream]
 
 
 def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
@@ -74,10 +104,17 @@ def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
     config = _build(Config, data, "", problems)
     if not problems:
         given = {key: value for key, value in changes.items() if value is not None}
-        if "threshold" in given:
-            given["thresholds"] = {}  # one for all means all
+        if "threshold" in given:  # one for all means all
+            given["thresholds"] = {}
+            given["streams"] = {
+                name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()
+            }
+        if "source" in given:
+            given["streams"] = {}
+        elif config.streams and (twice := {"source", "channel", "pace", "pcm", "stream"} & data.keys()):
+            problems.append(f"{', '.join(sorted(twice))}: belongs to one stream; put it below streams")
         config = replace(config, **given)
-        problems = _range_problems(config)
+        problems += _range_problems(config)
     if problems:
         where = f"{path}: " if path else ""
         raise ConfigError("\n".join(f"{where}{problem}" for problem in problems))
@@ -91,7 +128,10 @@ def check_thresholds(config: Config, keywords: list[str]) -> None:
         ConfigError: a threshold for a label that the model does not have.
     """
     problems = [
-        _unknown_key(f"thresholds.{label}", label, keywords) for label in config.thresholds if label not in keywords
+        _unknown_key(f"{prefix}thresholds.{label}", label, keywords)
+        for prefix, stream in _stream_groups(config)
+        for label in stream.thresholds
+        if label not in keywords
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -167,16 +207,34 @@ def _unknown_key(path: str, key: str, known: list[str]) -> str:
     return f"{path}: unknown key; {hint}"
 
 
+def _stream_groups(config: Config) -> list[tuple[str, StreamConfig]]:
+    """Every group of keys about a stream, with what its keys begin with."""
+    return [("", config), *((f"streams.{name}.", stream) for name, stream in config.streams.items())]
+
+
 def _range_problems(config: Config) -> list[str]:
-    found = []
-    thresholds = {f"thresholds.{label}": value for label, value in config.thresholds.items()}
-    if config.threshold is not None:
-        thresholds["threshold"] = config.threshold
-    found += [f"{path}: {value:g} is not between 0 and 1" for path, value in thresholds.items() if not 0 < value <= 1]
-    if not RATES_HZ[0] <= config.pcm.rate_hz <= RATES_HZ[1]:
-        found.append(f"pcm.rate_hz: {config.pcm.rate_hz} is not between {RATES_HZ[0]} and {RATES_HZ[1]}")
-    if not 1 <= config.pcm.channels <= 64:
-        found.append(f"pcm.channels: {config.pcm.channels} is not between 1 and 64")
-    if not config.stream:
+    found = [problem for prefix, stream in _stream_groups(config) for problem in _stream_problems(prefix, stream)]
+    sources = {name: config.of_stream(name).source for name in config.stream_names}
+    if "network" in sources.values() and not config.audio:
+        found.append("audio: a source is network, so name the socket that it comes over")
+    if list(sources.values()).count("-") > 1:
+        found.append("streams: only one can be standard input")
+    if not all(sources):
         found.append("stream: must not be empty")
+    if config.audio is not None and not config.audio:
+        found.append("audio: must not be empty")
     return found
+
+
+def _stream_problems(prefix: str, stream: StreamConfig) -> list[str]:
+    thresholds = {f"thresholds.{label}": value for label, value in stream.thresholds.items()}
+    if stream.threshold is not None:
+        thresholds["threshold"] = stream.threshold
+    found = [f"{path}: {value:g} is not between 0 and 1" for path, value in thresholds.items() if not 0 < value <= 1]
+    if not RATES_HZ[0] <= stream.pcm.rate_hz <= RATES_HZ[1]:
+        found.append(f"pcm.rate_hz: {stream.pcm.rate_hz} is not between {RATES_HZ[0]} and {RATES_HZ[1]}")
+    if not 1 <= stream.pcm.channels <= MAX_CHANNELS:
+        found.append(f"pcm.channels: {stream.pcm.channels} is not between 1 and {MAX_CHANNELS}")
+    if stream.channel is not None and not 1 <= stream.channel <= MAX_CHANNELS:
+        found.append(f"channel: {stream.channel} is not between 1 and {MAX_CHANNELS}")
+    return [prefix + problem for problem in found]

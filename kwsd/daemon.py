@@ -1,8 +1,8 @@
 """The daemon: startup, serve, shutdown.
 
-The law of this file: three threads and no more. The event loop serves subscribers, one
-thread reads the source, one hears; audio flows from the second to the third, events from
-the third to the first. Nothing ever waits in the other direction.
+The law of this file: the event loop serves subscribers and takes audio from the network, one
+thread reads each other source, one hears all of them. Audio flows to the one that hears,
+events from there to the loop. Nothing ever waits in the other direction.
 """
 
 import asyncio
@@ -14,19 +14,20 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kwsd.bus import Bus
-from kwsd.capture import Capture, End
-from kwsd.config import Config, check_thresholds
+from kwsd.capture import Capture, End, Inbox
+from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.ear import Ear
 from kwsd.errors import KwsdError
 from kwsd.events import PROTOCOL, Goodbye, Hello, Overrun, Published, SourceDown
 from kwsd.model import Model, load_model
 from kwsd.readable import readable
 from kwsd.sources import make_source
+from kwsd.sources.network import NetworkAudio
 from kwsd.transports.unix import UnixTransport
 
 log = logging.getLogger("kwsd")
 
-_NEED_RESTART = ("source", "pace", "pcm", "socket", "stream")
+_NEED_RESTART = ("source", "channel", "pace", "pcm", "stream", "audio", "socket")
 _JOIN_SECONDS = 2.0
 
 
@@ -43,14 +44,18 @@ def run(configure: Callable[[], Config]) -> None:
 
 
 class Daemon:
-    """One run: a capture, an ear, a bus and a transport."""
+    """One run: captures, an ear, a bus and a transport."""
 
     def __init__(self, configure: Callable[[], Config]) -> None:
         self._configure = configure
         self._config, self._model = self._load()
         self._bus = Bus()
         self._ear = Ear(self._model, self._config)
-        self._capture = Capture(make_source(self._config))
+        self._inbox = Inbox()
+        sources = {name: self._config.of_stream(name) for name in self._config.stream_names}
+        local = {name: config for name, config in sources.items() if config.source != "network"}
+        self._captures = {name: Capture(make_source(config), name, self._inbox) for name, config in local.items()}
+        self._network = self._make_network(self._config.audio) if self._config.audio else None
         self._transport = UnixTransport(self._config.socket, self._bus, self._hello)
         self._thread = threading.Thread(target=self._listen, name="ear", daemon=True)
 
@@ -63,7 +68,7 @@ class Daemon:
         await self._transport.start()
         reason = "could not start"
         try:
-            self._startup()
+            await self._startup()
             reason = await self._ended
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
         except Exception as error:
@@ -75,14 +80,24 @@ class Daemon:
             self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._ear.heard_seconds, 3)))
             await self._transport.stop()
 
-    def _startup(self) -> None:
+    async def _startup(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
         self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
-        self._capture.start()
+        for capture in self._captures.values():
+            capture.start()
+        if self._network:
+            await self._network.start()
+            log.info("audio is taken on %s", self._config.audio)
         self._thread.start()
         self._log_model()
-        log.info("listening to %s; events on %s", self._config.source, self._config.socket)
+        sources = ", ".join(self._config.of_stream(name).source for name in self._config.stream_names)
+        log.info("listening to %s; events on %s", sources, self._config.socket)
+
+    def _make_network(self, address: str) -> NetworkAudio:
+        return NetworkAudio(
+            address, self._inbox, set(self._captures), lambda stream: self._config.of_stream(stream).channel
+        )
 
     def _load(self) -> tuple[Config, Model]:
         config = self._configure()
@@ -104,7 +119,11 @@ class Daemon:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return
         kept = {name: getattr(self._config, name) for name in _NEED_RESTART}
-        if changed := [name for name, value in kept.items() if getattr(config, name) != value]:
+        changed = [name for name, value in kept.items() if getattr(config, name) != value]
+        if _sources(config) != _sources(self._config):
+            changed.append("streams")
+            kept["streams"] = self._config.streams
+        if changed:
             log.warning("reload: %s can change only with a restart", ", ".join(changed))
         self._config, self._model = replace(config, **kept), model
         self._ear.swap(self._model, self._config)
@@ -112,19 +131,25 @@ class Daemon:
         log.info("reload: done")
 
     def _stop_listening(self) -> None:
-        self._capture.stop()
+        self._inbox.close()
+        if self._network:
+            self._network.stop()
+        for capture in self._captures.values():
+            capture.stop()
         if self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)  # one inference; nobody else needs the loop now
 
     def _listen(self) -> None:
         """The ear's thread. Whatever ends it ends the daemon: never deaf and alive."""
         outcome: str | BaseException = "the source ended"
+        left = set(self._captures)
         try:
-            for item in self._capture.items():
-                for event in self._ear.hear(item):
+            while (left or self._network) and (items := self._inbox.take()):
+                for event in self._ear.hear(items):
                     self._loop.call_soon_threadsafe(self._publish, event)
-                if isinstance(item, End) and item.error:
-                    outcome = item.error
+                ends = {name: item.error for name, item in items if isinstance(item, End)}
+                outcome = next((error for error in ends.values() if error), outcome)
+                left -= ends.keys()
         except Exception as error:  # a defect: shown with its traceback by the main thread
             outcome = error
         with suppress(RuntimeError):  # the loop has ended, and did not wait any longer
@@ -132,7 +157,8 @@ class Daemon:
 
     def _publish(self, event: Published) -> None:
         if isinstance(event, SourceDown | Overrun):
-            log.warning("%s", readable(event))
+            ended = isinstance(event, SourceDown) and event.retry_seconds is None
+            log.log(logging.INFO if ended else logging.WARNING, "%s", readable(event))
         self._bus.publish(event)
 
     def _end(self, outcome: str | BaseException) -> None:
@@ -149,8 +175,13 @@ class Daemon:
             protocol=PROTOCOL,
             boot_id=numbering.boot_id,
             next_seq=numbering.next_seq,
-            streams=[self._config.stream],
+            streams=self._config.stream_names,
             labels=self._model.card.keywords,
             model=self._model.card.name,
             provider=self._model.provider,
         )
+
+
+def _sources(config: Config) -> dict[str, StreamConfig]:
+    """What of the streams takes a restart to change."""
+    return {name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()}

@@ -1,86 +1,130 @@
-"""The ear: what a capture delivers becomes events.
+"""The ear: what captures deliver becomes events.
 
-The law of this file: no thread, clock or socket, like the Spotter that it drives. The
+The law of this file: no thread, clock or socket, like the Spotters that it drives. The
 daemon's inference thread and `kwsd spot` both run it, so both say the same.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from kwsd.audio import Chunk
+from kwsd.audio import Chunk, FloatArray
+from kwsd.batcher import Batcher
 from kwsd.bus import Numbering
 from kwsd.capture import Down, End, Item, Up
 from kwsd.config import Config
 from kwsd.events import DetectionEvent, Overrun, Published, SourceDown, SourceUp
 from kwsd.model import Model
 from kwsd.sources.wav import WavFile
-from kwsd.spotter import Detection, Spotter
+from kwsd.spotter import Detection, Spotter, push_all
+
+
+@dataclass(slots=True)
+class _Heard:
+    """A stream that is up: its clock, and its Spotter."""
+
+    name: str
+    rate_hz: int
+    start_seconds: float
+    spotter: Spotter
+    position: int = 0  # of the next sample, if none is lost
+
+    @property
+    def seconds(self) -> float:
+        """Stream time of `position`."""
+        return self.start_seconds + self.position / self.rate_hz
 
 
 class Ear:
-    """The ear of one stream. It begins with an `Up`, and again after every `Down`."""
+    """The ear of all streams. Each begins with an `Up`, and again after every `Down`."""
 
     def __init__(self, model: Model, config: Config) -> None:
-        self._model, self._config = model, config
+        self._begin(model, config)
         self._next: tuple[Model, Config] | None = None
-        self._spotter: Spotter | None = None
+        self._streams: dict[str, _Heard] = {}
         self.heard_seconds = 0.0
 
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams that are up."""
+        return list(self._streams)
+
     def swap(self, model: Model, config: Config) -> None:
-        """Go on with another model and other thresholds from the next item. Any thread may call it."""
+        """Go on with another model and other thresholds from the next items. Any thread may call it."""
         self._next = (model, config)
 
-    def hear(self, item: Item) -> list[Published]:
-        """The events that one item of a capture brings about."""
+    def hear(self, items: Iterable[tuple[str, Item]]) -> list[Published]:
+        """The events that items of captures bring about, each with its stream's name.
+
+        Chunks of different streams are heard side by side. What a stream is told does not
+        depend on that.
+        """
         if self._next:
-            (self._model, self._config), self._next = self._next, None
-            if self._spotter:
-                self._spotter = self._new_spotter()
-        stream = self._config.stream
-        if isinstance(item, Up):
-            self._begin(item)
-            return [SourceUp(stream=stream, rate_hz=item.rate_hz)]
-        if isinstance(item, Down):
-            self._spotter = None
-            return [SourceDown(stream=stream, reason=item.reason, retry_seconds=item.retry_seconds)]
-        if self._spotter is None:
-            return []
-        if isinstance(item, End):
-            last_words, self._spotter = self._spotter.flush(), None
-            return [detection_event(one, stream) for one in last_words]
-        return [*self._lost(item), *(detection_event(one, stream) for one in self._push(item))]
+            self._begin(*self._next)
+            self._next = None
+            for heard in self._streams.values():
+                heard.spotter = self._new_spotter(heard.name, heard.rate_hz, heard.seconds)
+        events: list[Published] = []
+        waiting: dict[Spotter, tuple[str, FloatArray]] = {}
+        for name, item in items:
+            stream = self._streams.get(name)
+            if stream and stream.spotter in waiting:
+                events += self._push(waiting)
+            if not isinstance(item, Chunk):
+                events += self._news(name, item)
+            elif stream:
+                events += self._lost(stream, item)
+                waiting[stream.spotter] = (name, item.samples)
+                stream.position = item.end
+                self.heard_seconds += len(item.samples) / stream.rate_hz
+        return events + self._push(waiting)
 
-    def _begin(self, up: Up) -> None:
-        self._rate_hz, self._start_seconds, self._position = up.rate_hz, up.start_seconds, 0
-        self._spotter = self._new_spotter()
+    def _begin(self, model: Model, config: Config) -> None:
+        self._model, self._config = model, config
+        self._batcher = Batcher(model.card, model.stepper)
 
-    def _new_spotter(self) -> Spotter:
+    def _new_spotter(self, name: str, rate_hz: int, start_seconds: float) -> Spotter:
+        own = self._config.of_stream(name)
         return Spotter(
             self._model,
-            self._rate_hz,
-            start_seconds=self._stream_seconds(self._position),
-            threshold=self._config.threshold,
-            thresholds=self._config.thresholds,
+            rate_hz,
+            start_seconds=start_seconds,
+            threshold=own.threshold,
+            thresholds=own.thresholds,
+            batcher=self._batcher,
         )
 
-    def _stream_seconds(self, position: int) -> float:
-        return self._start_seconds + position / self._rate_hz
+    def _push(self, waiting: dict[Spotter, tuple[str, FloatArray]]) -> list[Published]:
+        """Hear what waits of each stream, and nothing waits any more."""
+        names = {spotter: name for spotter, (name, _) in waiting.items()}
+        detections = push_all(self._batcher, {spotter: samples for spotter, (_, samples) in waiting.items()})
+        waiting.clear()
+        return [detection_event(one, names[spotter]) for spotter, found in detections.items() for one in found]
 
-    def _lost(self, chunk: Chunk) -> list[Published]:
+    def _news(self, name: str, item: Up | Down | End) -> list[Published]:
+        """A source came or went."""
+        if isinstance(item, Up):
+            spotter = self._new_spotter(name, item.rate_hz, item.start_seconds)
+            self._streams[name] = _Heard(name, item.rate_hz, item.start_seconds, spotter)
+            return [SourceUp(stream=name, rate_hz=item.rate_hz)]
+        stream = self._streams.pop(name, None)
+        last_words = stream.spotter.flush() if stream and isinstance(item, End) else []
+        if stream:
+            stream.spotter.close()
+        events: list[Published] = [detection_event(one, name) for one in last_words]
+        if isinstance(item, Down):
+            return [SourceDown(stream=name, reason=item.reason, retry_seconds=item.retry_seconds)]
+        return [*events, SourceDown(stream=name, reason=str(item.error or "ended"), retry_seconds=None)]
+
+    def _lost(self, stream: _Heard, chunk: Chunk) -> list[Published]:
         """Positions that jump are lost audio: the words on both sides do not belong together."""
-        n_lost = chunk.position - self._position
-        if n_lost <= 0 or self._spotter is None:
+        n_lost = chunk.position - stream.position
+        if n_lost <= 0:
             return []
-        self._spotter.reset(self._stream_seconds(chunk.position))
-        return [Overrun(stream=self._config.stream, lost_seconds=round(n_lost / self._rate_hz, 3))]
-
-    def _push(self, chunk: Chunk) -> list[Detection]:
-        assert self._spotter is not None
-        self._position = chunk.end
-        self.heard_seconds += len(chunk.samples) / self._rate_hz
-        return self._spotter.push(chunk.samples)
+        stream.position = chunk.position
+        stream.spotter.reset(stream.seconds)
+        return [Overrun(stream=stream.name, lost_seconds=round(n_lost / stream.rate_hz, 3))]
 
 
 def detection_event(detection: Detection, stream: str) -> DetectionEvent:
@@ -102,6 +146,6 @@ def spot(path: Path, model: Model, config: Config, numbering: Numbering) -> Iter
     ear = Ear(model, config)
     items: Iterator[Item] = chain((Up(rate_hz, 0.0),), chunks, (End(),))
     for item in items:
-        for event in ear.hear(item):
+        for event in ear.hear([(config.stream, item)]):
             if isinstance(event, DetectionEvent):
                 yield numbering.stamp(event)

@@ -71,12 +71,12 @@ class DetectionEvent(Published):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDown(Published):
-    """A source stopped delivering; the next try is in `retry_seconds`."""
+    """A source stopped delivering; the next try is in `retry_seconds`, or null if it has ended."""
 
     type: ClassVar[str] = "source_down"
     stream: str
     reason: str
-    retry_seconds: float
+    retry_seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ def readable(event: Event) -> str:
         case SourceUp():
             return f"source up: {event.stream}, {event.rate_hz} Hz"
         case SourceDown():
-            return f"source down: {event.stream}: {event.reason}; next try in {event.retry_seconds:g} s"
+            retry = "" if event.retry_seconds is None else f"; next try in {event.retry_seconds:g} s"
+            return f"source down: {event.stream}: {event.reason}{retry}"
         case Overrun():
             return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
         case Lagged():

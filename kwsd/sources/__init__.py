@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from kwsd.audio import Chunk
-from kwsd.config import Config
+from kwsd.config import StreamConfig
+from kwsd.errors import SourceError
 
 CHUNK_SECONDS = 0.1
 """What a source delivers at a time: one stride, so that no window waits for its samples."""
@@ -44,15 +45,23 @@ class Source(Protocol):
         ...
 
 
-def make_source(config: Config) -> Source:
-    """The source that the configuration names."""
+def make_source(config: StreamConfig) -> Source:
+    """The source that a stream's configuration names; "network" is none, others come to it."""
     from kwsd.sources.microphone import Microphone
     from kwsd.sources.pcm import PcmInput
     from kwsd.sources.wav import WavFile
 
     kind, _, device = config.source.partition(":")
     if kind == "microphone":
-        return Microphone(device or None)
+        return Microphone(device or None, config.channel)
     if config.source == "-":
-        return PcmInput(config.pcm)
-    return WavFile(Path(config.source), paced=config.pace == "realtime")
+        return PcmInput(config.pcm, config.channel)
+    return WavFile(Path(config.source), paced=config.pace == "realtime", channel=config.channel)
+
+
+def refuse_missing_channel(name: str, channel: int | None, n_channels: int) -> None:
+    """Raises:
+    SourceError: a source has fewer channels than that.
+    """
+    if channel is not None and channel > n_channels:
+        raise SourceError(f"{name}: has no channel {channel}, only {n_channels}")

@@ -6,13 +6,14 @@ nothing for `_STALL_SECONDS` is a `SourceError`. Blocking-mode streams rather th
 also work under systemd's `MemoryDenyWriteExecute`.
 """
 
+import threading
 import time
 from collections.abc import Generator
 from typing import Any
 
 from kwsd.audio import Chunk, to_mono
 from kwsd.errors import SourceError
-from kwsd.sources import Opened
+from kwsd.sources import Opened, refuse_missing_channel
 
 _STALL_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -25,28 +26,40 @@ class Microphone:
     Args:
         device: number, or part of the name, as `kwsd devices` lists them; None for the
             system's default.
+        channel: counted from 1; None for the device's own mix, or the mean of all.
     """
 
     is_live = True
 
-    def __init__(self, device: str | None) -> None:
+    _opening = threading.Lock()
+    _n_open = 0  # PortAudio's restart, which finds new devices, would end streams that are open
+
+    def __init__(self, device: str | None, channel: int | None = None) -> None:
+        self._channel = channel
         self.name = f"microphone {device}" if device else "the default microphone"
         self._device = int(device) if device and device.isdecimal() else device
 
     def open(self) -> Opened:
+        with self._opening:
+            return self._open()
+
+    def _open(self) -> Opened:
         sounddevice = _portaudio()
         try:
-            _rescan(sounddevice)
+            if not Microphone._n_open:
+                _rescan(sounddevice)
             info = sounddevice.query_devices(self._device, "input")
+            refuse_missing_channel(self.name, self._channel, info["max_input_channels"])
             rate_hz = round(info["default_samplerate"])
             stream = sounddevice.InputStream(
                 device=info["index"],
                 samplerate=rate_hz,
-                channels=_n_channels(sounddevice, info, rate_hz),
+                channels=self._channel or _n_channels(sounddevice, info, rate_hz),
                 dtype="float32",
                 latency=_LATENCY_SECONDS,
             )
             stream.start()
+            Microphone._n_open += 1
         except (sounddevice.PortAudioError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise SourceError(f"{self.name}: cannot be opened ({reason}); `kwsd devices` lists what is there") from None
@@ -61,12 +74,13 @@ class Microphone:
                 if overflowed:  # PortAudio does not say how much was lost; the clock does
                     elapsed = round((time.monotonic() - started) * rate_hz) - n_samples
                     position = max(position, elapsed)
-                chunk = Chunk(to_mono(samples), position)
+                chunk = Chunk(to_mono(samples, self._channel), position)
                 position = chunk.end
                 yield chunk
         except sounddevice.PortAudioError as error:
             raise SourceError(f"{self.name}: stopped ({str(error).splitlines()[0]})") from None
         finally:
+            Microphone._n_open -= 1
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
 

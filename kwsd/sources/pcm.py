@@ -7,7 +7,7 @@ from collections.abc import Generator
 from kwsd.audio import PCM_ENCODINGS, Chunk, decode_pcm
 from kwsd.config import PcmConfig
 from kwsd.errors import SourceError
-from kwsd.sources import CHUNK_SECONDS, Opened
+from kwsd.sources import CHUNK_SECONDS, Opened, refuse_missing_channel
 
 _WHAT_TO_DO = "pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
 
@@ -18,10 +18,11 @@ class PcmInput:
     is_live = False
     name = "standard input"
 
-    def __init__(self, pcm: PcmConfig) -> None:
-        self._pcm = pcm
+    def __init__(self, pcm: PcmConfig, channel: int | None = None) -> None:
+        self._pcm, self._channel = pcm, channel
 
     def open(self) -> Opened:
+        refuse_missing_channel(self.name, self._channel, self._pcm.channels)
         if sys.stdin is None or sys.stdin.isatty():
             state = "closed" if sys.stdin is None else "a terminal"
             raise SourceError(f"standard input is {state}; {_WHAT_TO_DO}")
@@ -39,7 +40,7 @@ class PcmInput:
             whole = len(pending) // frame_bytes * frame_bytes
             if len(pending) < 4 or not whole:
                 continue
-            chunk = Chunk(decode_pcm(pending[:whole], pcm.encoding, pcm.channels), position)
+            chunk = Chunk(decode_pcm(pending[:whole], pcm.encoding, pcm.channels, self._channel), position)
             position, pending = chunk.end, pending[whole:]
             yield chunk
         if position == 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 import soundfile
 
 from kwsd.audio import Chunk, open_recording, read_block
-from kwsd.sources import CHUNK_SECONDS, Opened
+from kwsd.sources import CHUNK_SECONDS, Opened, refuse_missing_channel
 
 
 class WavFile:
@@ -16,23 +16,25 @@ class WavFile:
     Args:
         path: any file that libsndfile reads.
         paced: deliver each chunk when its last sample would have been spoken.
+        channel: counted from 1; None for the mean of all.
     """
 
     is_live = False
 
-    def __init__(self, path: Path, paced: bool) -> None:
+    def __init__(self, path: Path, paced: bool, channel: int | None = None) -> None:
         self.name = str(path)
-        self._path, self._paced = path, paced
+        self._path, self._paced, self._channel = path, paced, channel
 
     def open(self) -> Opened:
         file = open_recording(self._path)
+        refuse_missing_channel(self.name, self._channel, file.channels)
         return Opened(file.samplerate, self._chunks(file))
 
     def _chunks(self, file: soundfile.SoundFile) -> Generator[Chunk, None, None]:
         started, position = time.monotonic(), 0
         n_samples = round(CHUNK_SECONDS * file.samplerate)
         with file:
-            while len(samples := read_block(file, self._path, n_samples)):
+            while len(samples := read_block(file, self._path, n_samples, self._channel)):
                 chunk = Chunk(samples, position)
                 position = chunk.end
                 if self._paced:

@@ -1,5 +1,6 @@
 """A live source drops the oldest and heals; a recording waits and ends."""
 
+import threading
 import time
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import kwsd.capture
 from kwsd.audio import Chunk
-from kwsd.capture import Capture, ChunkQueue, Down, End, Up
+from kwsd.capture import GATHER_SECONDS, Capture, Down, End, Inbox, Up
 from kwsd.errors import AudioError, SourceError
 from kwsd.sources import Opened
 
@@ -38,9 +39,14 @@ class FakeSource:
 
 
 def run(source):
-    capture = Capture(source)
-    capture.start()
-    return list(capture.items())
+    inbox = Inbox()
+    Capture(source, "a", inbox).start()
+    items = []
+    while not items or not isinstance(items[-1], End):
+        for stream, item in inbox.take():
+            assert stream == "a"
+            items.append(item)
+    return items
 
 
 @pytest.fixture(autouse=True)
@@ -77,21 +83,46 @@ def test_a_defect_in_a_source_ends_the_capture_instead_of_leaving_it_deaf():
 
 def test_a_source_that_was_never_there_is_an_error_at_once():
     with pytest.raises(SourceError, match="no such device"):
-        Capture(FakeSource(True, SourceError("no such device"))).start()
+        Capture(FakeSource(True, SourceError("no such device")), "a", Inbox()).start()
 
 
-def test_a_full_live_queue_drops_the_oldest_audio_but_no_news():
-    queue = ChunkQueue(3, drops_oldest=True)
-    queue.put(Up(1000, 0.0))
+def test_a_full_live_queue_drops_its_oldest_audio_but_no_news():
+    inbox = Inbox(max_chunks=3)
+    inbox.put("a", Up(1000, 0.0), waits=False)
+    inbox.put("b", chunk(5), waits=False)
     for position in range(0, 100, 10):
-        queue.put(chunk(position))
-    assert queue.get() == Up(1000, 0.0)
-    assert [queue.get().position for _ in range(2)] == [80, 90]
+        inbox.put("a", chunk(position), waits=False)
+    items = inbox.take()
+    assert items[0] == ("a", Up(1000, 0.0))
+    assert [(stream, item.position) for stream, item in items[1:]] == [("a", 80), ("a", 90), ("b", 5)]
+
+
+def test_streams_that_are_up_are_waited_for_but_not_long():
+    inbox = Inbox()
+    for stream in "abc":
+        inbox.put(stream, Up(1000, 0.0), waits=False)
+    assert len(inbox.take()) == 3
+    inbox.put("a", chunk(0), waits=False)
+    late = threading.Timer(GATHER_SECONDS / 5, lambda: inbox.put("b", chunk(0), waits=False))
+    late.start()
+    assert [stream for stream, _ in inbox.take()] == ["a", "b"]  # and never mind c
+    late.join()
+    for stream in "bc":
+        inbox.put(stream, Down("gone", 1.0), waits=False)
+    inbox.take()
+    inbox.put("a", chunk(10), waits=False)
+    started = time.monotonic()
+    assert [stream for stream, _ in inbox.take()] == ["a"]
+    assert time.monotonic() - started < GATHER_SECONDS / 2  # nobody else is up
 
 
 def test_stop_ends_a_capture_whose_queue_is_full():
-    capture = Capture(FakeSource(False, [chunk(i) for i in range(1000)]))
+    inbox = Inbox()
+    capture = Capture(FakeSource(False, [chunk(i) for i in range(1000)]), "a", inbox)
     capture.start()
     time.sleep(0.05)
+    inbox.close()
     capture.stop()
-    assert list(capture.items()) == []
+    capture._thread.join(1)
+    assert not capture._thread.is_alive()
+    assert inbox.take() == []

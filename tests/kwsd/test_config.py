@@ -1,5 +1,6 @@
 """Every mistake at once, with its path, and what was probably meant."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,41 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_thresholds_are_for_labels_of_the_model():
     with pytest.raises(ConfigError, match=r"thresholds.stpo: unknown key; did you mean stop\?"):
         check_thresholds(Config(thresholds={"stpo": 0.5}), ["stop", "go"])
+
+
+def test_streams_have_their_own_sources_and_what_they_lack_from_above(config_file):
+    text = """
+thresholds: {stop: 0.9, go: 0.8}
+audio: a.sock
+streams:
+  hall: {source: "microphone:2", channel: 2, thresholds: {go: 0.7}}
+  yard: {source: network, threshold: 0.5}
+"""
+    config = load_config(config_file(text), {})
+    assert config.stream_names == ["hall", "yard"]
+    hall, yard, unknown = (config.of_stream(name) for name in ("hall", "yard", "visitor"))
+    assert (hall.source, hall.channel, hall.thresholds) == ("microphone:2", 2, {"stop": 0.9, "go": 0.7})
+    assert (yard.source, yard.threshold, yard.thresholds) == ("network", 0.5, {})
+    assert unknown.thresholds == {"stop": 0.9, "go": 0.8}
+    assert load_config(config_file(text), {"source": "a.wav"}).stream_names == ["default"]
+    one = load_config(config_file(text), {"threshold": 0.4})
+    assert {one.of_stream(name).threshold for name in one.stream_names} == {0.4}
+    with pytest.raises(ConfigError, match=r"streams.hall.thresholds.go: unknown key; there are stop, no"):
+        check_thresholds(config, ["stop", "no"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("streams: {a: {sorce: x}}", "streams.a.sorce: unknown key; did you mean source?"),
+        ("streams: {a: {threshold: 2}}", "streams.a.threshold: 2 is not between 0 and 1"),
+        ("streams: {a: {channel: 0}}", "streams.a.channel: 0 is not between 1 and 64"),
+        ("source: x\nstreams: {a: {}}", "source: belongs to one stream; put it below streams"),
+        ("streams: {a: {source: network}}", "audio: a source is network"),
+        ("streams: {a: {source: '-'}, b: {source: '-'}}", "only one can be standard input"),
+        ("streams: {a: 5}", "streams.a: 5 is not a group of keys"),
+    ],
+)
+def test_mistakes_in_streams(config_file, text, reason):
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        load_config(config_file(text), {})

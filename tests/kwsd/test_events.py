@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from kwsd.events import Event, Lagged, event_types, parse_event
+from kwsd.events import Event, Lagged, SourceDown, event_types, parse_event
 from kwsd.readable import readable
 
-SAMPLES = {int: 7, float: 0.5, str: "text", list[str]: ["a", "b"]}
+SAMPLES = {int: 7, float: 0.5, float | None: 0.5, str: "text", list[str]: ["a", "b"]}
 
 
 def example(kind: type[Event]) -> Event:
@@ -39,3 +39,9 @@ def test_what_a_newer_daemon_adds_is_left_out():
 def test_what_is_no_event_is_a_value_error(line):
     with pytest.raises(ValueError, match=r"."):
         parse_event(line)
+
+
+def test_a_source_that_has_ended_is_not_tried_again():
+    ended = SourceDown(stream="a", reason="ended", retry_seconds=None)
+    assert parse_event(ended.to_json()) == ended
+    assert readable(ended) == "source down: a: ended"

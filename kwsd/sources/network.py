@@ -1,0 +1,224 @@
+"""Raw PCM from other programs, many streams at once.
+
+    (echo '{"stream":"hall","rate_hz":16000}'; arecord -t raw -f S16_LE -r 16000) | nc -U audio.sock
+
+The law of this file: a connection is a stream. It begins with one line of JSON that says what
+follows, and ends when it is closed. It lives on the daemon's event loop, since a thread for
+each of hundreds of streams would cost more than hearing them.
+"""
+
+import asyncio
+import ipaddress
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kwsd.audio import MAX_CHANNELS, PCM_ENCODINGS, RATES_HZ, Chunk, decode_pcm
+from kwsd.capture import End, Inbox, Up
+from kwsd.errors import SocketError
+from kwsd.events import Error
+from kwsd.sockets import bind
+
+_HEADER_BYTES = 4096
+_HEADER_SECONDS = 5.0
+_PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a connection.
+
+    Attributes:
+        stream: its name in events.
+        encoding: width and kind of a sample.
+        live: time does not wait for it: what cannot be heard in time is lost, and `overrun`
+            says so. Otherwise the sender has to wait.
+    """
+
+    stream: str
+    rate_hz: int = 16000
+    encoding: str = "s16le"
+    channels: int = 1
+    live: bool = True
+
+    @classmethod
+    def parse(cls, line: bytes) -> "Header":
+        """Raises:
+        ValueError: with what is wrong, and what there is.
+        """
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError('the first line must be JSON, as {"stream":"hall","rate_hz":16000}') from None
+        if not isinstance(data, dict):
+            raise ValueError("the first line must be a JSON object")
+        kinds: dict[str, Any] = {one.name: one.type for one in fields(cls)}
+        for key, value in data.items():
+            if key not in kinds:
+                raise ValueError(f"{key}: unknown key; there are {', '.join(kinds)}")
+            if type(value) is not kinds[key]:
+                raise ValueError(f"{key}: {value!r:.40} is not of type {kinds[key].__name__}")
+        if not data.get("stream"):
+            raise ValueError("stream: must name the stream")
+        header = cls(**data)
+        if header.encoding not in PCM_ENCODINGS:
+            raise ValueError(f"encoding: {header.encoding!r:.40} is not one of {', '.join(PCM_ENCODINGS)}")
+        for key, value, (least, most) in (
+            ("rate_hz", header.rate_hz, RATES_HZ),
+            ("channels", header.channels, (1, MAX_CHANNELS)),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{key}: {value} is not between {least} and {most}")
+        return header
+
+
+@dataclass(slots=True)
+class Hall:
+    """What all connections share.
+
+    Attributes:
+        busy: names of streams that are heard now, from here or elsewhere.
+        began: when each name was first heard, for its clock.
+        channel: which channel of a stream is heard.
+    """
+
+    inbox: Inbox
+    busy: set[str]
+    channel: Callable[[str], int | None]
+    began: dict[str, float] = field(default_factory=dict)
+    connections: set[asyncio.Transport] = field(default_factory=set)
+
+
+class NetworkAudio:
+    """The audio socket.
+
+    Args:
+        address: path of a Unix socket, or HOST:PORT of this machine.
+        inbox: gets the streams.
+        taken: names that belong to other sources.
+        channel: which channel of a stream is heard, counted from 1; None for the mean.
+    """
+
+    def __init__(self, address: str, inbox: Inbox, taken: set[str], channel: Callable[[str], int | None]) -> None:
+        self._address, self._path = address, unix_path(address)
+        self._hall = Hall(inbox, set(taken), channel)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Raises:
+        SocketError: the address cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        if self._path:
+            self._server = await loop.create_unix_server(lambda: _Sender(self._hall), sock=bind(self._path))
+            return
+        host, _, port = self._address.rpartition(":")
+        if not _is_loopback(host):
+            raise SocketError(f"{self._address}: audio is taken from this machine alone; use 127.0.0.1:{port}")
+        try:
+            self._server = await loop.create_server(lambda: _Sender(self._hall), host, int(port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SocketError(f"{self._address}: cannot be bound ({reason}); choose another audio address") from None
+
+    def stop(self) -> None:
+        """Let go of the address, and of everybody who sends."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._hall.connections):
+            connection.abort()
+        if self._path:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+
+
+class _Sender(asyncio.Protocol):
+    """One connection: a header, then samples."""
+
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+        self._header: Header | None = None
+        self._pending = b""
+        self._position = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._hall.connections.add(transport)
+        self._deadline = asyncio.get_running_loop().call_later(
+            _HEADER_SECONDS, self._refuse, f"no header within {_HEADER_SECONDS:g} s"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self._pending += data
+        if self._header is None:
+            line, newline, rest = self._pending.partition(b"\n")
+            if not newline and len(line) < _HEADER_BYTES:
+                return
+            try:
+                self._begin(Header.parse(line[:_HEADER_BYTES]))
+            except ValueError as error:
+                self._refuse(str(error))
+                return
+            self._pending = rest
+        self._deliver()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        self._hall.connections.discard(self._transport)
+        if self._header:
+            self._hall.busy.discard(self._header.stream)
+            self._hall.inbox.put(self._header.stream, End(), waits=False)
+            self._header = None
+
+    def _begin(self, header: Header) -> None:
+        if header.stream in self._hall.busy:
+            raise ValueError(f"stream: {header.stream!r:.40} is heard already")
+        channel = self._hall.channel(header.stream)
+        if channel is not None and channel > header.channels:
+            raise ValueError(f"channels: {header.channels}, but channel {channel} of it is configured to be heard")
+        self._deadline.cancel()
+        self._header = header
+        self._hall.busy.add(header.stream)
+        began = self._hall.began.setdefault(header.stream, time.monotonic())
+        self._hall.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
+
+    def _deliver(self) -> None:
+        header = self._header
+        if header is None:
+            return
+        if not header.live and self._hall.inbox.is_full(header.stream):
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._deliver)
+            return
+        self._transport.resume_reading()
+        frame_bytes = PCM_ENCODINGS[header.encoding].itemsize * header.channels
+        whole = len(self._pending) // frame_bytes * frame_bytes
+        if whole:
+            channel = self._hall.channel(header.stream)
+            samples = decode_pcm(self._pending[:whole], header.encoding, header.channels, channel)
+            self._pending = self._pending[whole:]
+            self._hall.inbox.put(header.stream, Chunk(samples, self._position), waits=False)
+            self._position += len(samples)
+
+    def _refuse(self, reason: str) -> None:
+        self._deadline.cancel()
+        self._transport.write(Error(reason=reason).to_json().encode() + b"\n")
+        self._transport.close()
+
+
+def unix_path(address: str) -> Path | None:
+    """The path that an audio address is; None for HOST:PORT."""
+    return None if address.rpartition(":")[2].isdecimal() else Path(address).expanduser()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

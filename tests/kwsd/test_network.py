@@ -1,0 +1,160 @@
+"""Programs send raw PCM: many streams in one daemon, each told what it would be told alone."""
+
+import json
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from kwsd.client import subscribe
+from kwsd.events import DetectionEvent, Hello, SourceDown, SourceUp
+from kwsd.sources.network import Header
+from kwsd.spotter import Spotter
+
+
+@pytest.fixture
+def start_network(start_daemon, tmp_path):
+    """A daemon that hears its audio socket alone, with two streams configured; the socket's path, and the events'."""
+
+    def start(*arguments):
+        audio = tmp_path / "audio.sock"
+        config = tmp_path / "kwsd.yaml"
+        config.write_text(
+            f"audio: {audio}\nstreams:\n  strict: {{source: network, threshold: 1}}\n"
+            "  second: {source: network, channel: 2}\n"
+        )
+        daemon, events = start_daemon("--config", config, *arguments)
+        return daemon, audio, events
+
+    return start
+
+
+def connect(path):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    for _ in range(100):
+        try:
+            connection.connect(str(path))
+            break
+        except (FileNotFoundError, ConnectionRefusedError):
+            time.sleep(0.05)
+    return connection
+
+
+def send(path, samples, **header):
+    with connect(path) as connection:
+        connection.sendall(json.dumps(header).encode() + b"\n")
+        connection.sendall((samples * 32768).astype("<i2").tobytes())
+
+
+def collect(events, names):
+    """Detections by stream, until all these streams are down."""
+    heard, left = {name: [] for name in names}, set(names)
+    for event in events:
+        if isinstance(event, DetectionEvent):
+            heard[event.stream].append((event.label, event.end_seconds, event.score))
+        elif isinstance(event, SourceDown):
+            assert (event.reason, event.retry_seconds) == ("ended", None)
+            left.discard(event.stream)
+            if not left:
+                return heard
+    raise AssertionError("the daemon ended")
+
+
+def alone(model, samples):
+    spotter = Spotter(model, 16000)
+    heard = spotter.push(samples) + spotter.flush()
+    return [(one.label, round(one.end_seconds, 3), round(one.score, 4)) for one in heard]
+
+
+def test_each_of_many_streams_is_told_what_it_would_be_alone(start_network, model, demo):
+    daemon, audio, path = start_network()
+    streams = {f"room{n}": np.roll(demo, n * 24000)[: 8 * 16000] for n in range(12)}
+    events = subscribe(path)
+    assert isinstance(next(events), Hello)
+    senders = [
+        threading.Thread(target=send, args=(audio, samples), kwargs={"stream": name, "live": False})
+        for name, samples in streams.items()
+    ]
+    for sender in senders:
+        sender.start()
+    heard = collect(events, streams)
+    for sender in senders:
+        sender.join()
+    assert sum(map(len, heard.values())) > 12
+    assert heard == {name: alone(model, samples) for name, samples in streams.items()}
+    daemon.terminate()
+    assert daemon.wait(10) == 0
+    assert not audio.exists()
+
+
+def test_thresholds_and_channels_are_a_streams_own(start_network, model, demo):
+    _, audio, path = start_network()
+    events = subscribe(path)
+    assert next(events).streams == ["strict", "second"]
+    few = demo[: 6 * 16000]
+    stereo = np.stack([np.zeros_like(few), few], axis=1).ravel()
+    send(audio, few, stream="strict", live=False)
+    assert collect(events, ["strict"]) == {"strict": []}
+    send(audio, stereo, stream="second", channels=2, live=False)
+    [heard] = collect(events, ["second"]).values()
+    assert [label for label, *_ in heard] == [label for label, *_ in alone(model, few)]
+    assert heard
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"hello\n", "first line must be JSON"),
+        (b"[1]\n", "must be a JSON object"),
+        (b'{"rate_hz":16000}\n', "stream: must name the stream"),
+        (b'{"stream":"a","rate":1}\n', "rate: unknown key; there are stream, rate_hz"),
+        (b'{"stream":"a","rate_hz":"x"}\n', "rate_hz: 'x' is not of type int"),
+        (b'{"stream":"a","rate_hz":5}\n', "rate_hz: 5 is not between 4000"),
+        (b'{"stream":"a","encoding":"mp3"}\n', "encoding: 'mp3' is not one of s16le"),
+        (b'{"stream":"second"}\n', "channels: 1, but channel 2 of it is configured"),
+        (b"x" * 5000, "first line must be JSON"),
+        (b"[" * 4000 + b"\n", "first line must be JSON"),
+    ],
+)
+def test_a_wrong_header_is_one_line_and_nobody_else_notices(start_network, line, reason):
+    daemon, audio, _ = start_network()
+    with connect(audio) as connection:
+        connection.sendall(line)
+        answer = json.loads(connection.makefile().readline())
+        assert answer["type"] == "error"
+        assert reason in answer["reason"]
+        assert connection.recv(1) == b""
+    assert daemon.poll() is None
+
+
+def test_a_name_is_heard_once_at_a_time_and_its_clock_goes_on(start_network):
+    _, audio, path = start_network()
+    events = subscribe(path)
+    next(events)
+    first = connect(audio)
+    first.sendall(b'{"stream":"a"}\n')
+    assert isinstance(next(events), SourceUp)
+    with connect(audio) as second:
+        second.sendall(b'{"stream":"a"}\n')
+        assert "'a' is heard already" in second.makefile().readline()
+    first.close()
+    assert isinstance(next(events), SourceDown)
+    send(audio, np.zeros(1600), stream="a", rate_hz=48000)
+    assert next(events).rate_hz == 48000
+
+
+def test_only_this_machine_may_send(tmp_path):
+    from support import kwsd
+
+    result = kwsd("run", "--source", "network", "--audio", "0.0.0.0:7000", "--socket", tmp_path / "s")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "kwsd: 0.0.0.0:7000: audio is taken from this machine alone; use 127.0.0.1:7000"
+    )
+
+
+def test_a_header_needs_only_a_name():
+    assert Header.parse(b'{"stream":"a"}') == Header("a", 16000, "s16le", 1, True)
