@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +93,7 @@ def _label(args: argparse.Namespace) -> int:
     from kwsd.label import label_folder
     from kwsd.model import load_model
 
-    model = load_model(args.model, args.device or "auto", n_threads=os.cpu_count() or 1)
+    model = load_model(args.model, args.device or "auto")
     summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
     for label in model.card.labels:
         print(f"{label:>10}  {summary.counts[label]}")

@@ -4,9 +4,9 @@ The law of this file: training, export, evaluation and the daemon all call this 
 the streaming form gives the same numbers as the batch form for any chunking. Everything is
 local to one frame, because nothing that looks at a whole clip could run on a stream.
 
-Exactness. Each row of numpy's FFT is computed by itself, and the mel product is an einsum
-without BLAS, whose order of summation does not depend on the number of rows. So frames are
-bit-identical however the samples were chunked. soxr's stream and one-shot forms differ by
+Exactness. Each row of numpy's FFT is computed by itself. BLAS sums in an order that depends
+on the shapes, so the mel product gives it the same shape always. So frames are bit-identical
+however the samples were chunked, and whatever is computed beside them. soxr's stream and one-shot forms differ by
 rounding alone, at most about 1e-6 of full scale.
 """
 
@@ -22,6 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from kwsd.audio import FloatArray, fit_length
 
 _RESAMPLER = "soxr HQ"
+_BLOCK_FRAMES = 8  # of a mel product
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,9 @@ def log_spectrogram(samples: FloatArray, params: FrontendParams) -> FloatArray:
         return np.empty((*samples.shape[:-1], 0, params.n_bands), np.float32)
     frames = sliding_window_view(samples, params.frame_samples, axis=-1)[..., :: params.hop_samples, :]
     spectrum = np.fft.rfft(frames * _scaled_hann(params), params.fft_size)
-    power = spectrum.real**2 + spectrum.imag**2  # (..., n_frames, fft_size // 2 + 1)
+    power: FloatArray = spectrum.real**2 + spectrum.imag**2  # (..., n_frames, fft_size // 2 + 1)
     if params.n_mel_bands:
-        power = np.einsum("...b,bm->...m", power, _mel_weights(params))
+        power = _mel_power(power, params)
     else:
         power[..., 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
     return np.log(power + np.float32(params.log_floor))
@@ -141,8 +142,12 @@ def clip_features(samples: FloatArray, rate_hz: int, window_frames: int, params:
 
     Shape: (n_samples,) at `rate_hz` -> (window_frames, n_bands), float32.
     """
-    resampled = resample(samples, rate_hz, params.sample_rate_hz)
-    return log_spectrogram(fit_length(resampled, params.n_samples(window_frames)), params)
+    return log_spectrogram(clip_samples(samples, rate_hz, window_frames, params), params)
+
+
+def clip_samples(samples: FloatArray, rate_hz: int, window_frames: int, params: FrontendParams) -> FloatArray:
+    """The samples under that window. Shape: (n_samples,) -> (window_samples,) at the model's rate, float32."""
+    return fit_length(resample(samples, rate_hz, params.sample_rate_hz), params.n_samples(window_frames))
 
 
 class Resampler:
@@ -171,6 +176,16 @@ class Resampler:
         self._stream = (
             None if same else soxr.ResampleStream(self._from_hz, self._to_hz, 1, dtype="float32", quality="HQ")
         )
+
+
+def _mel_power(power: FloatArray, params: FrontendParams) -> FloatArray:
+    """Shape: (..., fft_size // 2 + 1) -> (..., n_mel_bands), float32."""
+    rows = power.reshape(-1, power.shape[-1])
+    n_rows = len(rows)
+    if missing := -n_rows % _BLOCK_FRAMES:
+        rows = np.concatenate([rows, np.zeros((missing, rows.shape[1]), np.float32)])
+    mel = rows.reshape(-1, _BLOCK_FRAMES, rows.shape[1]) @ _mel_weights(params)
+    return mel.reshape(-1, params.n_mel_bands)[:n_rows].reshape(*power.shape[:-1], params.n_mel_bands)
 
 
 @lru_cache

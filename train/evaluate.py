@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kwsd.errors import TrainingError
+from kwsd.frontend import log_spectrogram
 from kwsd.label import views
 from train import plots
 from train.data import RATE_HZ, Corpus, read_clip
@@ -106,7 +107,10 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def _augmented(subject: Subject, examples: Examples) -> float:
     """Accuracy of `kwsd label --augment`."""
-    windows = np.concatenate([views(read_clip(clip), RATE_HZ, subject.card) for clip in examples.clips])
+    params = subject.card.frontend
+    windows = np.concatenate(
+        [log_spectrogram(views(read_clip(clip), RATE_HZ, subject.card), params) for clip in examples.clips]
+    )
     of_views = posteriors(subject, windows)
     mean = of_views.reshape(len(examples.clips), -1, of_views.shape[1]).mean(axis=1)
     return float(np.mean(np.argmax(subject.card.clip_posteriors(mean), axis=1) == examples.y))

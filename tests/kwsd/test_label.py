@@ -1,8 +1,8 @@
 """fname,label for every clip, whole or not at all, and a rerun goes on."""
 
 import csv
-import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import kwsd.label
 from kwsd.audio import read_recording
 from kwsd.errors import AudioError, OutputError
 from kwsd.frontend import clip_features
-from kwsd.label import Journal, find_clips, label_folder
+from kwsd.label import label_folder
+from kwsd.ledger import Ledger
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def clips(tmp_path, write_wav, demo, truth):
 
 
 def rows(path):
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         return list(csv.reader(file))
 
 
@@ -90,39 +91,45 @@ def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, no
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch):
     label_folder(clips, tmp_path / "whole.csv", model)
-    monkeypatch.setattr(kwsd.label, "_BATCH_CLIPS", 4)
-    computed = []
+    monkeypatch.setattr(kwsd.label, "_JOB_CLIPS", 4)
+    add, added = Ledger.add, []
 
-    class Interrupted:
-        card, path = model.card, model.path
-
-        def posteriors(self, windows):
-            if len(computed) == 2:
-                raise KeyboardInterrupt
-            computed.append(len(windows))
-            return model.posteriors(windows)
+    def interrupted(self, paths, posteriors):
+        if len(added) == 2:
+            raise KeyboardInterrupt
+        added.append(len(paths))
+        add(self, paths, posteriors)
 
     output = tmp_path / "s.csv"
-    with pytest.raises(KeyboardInterrupt):
-        label_folder(clips, output, Interrupted())
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            label_folder(clips, output, model)
     assert not output.exists()
-    with (tmp_path / "s.csv.journal").open("a") as journal:
-        journal.write("clip_010.wav,0.1,0.")  # as a power cut leaves it
-    computed = [0] * 10
-    label_folder(clips, output, Interrupted())
-    assert sum(computed) == len(truth) - 8
+    monkeypatch.setattr(Ledger, "add", lambda *arguments: (added.append(len(arguments[1])), add(*arguments)))
+    label_folder(clips, output, model)
+    assert added[:2] == [4, 4]
+    assert sum(added) == len(truth)
     assert output.read_text() == (tmp_path / "whole.csv").read_text()
-    assert not (tmp_path / "s.csv.journal").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "s.csv", "whole.csv"]
 
 
 def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkeypatch):
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "s.csv.journal"))
+        raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(kwsd.label.Journal, "add", full)
-    with pytest.raises(OutputError, match=r"s.csv.journal: cannot be written \(No space left on device\)"):
+    monkeypatch.setattr(Ledger, "add", full)
+    with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be written \(database or disk is full\)"):
         label_folder(clips, tmp_path / "s.csv", model)
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_what_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
+    ledger = tmp_path / "s.csv.ledger"
+    ledger.write_text("something else, and long enough to be looked at" * 40)
+    with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be written \(file is not a database\)"):
+        label_folder(clips, tmp_path / "s.csv", model)
+    assert ledger.read_text().startswith("something else")
 
 
 def test_an_output_folder_that_is_missing_is_said_before_the_work(clips, tmp_path, model):
@@ -146,46 +153,45 @@ def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_a_journal_of_other_clips_is_not_taken_over(clips, tmp_path, model, write_wav, noise):
-    name = next(clips.rglob("*.wav")).name
-    write_wav(f"other/{name}", noise)
-    for folder in ("clips", "other"):
-        label_folder(tmp_path / folder, tmp_path / f"{folder}.csv", model)
-    find = Journal(tmp_path / "s.csv.journal", model, find_clips(clips, []), 1)
-    find.resume()
-    find.add([name], [["0"] * 11 + ["1"]])
-    label_folder(tmp_path / "other", tmp_path / "s.csv", model)
-    assert rows(tmp_path / "s.csv") == rows(tmp_path / "other.csv")
+def test_only_what_is_as_it_was_counts_as_done(tmp_path, write_wav, noise):
+    def stock(maker):
+        with Ledger(tmp_path / "ledger", maker) as ledger:
+            ledger.look(tmp_path / "clips", pytest.fail)
+            missing = [path for batch in ledger.missing(2) for path in batch]
+            ledger.add(missing, np.zeros((len(missing), 3), np.float32))
+            assert not list(ledger.missing(2))
+            return [os.fsdecode(path) for path in missing], [name for name, _ in ledger.done()]
+
+    for name in "abc":
+        write_wav(f"clips/{name}.wav", noise)
+    assert stock("model 1") == (["a.wav", "b.wav", "c.wav"], ["a.wav", "b.wav", "c.wav"])
+    write_wav("clips/b.wav", noise[:100])
+    write_wav("clips/d.wav", noise)
+    (tmp_path / "clips" / "c.wav").unlink()
+    assert stock("model 1") == (["b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
+    assert stock("model 2") == (["a.wav", "b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
 
 
 def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
     good = write_wav("clips/a b,c.wav", noise)
     good.with_name("new\nline.wav").write_bytes(good.read_bytes())
     Path(os.fsdecode(os.fsencode(good.parent) + b"/bad\xff.wav")).write_bytes(good.read_bytes())
-    found = find_clips(tmp_path / "clips", [])
-    journal = Journal(tmp_path / "s.csv.journal", model, found, 1)
-    journal.resume()
-    journal.add(list(found), [["0"] * 12] * 3)
-    assert set(journal.resume()) == set(found)
-    with (tmp_path / "s.csv.journal").open("a") as file:
-        file.write('"new\n')  # cut off within a name
-    assert set(journal.resume()) == set(found)
-    journal.add(["later.wav"], [["0"] * 12])
-    assert set(journal.resume()) == {*found, "later.wav"}
     label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
-    with (tmp_path / "s.csv").open(newline="", errors="surrogateescape") as file:
-        names = {row[0] for row in csv.reader(file)}
-    assert names == {"fname", "a b,c.wav", "new\nline.wav", os.fsdecode(b"bad\xff.wav")}
+    names = [row[0] for row in rows(tmp_path / "s.csv")]
+    assert names == ["fname", "a b,c.wav", os.fsdecode(b"bad\xff.wav"), "new\nline.wav"]
 
 
-def test_clips_of_one_name_keep_their_folders(tmp_path, write_wav, noise):
-    for name in ("yes/1.wav", "no/1.wav"):
+def test_clips_of_one_name_keep_their_folders(tmp_path, write_wav, noise, model):
+    for name in ("yes/1.wav", "no/1.wav", "2.wav"):
         write_wav(f"clips/{name}", noise)
-    assert list(find_clips(tmp_path / "clips", [])) == ["no/1.wav", "yes/1.wav"]
+    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["2.wav", "no/1.wav", "yes/1.wav"]
 
 
-def test_a_folder_without_wavs_is_an_error(tmp_path):
+def test_a_folder_without_wavs_is_an_error(tmp_path, model):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(AudioError, match="no WAV files below it"):
-        find_clips(tmp_path, [])
+        label_folder(tmp_path / "empty", tmp_path / "s.csv", model)
     with pytest.raises(AudioError, match="no such folder"):
-        find_clips(tmp_path / "absent", [])
+        label_folder(tmp_path / "absent", tmp_path / "s.csv", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -1,0 +1,136 @@
+"""The ledger: which clips a folder has, and what each was found to be, in one file on disk.
+
+The law of this file: nothing about a clip is kept in memory, so a folder may have any number
+of them; and a clip that is done is done, whatever happens next. It is a SQLite database, and
+gone when the output is written.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from kwsd.audio import FloatArray
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS maker (digest TEXT);
+CREATE TABLE IF NOT EXISTS clips (
+    path BLOB PRIMARY KEY,  -- from the folder, as the system spells it
+    name BLOB,  -- its last part
+    state TEXT,  -- size and time: a clip that has changed is not done
+    visit INTEGER,  -- the run that saw it last
+    posteriors BLOB  -- float32, null until it is done
+) WITHOUT ROWID
+"""
+
+
+class Ledger:
+    """A context manager; everything may raise `sqlite3.Error`, a full disk for one.
+
+    Args:
+        path: of the file. An earlier run's is gone on with.
+        maker: names all that posteriors depend on beside the clip. What another one made is
+            made anew.
+    """
+
+    def __init__(self, path: Path, maker: str) -> None:
+        self._path = path
+        self._connection = sqlite3.connect(path)
+        self._connection.executescript(_SCHEMA)
+        with self._connection as db:
+            if db.execute("SELECT digest FROM maker").fetchall() != [(maker,)]:
+                db.execute("DELETE FROM maker")
+                db.execute("INSERT INTO maker VALUES (?)", (maker,))
+                db.execute("UPDATE clips SET posteriors = NULL")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
+    def remove(self) -> None:
+        self._path.unlink()
+
+    def look(self, folder: Path, on_closed: Callable[[OSError], object]) -> None:
+        """Take stock of the WAVs below a folder.
+
+        Args:
+            on_closed: called for each folder that cannot be looked into.
+        """
+        with self._connection as db:
+            [[last]] = db.execute("SELECT coalesce(max(visit), 0) FROM clips").fetchall()
+            found = ((*wav, last + 1) for wav in _wavs(folder, on_closed))
+            db.executemany(
+                "INSERT INTO clips (path, name, state, visit) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (path) DO UPDATE SET visit = excluded.visit, state = excluded.state, "
+                "posteriors = CASE WHEN state = excluded.state THEN posteriors END",
+                found,
+            )
+            db.execute("DELETE FROM clips WHERE visit <= ?", (last,))
+
+    def counts(self) -> tuple[int, int]:
+        """How many clips there are, and how many are done."""
+        [[n_clips, n_done]] = self._connection.execute("SELECT count(*), count(posteriors) FROM clips").fetchall()
+        return n_clips, n_done
+
+    def has(self, path: Path) -> bool:
+        """Whether a path from the folder is one of the clips."""
+        return bool(self._connection.execute("SELECT 1 FROM clips WHERE path = ?", (os.fsencode(path),)).fetchall())
+
+    def missing(self, n: int) -> Iterator[list[bytes]]:
+        """Paths of clips that are not done, up to `n` at a time, each once."""
+        last = b""
+        while batch := self._connection.execute(
+            "SELECT path FROM clips WHERE path > ? AND posteriors IS NULL ORDER BY path LIMIT ?", (last, n)
+        ).fetchall():
+            last = batch[-1][0]
+            yield [path for (path,) in batch]
+
+    def add(self, paths: Iterable[bytes], posteriors: FloatArray) -> None:
+        """These clips are done. Shape of the posteriors: (n_paths, n_labels), float32."""
+        with self._connection as db:
+            rows = ((row.tobytes(), path) for path, row in zip(paths, posteriors, strict=True))
+            db.executemany("UPDATE clips SET posteriors = ? WHERE path = ?", rows)
+
+    def done(self) -> Iterator[tuple[str, FloatArray]]:
+        """Names and posteriors, shape (n_labels,), in the order of the names.
+
+        A name is the file's; where two clips share one, names are the paths from the folder.
+        """
+        shared = self._connection.execute("SELECT 1 FROM clips GROUP BY name HAVING count(*) > 1 LIMIT 1").fetchall()
+        column = "path" if shared else "name"
+        for name, posteriors in self._connection.execute(
+            f"SELECT {column}, posteriors FROM clips WHERE posteriors IS NOT NULL ORDER BY {column}"  # noqa: S608
+        ):
+            yield os.fsdecode(name), np.frombuffer(posteriors, np.float32)
+
+
+def _wavs(folder: Path, on_closed: Callable[[OSError], object]) -> Iterator[tuple[bytes, bytes, str]]:
+    """Paths from the folder, names and states of all WAVs below it, with no list of them."""
+    root = os.fsencode(folder)
+    waiting = [b""]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(os.path.join(root, parent)) as entries:  # noqa: PTH118  (bytes)
+                for entry in entries:
+                    path = os.path.join(parent, entry.name)  # noqa: PTH118
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                    elif entry.name.lower().endswith(b".wav"):
+                        yield path, entry.name, _state(entry)
+        except OSError as error:
+            on_closed(error)
+
+
+def _state(entry: "os.DirEntry[bytes]") -> str:
+    """A clip that cannot be looked at, such as a dead link, has none."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
