@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kwsd.audio import FloatArray, decibels
 from kwsd.card import ModelCard
 from kwsd.decision import Decision, IntArray, more_rows
-from kwsd.frontend import log_spectrogram
+from kwsd.frontend import frames_of, log_spectra
 from kwsd.stepper import Stepper
 
 OnPosteriors = Callable[[FloatArray, int], object]
@@ -39,7 +39,7 @@ class Batcher:
         self._card, self._params, self._stepper = card, card.frontend, stepper
         self._stride_samples = card.stride_frames * self._params.hop_samples
         self._overlap = max(0, self._params.frame_samples - self._params.hop_samples)
-        self._pending = np.zeros((n_rows, self._overlap + self._stride_samples), np.float32)
+        self._keep_pending(np.zeros((n_rows, self._overlap + self._stride_samples), np.float32))
         self._n_pending = np.zeros(n_rows, np.int64)
         self._ends = np.zeros(n_rows, np.int64)  # sample clocks of what was heard in whole strides
         self._pasts = stepper.begin(n_rows)
@@ -64,9 +64,13 @@ class Batcher:
         self.begin(row)
         return row
 
+    def _keep_pending(self, pending: FloatArray) -> None:
+        self._pending, self._frames = pending, frames_of(pending, self._params)
+
     def _double(self) -> None:
         n_rows = len(self._pending)
-        self._pending, self._energies = more_rows(self._pending, n_rows), more_rows(self._energies, n_rows)
+        self._keep_pending(more_rows(self._pending, n_rows))
+        self._energies = more_rows(self._energies, n_rows)
         self._n_pending, self._ends = more_rows(self._n_pending, n_rows), more_rows(self._ends, n_rows)
         self._pasts = [more_rows(past, n_rows) for past in self._pasts]
         self._decision.add_rows(n_rows)
@@ -115,16 +119,15 @@ class Batcher:
 
     def _advance(self, rows: IntArray) -> Iterator[Decided]:
         """A stride of each of these rows."""
-        pending = self._pending[rows]
-        frames = log_spectrogram(pending, self._params)
-        news = pending[:, self._overlap :]
-        self._pending[rows, : self._overlap] = pending[:, self._stride_samples :]
-        self._n_pending[rows] = self._overlap
-        self._ends[rows] += self._stride_samples
+        every = slice(None) if len(rows) == len(self._pending) else rows  # views instead of copies
+        frames = log_spectra(self._frames[every], self._params)
+        news = self._pending[every, self._overlap :]
+        ends = self._ends[every] + self._stride_samples
+        self._ends[every] = ends
+        self._energies[rows, ends // self._stride_samples % self._energies.shape[1]] = np.vecdot(news, news)
+        self._pending[every, : self._overlap] = self._pending[every, self._stride_samples :]
+        self._n_pending[every] = self._overlap
         posteriors = self._step(rows, frames)
-        ends = self._ends[rows]
-        at = ends // self._stride_samples % self._energies.shape[1]
-        self._energies[rows, at] = np.einsum("rs,rs->r", news, news)
         whole = ends >= self._card.window_samples
         if whole.all():
             yield from self._decide(rows, posteriors, ends)

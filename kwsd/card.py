@@ -6,7 +6,7 @@ once, in one line; nothing in it is executed.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,12 @@ class ModelCard:
         weighted = posteriors * weights
         clips: FloatArray = weighted / weighted.sum(axis=1, keepdims=True)
         return clips
+
+    def with_stride(self, stride_frames: int) -> "ModelCard":
+        """The same, deciding so often; smoothing covers the same time."""
+        smoothing = round(self.decision.smoothing_windows * self.stride_frames / stride_frames)
+        decision = replace(self.decision, smoothing_windows=max(1, smoothing))
+        return replace(self, stride_frames=stride_frames, decision=decision)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, allow_nan=False)

@@ -73,6 +73,9 @@ class Decision:
         scores: FloatArray = self._recent[rows].sum(axis=1) / n_means[:, None]
         between = (-1, *[1] * (self._thresholds.ndim - 2))
         above = scores.reshape(*between, scores.shape[-1]) >= self._thresholds[rows]
+        if not above.any():
+            self._disarmed[rows] = False
+            return scores, above
         ends = ends.reshape(*between, 1)
         fires: NDArray[np.bool_] = above & ~self._disarmed[rows] & (ends >= self._quiet_until[rows])
         self._disarmed[rows] = above & (self._disarmed[rows] | fires)

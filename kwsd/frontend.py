@@ -116,14 +116,26 @@ def log_spectrogram(samples: FloatArray, params: FrontendParams) -> FloatArray:
     """
     if params.n_frames(samples.shape[-1]) == 0:
         return np.empty((*samples.shape[:-1], 0, params.n_bands), np.float32)
-    frames = sliding_window_view(samples, params.frame_samples, axis=-1)[..., :: params.hop_samples, :]
-    spectrum = np.fft.rfft(frames * _scaled_hann(params), params.fft_size)
-    power: FloatArray = spectrum.real**2 + spectrum.imag**2  # (..., n_frames, fft_size // 2 + 1)
+    return log_spectra(frames_of(samples, params), params)
+
+
+def frames_of(samples: FloatArray, params: FrontendParams) -> FloatArray:
+    """A view of the frames. Shape: (..., n_samples) -> (..., n_frames, frame_samples)."""
+    return sliding_window_view(samples, params.frame_samples, axis=-1)[..., :: params.hop_samples, :]
+
+
+def log_spectra(frames: FloatArray, params: FrontendParams) -> FloatArray:
+    """Shape: (..., n_frames, frame_samples) -> (..., n_frames, n_bands), float32."""
+    padded = np.zeros((*frames.shape[:-1], params.fft_size), np.float32)
+    np.multiply(frames, _scaled_hann(params), out=padded[..., : params.frame_samples])
+    spectrum = np.fft.rfft(padded)
+    power = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)  # (..., n_frames, fft_size // 2 + 1)
     if params.n_mel_bands:
         power = _mel_power(power, params)
     else:
         power[..., 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
-    return np.log(power + np.float32(params.log_floor))
+    logarithms: FloatArray = np.log(power + np.float32(params.log_floor))
+    return logarithms
 
 
 def resample(samples: FloatArray, from_hz: int, to_hz: int) -> FloatArray:

@@ -75,13 +75,14 @@ class GraphStepper:
         return posteriors, following
 
 
-def load_model(path: Path | None = None, device: str = "auto", n_threads: int = 1) -> Model:
+def load_model(path: Path | None = None, device: str = "auto", stride_frames: int | None = None) -> Model:
     """Load a model file and prove that it computes here what it computed in Keras.
 
     Args:
         path: an ONNX file made by `python -m export`; None for the bundled model.
         device: "cpu", "cuda", or "auto": CUDA where it works, else the CPU.
-        n_threads: threads of one inference. More than one pays only for large batches.
+        stride_frames: how often it decides, in place of the card's stride; smoothing covers as
+            much time as the card says.
 
     Raises:
         ModelError: missing, damaged or foreign file; CUDA asked for and absent; or the
@@ -93,16 +94,16 @@ def load_model(path: Path | None = None, device: str = "auto", n_threads: int = 
     _refuse_two_runtimes()
     if device == "auto" and _CUDA in ort.get_available_providers():
         try:
-            return _load(path, _CUDA, n_threads)
+            return _load(path, _CUDA, stride_frames)
         except ModelError:
             device = "cpu"  # a driver is missing, or broken: the CPU tells which file is at fault
-    return _load(path, _CUDA if device == "cuda" else _CPU, n_threads)
+    return _load(path, _CUDA if device == "cuda" else _CPU, stride_frames)
 
 
-def _load(path: Path, provider: str, n_threads: int) -> Model:
+def _load(path: Path, provider: str, stride_frames: int | None) -> Model:
     if provider not in ort.get_available_providers():
         raise ModelError(_NO_CUDA)
-    session = _session(path, path, provider, n_threads)
+    session = _session(path, path, provider)
     if provider not in session.get_providers():  # available in name only: it falls back without an exception
         raise ModelError(_NO_CUDA)
     properties = session.get_modelmeta().custom_metadata_map
@@ -111,7 +112,9 @@ def _load(path: Path, provider: str, n_threads: int) -> Model:
     try:
         card = ModelCard.from_json(properties[METADATA_KEY])
         graph = properties.get(STEP_KEY)
-        step = _session(base64.b64decode(graph), path, provider, n_threads) if graph else None
+        if stride_frames:
+            card = card.with_stride(stride_frames)
+        step = _session(base64.b64decode(graph), path, provider, card.stride_frames) if graph else None
         model = Model(path, session, card, step)
         _check_shapes(session, model.card)
         _check_golden(model)
@@ -120,13 +123,16 @@ def _load(path: Path, provider: str, n_threads: int) -> Model:
     return model
 
 
-def _session(graph: Path | bytes, path: Path, provider: str, n_threads: int) -> ort.InferenceSession:
+def _session(graph: Path | bytes, path: Path, provider: str, n_frames: int | None = None) -> ort.InferenceSession:
+    """A session on one thread; for a known number of frames more can be fused."""
     if provider == _CUDA:
         with redirect_stdout(None):  # it prints what it does not find
             ort.preload_dlls(msvc=False)  # CUDA and cuDNN from their Python packages
     options = ort.SessionOptions()
-    options.intra_op_num_threads = n_threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    if n_frames:
+        options.add_free_dimension_override_by_name("n_frames", n_frames)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning doubles the CPU time
     ort.set_default_logger_severity(4)  # what matters comes as an exception, and is said in one line
     try:

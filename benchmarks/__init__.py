@@ -1,0 +1,1 @@
+"""What kwsd costs beside others, measured in the same run. README.md has the commands and the tables."""

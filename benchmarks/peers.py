@@ -1,0 +1,143 @@
+"""kwsd beside its peers: CPU time for a second of audio, each in a fresh process on one core.
+
+    python -m benchmarks.peers [RECORDING] [--rounds 5] [-o benchmarks/peers.md]
+
+Environments of the peers are made below --environments on the first run. Systems take turns,
+so that a machine that is busy for a while is busy for all; the table has the median, the least
+and the most of all rounds, and each median as a multiple of kwsd's.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = Path(__file__).resolve().with_name("systems")
+LIGHT_CNN = ROOT / "models" / "light_cnn_wide.onnx"
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that is measured.
+
+    Attributes:
+        script: in `systems/`, run by the Python of an environment with `requirement`; by this
+            one if there is none.
+        settings: environment variables that it reads.
+    """
+
+    name: str
+    script: str
+    words: int
+    decides_ms: int
+    requirement: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+
+
+def _notebook(engine: str, stride_ms: int, *arguments: str) -> System:
+    settings = {"ENGINE": engine, "STRIDE_MS": str(stride_ms)}
+    return System(f"the notebook's way, {engine}", "notebook.py", 10, stride_ms, "", settings, arguments)
+
+
+ALL = (
+    System("kwsd", "kwsd_live.py", 10, 100),
+    System("kwsd", "kwsd_live.py", 10, 20, "", {"STRIDE_MS": "20"}),
+    System("pymicro-wakeword 2.5.0", "pymicro.py", 1, 30, "pymicro-wakeword==2.5.0"),
+    System("pymicro-wakeword 2.5.0", "pymicro.py", 4, 30, "pymicro-wakeword==2.5.0", {"N_WORDS": "4"}),
+    System("openWakeWord 0.5.1", "openwakeword_onnx.py", 1, 80, "openwakeword==0.5.1", {"N_WORDS": "1"}),
+    System("openWakeWord 0.5.1", "openwakeword_onnx.py", 6, 80, "openwakeword==0.5.1", {"N_WORDS": "6"}),
+    System("Porcupine 1.9.5", "porcupine.py", 1, 32, "pvporcupine==1.9.5"),
+    System("Porcupine 1.9.5", "porcupine.py", 10, 32, "pvporcupine==1.9.5", {"N_WORDS": "10"}),
+    System("pocketsphinx 5", "sphinx.py", 10, 10, "pocketsphinx>=5,<6"),
+    _notebook("onnx", 100, str(LIGHT_CNN)),
+    _notebook("onnx", 20, str(LIGHT_CNN)),
+    _notebook("keras", 100),
+)
+
+
+def main() -> int:
+    """The command. Returns its exit status."""
+    parser = argparse.ArgumentParser(description="CPU time, memory and load time of kwsd and its peers.")
+    parser.add_argument("recording", type=Path, nargs="?", default=ROOT / "demo" / "recording.wav")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--core", type=int, default=0, help="the one that all are pinned to (%(default)s)")
+    parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers", metavar="DIR")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
+    args = parser.parse_args()
+    pythons = {one.requirement: _python(one.requirement, args.environments) for one in ALL}
+    results: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(ALL))}
+    failed: dict[int, str] = {}
+    rounds = [(index, one) for _ in range(args.rounds) for index, one in enumerate(ALL)]
+    for index, one in tqdm(rounds, desc="measuring", unit=" runs", disable=None):
+        if index not in failed:
+            outcome = _run(one, pythons[one.requirement], args.recording.resolve(), args.core)
+            if isinstance(outcome, str):
+                failed[index] = outcome
+            else:
+                results[index].append(outcome)
+    table = _table(results, failed)
+    print(table)
+    if args.output:
+        args.output.write_text(table + "\n")
+    return 1 if failed else 0
+
+
+def _python(requirement: str, folder: Path) -> Path:
+    """The interpreter of an environment that holds a peer."""
+    if not requirement:
+        return Path(sys.executable)
+    home = folder / requirement.translate(str.maketrans("<>=,.", "-----"))
+    python, ready = home / "bin" / "python", home / "ready"
+    if not ready.exists():
+        print(f"installing {requirement} in {home}", flush=True)
+        venv.create(home, clear=True, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
+        ready.touch()
+    return python
+
+
+def _run(one: System, python: Path, recording: Path, core: int) -> dict[str, float] | str:
+    """What it printed, or the last line of what went wrong."""
+    command = ["taskset", "-c", str(core), python, SYSTEMS / one.script, recording, *one.arguments]
+    environment = {**os.environ, **one.settings, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        return (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+    values: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return values
+
+
+def _table(results: dict[int, list[dict[str, float]]], failed: dict[int, str]) -> str:
+    own = statistics.median(one["cpu_ms"] for one in results[0]) if results[0] else float("nan")
+    lines = [
+        "| system | words | decides every | CPU ms for 1 s: median (least to most) | of kwsd's | streams a core |"
+        " resident MB | load s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for index, one in enumerate(ALL):
+        start = f"| {one.name} | {one.words} | {one.decides_ms} ms |"
+        if index in failed:
+            lines.append(f"{start} not measured: {failed[index]} | | | | |")
+            continue
+        cpu, resident, load = (
+            [run[key] for run in results[index]] for key in ("cpu_ms", "resident_mb", "load_seconds")
+        )
+        middle = statistics.median(cpu)
+        lines.append(
+            f"{start} {middle:.2f} ({min(cpu):.2f} to {max(cpu):.2f}) | {middle / own:.1f} | {1000 / middle:.0f} |"
+            f" {statistics.median(resident):.0f} | {statistics.median(load):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""kwsd: ten keywords, a decision every 100 ms, or every STRIDE_MS."""
+
+import os
+
+from measure import measure
+
+STRIDE_MS = int(os.environ.get("STRIDE_MS", "100"))
+
+
+def load():
+    import numpy as np
+
+    from kwsd.batcher import Batcher
+    from kwsd.decision import chosen_thresholds
+    from kwsd.model import load_model
+
+    model = load_model(device="cpu", stride_frames=STRIDE_MS // 10)
+    batcher = Batcher(model.card, model.stepper)
+    row = batcher.join(chosen_thresholds(model.card))
+
+    def hear(chunk):
+        samples = np.frombuffer(chunk, np.int16).astype(np.float32) / 32768
+        return list(batcher.hear({row: samples}))
+
+    return hear
+
+
+measure(load, 16 * STRIDE_MS)
