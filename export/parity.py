@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import soundfile
 
-from kwsd.audio import read_recording
 from kwsd.errors import ExportError
 from kwsd.frontend import clip_features
 from kwsd.model import Model
+from kwsd.recording import read_recording
 from kwsd.stepper import step_through
 
 TOLERANCE = 1e-4

@@ -5,17 +5,11 @@ samples since the start of the stream. Whatever a file or a device delivers is b
 that form here, once.
 """
 
-import os
-import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
-
-from kwsd.errors import AudioError
 
 FloatArray = NDArray[np.float32]
 
@@ -26,9 +20,6 @@ RATES_HZ = (4000, 384000)
 """Sample rates from the telephone's half to the best converters' double."""
 
 MAX_CHANNELS = 64
-
-# A writer that cannot seek back (a pipe) leaves a placeholder near the type's maximum.
-_UNKNOWN_RIFF_SIZE = 0x7FFF_0000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,53 +70,6 @@ def decode_pcm(data: bytes, encoding: str, n_channels: int, channel: int | None 
     return to_mono(values.astype(np.float64) / full_scale, channel)
 
 
-def open_recording(path: Path) -> soundfile.SoundFile:
-    """Open a recording whose header and length are sound; close it, or use it in `with`.
-
-    libsndfile shortens a truncated file without a word, so the RIFF header is compared
-    with the size on disk first.
-
-    Raises:
-        AudioError: missing, empty, truncated, or nothing that libsndfile can read.
-    """
-    _refuse_truncated(path)
-    try:
-        file = soundfile.SoundFile(os.fsencode(path))  # any name that the file system has
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.removeprefix("Error : ").rstrip(".")
-        raise AudioError(f"{path}: not a readable recording ({reason})") from None
-    if file.frames == 0 or not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
-        file.close()
-        reason = f"has a rate of {file.samplerate} Hz" if file.frames else "holds no audio"
-        raise AudioError(f"{path}: {reason}; kwsd hears {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
-    return file
-
-
-def read_recording(path: Path) -> tuple[FloatArray, int]:
-    """Read a whole recording.
-
-    Returns:
-        mono samples of shape (n_samples,), and the rate in Hz.
-
-    Raises:
-        AudioError: as `open_recording`, or damaged further in.
-    """
-    with open_recording(path) as file:
-        return read_block(file, path, -1), file.samplerate
-
-
-def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: int | None = None) -> FloatArray:
-    """Read up to `n_samples` mono samples (all that is left for -1); none at the end. `channel` as in `to_mono`.
-
-    Raises:
-        AudioError: the data is damaged.
-    """
-    try:
-        return to_mono(file.read(n_samples, dtype="float32", always_2d=True), channel)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: damaged recording ({error.error_string})") from None
-
-
 def fit_length(samples: FloatArray, n_samples: int) -> FloatArray:
     """Centre a clip in `n_samples`: cut what is too long, pad what is short with zeros.
 
@@ -146,23 +90,3 @@ def dbfs(samples: FloatArray) -> float:
 def decibels(power: float) -> float:
     """A mean square in dB below a full-scale square wave; -120 for silence."""
     return 10.0 * float(np.log10(max(power, 1e-12)))
-
-
-def _refuse_truncated(path: Path) -> None:
-    try:
-        if path.exists() and not path.is_file():
-            raise AudioError(f"{path}: not a file; raw PCM from a pipe goes to --source -")
-        with path.open("rb") as file:
-            header = file.read(12)
-        size = path.stat().st_size
-    except OSError as error:
-        raise AudioError(f"{path}: {error.strerror}") from None
-    if not header:
-        raise AudioError(f"{path}: empty file")
-    if header[:4] != b"RIFF":
-        return
-    if len(header) < 12:
-        raise AudioError(f"{path}: truncated inside its header")
-    declared = struct.unpack("<I", header[4:8])[0] + 8
-    if size < declared < _UNKNOWN_RIFF_SIZE:
-        raise AudioError(f"{path}: truncated, {size} of {declared} bytes are there")

@@ -34,6 +34,7 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]  # asyncio would load OpenSSL, 5 MB, for nothing
     from kwsd.daemon import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
@@ -53,9 +54,9 @@ def _listen(args: argparse.Namespace) -> int:
 def _spot(args: argparse.Namespace) -> int:
     from kwsd.bus import Numbering
     from kwsd.config import check_thresholds
-    from kwsd.ear import spot
     from kwsd.model import load_model
     from kwsd.readable import readable
+    from kwsd.spot import spot
 
     config = load_config(args.config, {"threshold": args.threshold, "model": args.model, "device": args.device})
     model, numbering = load_model(config.model, config.device), Numbering()

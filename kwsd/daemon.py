@@ -103,6 +103,7 @@ class Daemon:
         config = self._configure()
         model = load_model(config.model, config.device)
         check_thresholds(config, model.card.keywords)
+        model.only_steps()
         return config, model
 
     def _log_model(self) -> None:

@@ -4,19 +4,15 @@ The law of this file: no thread, clock or socket, like the Spotters that it driv
 daemon's inference thread and `kwsd spot` both run it, so both say the same.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import chain
-from pathlib import Path
 
 from kwsd.audio import Chunk, FloatArray
 from kwsd.batcher import Batcher
-from kwsd.bus import Numbering
 from kwsd.capture import Down, End, Item, Up
 from kwsd.config import Config
 from kwsd.events import DetectionEvent, Overrun, Published, SourceDown, SourceUp
 from kwsd.model import Model
-from kwsd.sources.wav import WavFile
 from kwsd.spotter import Detection, Spotter, push_all
 
 
@@ -134,18 +130,3 @@ def detection_event(detection: Detection, stream: str) -> DetectionEvent:
     return DetectionEvent(
         stream=stream, **{key: round(value, digits[key]) if key in digits else value for key, value in values.items()}
     )
-
-
-def spot(path: Path, model: Model, config: Config, numbering: Numbering) -> Iterator[DetectionEvent]:
-    """Hear a recording as fast as possible, as the daemon would hear it.
-
-    Raises:
-        AudioError: it cannot be read, or only in part.
-    """
-    rate_hz, chunks = WavFile(path, paced=False).open()
-    ear = Ear(model, config)
-    items: Iterator[Item] = chain((Up(rate_hz, 0.0),), chunks, (End(),))
-    for item in items:
-        for event in ear.hear([(config.stream, item)]):
-            if isinstance(event, DetectionEvent):
-                yield numbering.stamp(event)

@@ -10,7 +10,6 @@ however the samples were chunked, and whatever is computed beside them. soxr's s
 rounding alone, at most about 1e-6 of full scale.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -61,6 +60,8 @@ class FrontendParams:
     @property
     def digest(self) -> str:
         """Names these parameters: sha256 over their JSON, in hex."""
+        import hashlib  # OpenSSL, which a daemon can do without
+
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def n_frames(self, n_samples: int) -> int:

@@ -23,12 +23,13 @@ from typing import NamedTuple, TextIO, TypedDict
 import numpy as np
 from tqdm import tqdm
 
-from kwsd.audio import FloatArray, fit_length, read_recording
+from kwsd.audio import FloatArray, fit_length
 from kwsd.card import ModelCard
 from kwsd.errors import AudioError, OutputError
 from kwsd.frontend import clip_samples, log_spectrogram
 from kwsd.ledger import Ledger
 from kwsd.model import Model, load_model
+from kwsd.recording import read_recording
 
 _JOB_CLIPS = 256
 _RUN_WINDOWS = 32  # whose spectra fit a core's cache

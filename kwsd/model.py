@@ -9,7 +9,6 @@ import base64
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +46,20 @@ class Model:
     ) -> None:
         self.path, self.card = path, card
         self.provider: str = session.get_providers()[0]
-        self._session = session
-        self._input: str = session.get_inputs()[0].name
+        self._session: ort.InferenceSession | None = session
         self.stepper: Stepper = GraphStepper(step) if step else WindowStepper(card, self.posteriors)
 
     def posteriors(self, windows: FloatArray) -> FloatArray:
         """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
-        outputs: Sequence[FloatArray] = self._session.run(None, {self._input: windows})
+        if self._session is None:
+            self._session = _session(self.path, self.path, self.provider)
+        outputs: Sequence[FloatArray] = self._session.run(None, {self._session.get_inputs()[0].name: windows})
         return outputs[0]
+
+    def only_steps(self) -> None:
+        """Give back the memory that only whole windows need; they are loaded again when they are asked for."""
+        if isinstance(self.stepper, GraphStepper):
+            self._session = None
 
 
 class GraphStepper:
@@ -173,17 +178,10 @@ def _check_golden(model: Model) -> None:
 
 
 def _refuse_two_runtimes() -> None:
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(installed) > 1:
+    # Looked for by hand: importlib.metadata, with all that it imports, is 2 MB of a daemon.
+    found = Path(ort.__file__).parents[1].glob("onnxruntime*.dist-info")
+    if len({path.name.partition("-")[0] for path in found} & {"onnxruntime", "onnxruntime_gpu"}) > 1:
         raise ModelError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install kwsd[cpu] or kwsd[gpu]"
         )
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from kwsd.audio import FloatArray, read_recording
+from kwsd.audio import FloatArray
 from kwsd.model import Model, load_model
+from kwsd.recording import read_recording
 from support import DEMO
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import soundfile
 
-from kwsd.audio import Chunk, open_recording, read_block
+from kwsd.audio import Chunk
+from kwsd.recording import open_recording, read_block
 from kwsd.sources import CHUNK_SECONDS, Opened, refuse_missing_channel
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from kwsd.audio import dbfs, decode_pcm, fit_length, read_recording, to_mono
+from kwsd.audio import dbfs, decode_pcm, fit_length, to_mono
 from kwsd.errors import AudioError
+from kwsd.recording import read_recording
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])

@@ -19,7 +19,7 @@ def test_what_calibrate_counts_is_what_would_fire(model):
     """The demo holds keywords, so it is a bad room: plenty fires."""
     calibration = calibrate([DEMO], model, 600.0)
     spotter = Spotter(model, 16000, thresholds=calibration.thresholds)
-    from kwsd.audio import read_recording
+    from kwsd.recording import read_recording
 
     samples, _ = read_recording(DEMO)
     fired = [one.label for one in spotter.push(samples)]

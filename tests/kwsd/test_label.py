@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import kwsd.label
-from kwsd.audio import read_recording
 from kwsd.errors import AudioError, OutputError
 from kwsd.frontend import clip_features
 from kwsd.label import label_folder
 from kwsd.ledger import Ledger
+from kwsd.recording import read_recording
 
 
 @pytest.fixture

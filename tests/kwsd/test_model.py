@@ -90,7 +90,7 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path, changed):
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda card: card.update(format=2), "format 2, this kwsd reads 1"),
+        (lambda card: card.update(format=1), "format 1, this kwsd reads 2"),
         (lambda card: card.pop("labels"), "damaged .*labels"),
         (lambda card: card.update(colour="red"), "damaged .*colour"),
         (lambda card: card["frontend"].update(fft_size=100), "fft_size is smaller"),
@@ -132,3 +132,11 @@ def test_cuda_does_not_fall_back_silently():
         pytest.skip("this ONNX Runtime has CUDA")
     refused(None, "CUDA is not available.*--device cpu", device="cuda")
     assert load_model(device="auto").provider == "CPUExecutionProvider"
+
+
+def test_two_runtimes_in_one_environment_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("kwsd.model.ort.__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
+    (tmp_path / "onnxruntime-1.31.0.dist-info").mkdir()
+    assert load_model(device="cpu").provider == "CPUExecutionProvider"
+    (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()
+    refused(DEFAULT_MODEL, "both installed and overwrite each other")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kwsd.audio import read_recording
 from kwsd.frontend import SPECTROGRAM_8K, clip_features
+from kwsd.recording import read_recording
 from train.data import find_corpus
 from train.features import held_out_examples
 

@@ -1,0 +1,80 @@
+"""Recordings: whatever libsndfile reads becomes samples, or one line that says why it does not."""
+
+import os
+import struct
+from pathlib import Path
+
+import soundfile
+
+from kwsd.audio import RATES_HZ, FloatArray, to_mono
+from kwsd.errors import AudioError
+
+# A writer that cannot seek back (a pipe) leaves a placeholder near the type's maximum.
+_UNKNOWN_RIFF_SIZE = 0x7FFF_0000
+
+
+def open_recording(path: Path) -> soundfile.SoundFile:
+    """Open a recording whose header and length are sound; close it, or use it in `with`.
+
+    libsndfile shortens a truncated file without a word, so the RIFF header is compared
+    with the size on disk first.
+
+    Raises:
+        AudioError: missing, empty, truncated, or nothing that libsndfile can read.
+    """
+    _refuse_truncated(path)
+    try:
+        file = soundfile.SoundFile(os.fsencode(path))  # any name that the file system has
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.removeprefix("Error : ").rstrip(".")
+        raise AudioError(f"{path}: not a readable recording ({reason})") from None
+    if file.frames == 0 or not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
+        file.close()
+        reason = f"has a rate of {file.samplerate} Hz" if file.frames else "holds no audio"
+        raise AudioError(f"{path}: {reason}; kwsd hears {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
+    return file
+
+
+def read_recording(path: Path) -> tuple[FloatArray, int]:
+    """Read a whole recording.
+
+    Returns:
+        mono samples of shape (n_samples,), and the rate in Hz.
+
+    Raises:
+        AudioError: as `open_recording`, or damaged further in.
+    """
+    with open_recording(path) as file:
+        return read_block(file, path, -1), file.samplerate
+
+
+def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: int | None = None) -> FloatArray:
+    """Read up to `n_samples` mono samples (all that is left for -1); none at the end. `channel` as in `to_mono`.
+
+    Raises:
+        AudioError: the data is damaged.
+    """
+    try:
+        return to_mono(file.read(n_samples, dtype="float32", always_2d=True), channel)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: damaged recording ({error.error_string})") from None
+
+
+def _refuse_truncated(path: Path) -> None:
+    try:
+        if path.exists() and not path.is_file():
+            raise AudioError(f"{path}: not a file; raw PCM from a pipe goes to --source -")
+        with path.open("rb") as file:
+            header = file.read(12)
+        size = path.stat().st_size
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror}") from None
+    if not header:
+        raise AudioError(f"{path}: empty file")
+    if header[:4] != b"RIFF":
+        return
+    if len(header) < 12:
+        raise AudioError(f"{path}: truncated inside its header")
+    declared = struct.unpack("<I", header[4:8])[0] + 8
+    if size < declared < _UNKNOWN_RIFF_SIZE:
+        raise AudioError(f"{path}: truncated, {size} of {declared} bytes are there")
