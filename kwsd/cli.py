@@ -1,4 +1,4 @@
-"""The command line: kwsd run | listen | spot | calibrate | label | devices | check."""
+"""The command line: kwsd run | listen | spot | calibrate | label | devices | check | bench."""
 
 import argparse
 import logging
@@ -124,6 +124,14 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if all(results) else 1
 
 
+def _bench(args: argparse.Namespace) -> int:
+    from kwsd.bench import bench
+
+    for line in bench(args.model, args.device or "auto"):
+        print(line, flush=True)
+    return 0
+
+
 def _config(args: argparse.Namespace) -> Config:
     names = ("source", "audio", "model", "device", "socket", "threshold", "pace")
     return load_config(args.config, {name: getattr(args, name) for name in names})
@@ -178,4 +186,5 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
     add("devices", _devices, "list the microphones")
     add("check", _check, "would `kwsd run` work here?", settings)
+    add("bench", _bench, "what does it cost on this machine? (a minute)", model)
     return parser

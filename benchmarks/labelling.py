@@ -1,0 +1,96 @@
+"""Labelling a folder: kwsd beside the notebook's way, and whether memory grows with the number of clips.
+
+    python -m benchmarks.labelling [--clips 10000] [--many 100000] [--rounds 3] [-o benchmarks/labelling.md]
+
+All cores are free to all. The clips are links to a few hundred of noise, so that the disk is
+not what is measured. The ways take turns.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from kwsd.model import DEFAULT_MODEL
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = Path(__file__).resolve().with_name("systems")
+NOTEBOOK = "the notebook's way, its CNN in Keras"
+_N_DIFFERENT = 256
+
+
+def main() -> int:
+    """The command. Returns its exit status."""
+    parser = argparse.ArgumentParser(description="Files a second and memory of labelling.")
+    parser.add_argument("--clips", type=int, default=10000)
+    parser.add_argument("--many", type=int, default=100000, help="for the memory")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
+    args = parser.parse_args()
+    models = {"kwsd label": DEFAULT_MODEL} | {
+        f"kwsd label, {path.stem}": path for path in sorted((ROOT / "models").glob("light_cnn*.onnx"))
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = _links(Path(folder), "few", args.clips), _links(Path(folder), "many", args.many)
+        runs = [(NOTEBOOK, "notebook_label.py", (few,))]
+        runs += [(name, "kwsd_label.py", (few, path)) for name, path in models.items()]
+        results: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in runs}
+        for name, script, arguments in tqdm(runs * args.rounds, desc="labelling", unit=" runs", disable=None):
+            results[name].append(_run(script, *arguments))
+        at_many = {name: _run("kwsd_label.py", many, path) for name, path in models.items()}
+    table = _table(results, at_many, args.many)
+    print(table)
+    if args.output:
+        args.output.write_text(table + "\n")
+    return 0
+
+
+def _links(folder: Path, name: str, n_clips: int) -> Path:
+    clips = folder / name
+    clips.mkdir()
+    random = np.random.default_rng(0)
+    for n in range(n_clips):
+        if n < _N_DIFFERENT:
+            samples = random.uniform(0.001, 0.3) * random.standard_normal(16000)
+            soundfile.write(clips / f"clip_{n:06}.wav", np.clip(samples, -1, 1), 16000, subtype="PCM_16")
+        else:
+            os.link(clips / f"clip_{n % _N_DIFFERENT:06}.wav", clips / f"clip_{n:06}.wav")
+    return clips
+
+
+def _run(script: str, *arguments: Path) -> dict[str, float]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, SYSTEMS / script, *arguments]
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    values: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return values
+
+
+def _table(results: dict[str, list[dict[str, float]]], at_many: dict[str, dict[str, float]], n_many: int) -> str:
+    rates = {name: [run["files_per_second"] for run in runs] for name, runs in results.items()}
+    base = statistics.median(rates[NOTEBOOK])
+    lines = [
+        f"| way | files/s: median (least to most) | of the notebook's | largest process MB | with {n_many} files |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in rates.items():
+        middle = statistics.median(values)
+        memory = " | "
+        if name in at_many:
+            largest = [max(run["own_mb"], run["worker_mb"]) for run in (results[name][0], at_many[name])]
+            memory = " | ".join(f"{one:.0f}" for one in largest)
+        spread = f"{middle:.0f} ({min(values):.0f} to {max(values):.0f})"
+        lines.append(f"| {name} | {spread} | {middle / base:.1f} | {memory} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""The benchmark prints what it says, on a small scale; what the figures are is no test's business."""
+
+import re
+
+import pytest
+
+import kwsd.bench
+from kwsd.bench import bench
+
+
+def test_every_line_has_its_figures(monkeypatch):
+    for name, value in (("_SECONDS", 2), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS", 40)):
+        monkeypatch.setattr(kwsd.bench, name, value)
+    text = "\n".join(bench(None, "cpu"))
+    assert text.startswith("ds_tcn on CPUExecutionProvider, 10 keywords")
+    for pattern in (
+        r"a decision every 100 ms +\d+\.\d\d +\d+ streams",
+        r"a decision every 20 ms +\d+\.\d\d +\d+ streams",
+        r"3 streams side by side, each +\d+\.\d\d +\d+ streams",
+        r"\d+ clips of a second labelled in a second",
+        r"\d+\.\d\d s from the start of a daemon until it hears",
+    ):
+        assert re.search(pattern, text), pattern
+    shares = re.search(r"front end (\d+)%, model (\d+)%, decision (\d+)%, Python around them (\d+)%", text)
+    assert sum(map(int, shares.groups())) == pytest.approx(100, abs=40)
