@@ -120,11 +120,10 @@ def _ready_seconds(model: Model, device: str) -> float:
     """From the start of a daemon until it has taken a program's audio."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as program:
         path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
-        command = [sys.executable, "-m", "kwsd", "run", "--source", "network", "--audio", audio, "--socket", path]
+        options = {"--source": "network", "--audio": audio, "--socket": path, "--model": model.path, "--device": device}
+        command = [sys.executable, "-m", "kwsd", "run", *(str(part) for pair in options.items() for part in pair)]
         began = time.perf_counter()
-        with subprocess.Popen(
-            [*command, "--model", model.path, "--device", device], stderr=subprocess.DEVNULL
-        ) as daemon:
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
             try:
                 while program.connect_ex(str(audio)) and daemon.poll() is None:
                     time.sleep(0.01)
