@@ -13,7 +13,7 @@ from support import ROOT
 
 HEAVY = {"tensorflow", "keras", "tf2onnx", "onnx", "scipy", "matplotlib"}
 MAY_NOT_IMPORT = {
-    "kwsd": {"train", "export", "demo", "tests"} | HEAVY,
+    "kwsd": {"train", "export", "demo", "benchmarks", "tests"} | HEAVY,
     "train": {"export", "demo", "tests", "tensorflow", "tf2onnx", "onnx", "scipy"},
     "export": {"demo", "tests", "scipy"},
     "demo": {"train", "export", "tests"} | HEAVY,
@@ -80,7 +80,9 @@ def test_what_the_readme_refers_to_is_there():
 
 
 def test_the_readmes_configuration_is_the_default(tmp_path):
-    [example] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    streams, example = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "streams.yaml").write_text(streams)
+    assert load_config(tmp_path / "streams.yaml", {}).stream_names == ["kitchen", "hall", "yard"]
     (tmp_path / "kwsd.yaml").write_text(example)
     assert load_config(tmp_path / "kwsd.yaml", {}) == Config()
     assert set(re.findall(r"^(?:# )?(\w+):", example, re.M)) == {field.name for field in fields(Config)}
