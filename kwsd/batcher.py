@@ -7,15 +7,16 @@ samples were cut. Whoever is due is in the next run; nobody waits for the others
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray, decibels
 from kwsd.card import ModelCard
-from kwsd.decision import Decision, IntArray, more_rows
+from kwsd.decision import Decision
 from kwsd.frontend import frames_of, log_spectra
-from kwsd.stepper import Stepper
+from kwsd.memory import IntArray, Memory, more_rows
 
 OnPosteriors = Callable[[FloatArray, int], object]
 
@@ -31,18 +32,28 @@ class Decided:
     loudness_dbfs: float
 
 
+class Remembers(Protocol):
+    """What a batcher needs of a model."""
+
+    card: ModelCard
+
+    def remember(self, n_rows: int) -> Memory:
+        """Memory for so many streams."""
+        ...
+
+
 class Batcher:
     """Rows for the streams of one model."""
 
-    def __init__(self, card: ModelCard, stepper: Stepper) -> None:
-        n_rows = 1
-        self._card, self._params, self._stepper = card, card.frontend, stepper
+    def __init__(self, model: Remembers) -> None:
+        n_rows, card = 1, model.card
+        self._card, self._params = card, card.frontend
         self._stride_samples = card.stride_frames * self._params.hop_samples
         self._overlap = max(0, self._params.frame_samples - self._params.hop_samples)
         self._keep_pending(np.zeros((n_rows, self._overlap + self._stride_samples), np.float32))
         self._n_pending = np.zeros(n_rows, np.int64)
         self._ends = np.zeros(n_rows, np.int64)  # sample clocks of what was heard in whole strides
-        self._pasts = stepper.begin(n_rows)
+        self._memory = model.remember(n_rows)
         self._energies = np.zeros((n_rows, -(-card.window_samples // self._stride_samples)), np.float32)
         self._decision = Decision(card, np.full((n_rows, len(card.labels)), np.inf))
         self._listeners: dict[int, OnPosteriors] = {}
@@ -72,7 +83,7 @@ class Batcher:
         self._keep_pending(more_rows(self._pending, n_rows))
         self._energies = more_rows(self._energies, n_rows)
         self._n_pending, self._ends = more_rows(self._n_pending, n_rows), more_rows(self._ends, n_rows)
-        self._pasts = [more_rows(past, n_rows) for past in self._pasts]
+        self._memory.add_rows(n_rows)
         self._decision.add_rows(n_rows)
         self._free = list(range(2 * n_rows - 1, n_rows - 1, -1))
 
@@ -92,8 +103,7 @@ class Batcher:
         self._pending[row] = 0
         self._n_pending[row] = n_lead
         self._ends[row] = self._overlap - n_lead
-        for past in self._pasts:
-            past[row] = 0
+        self._memory.forget(row)
         self._decision.begin(row)
 
     def hear(self, chunks: dict[int, FloatArray]) -> Iterator[Decided]:
@@ -127,21 +137,12 @@ class Batcher:
         self._energies[rows, ends // self._stride_samples % self._energies.shape[1]] = np.vecdot(news, news)
         self._pending[every, : self._overlap] = self._pending[every, self._stride_samples :]
         self._n_pending[every] = self._overlap
-        posteriors = self._step(rows, frames)
+        posteriors = self._memory.step(frames, rows)
         whole = ends >= self._card.window_samples
         if whole.all():
             yield from self._decide(rows, posteriors, ends)
         elif whole.any():
             yield from self._decide(rows[whole], posteriors[whole], ends[whole])
-
-    def _step(self, rows: IntArray, frames: FloatArray) -> FloatArray:
-        if len(rows) == len(self._pending):
-            posteriors, self._pasts = self._stepper.step(frames, self._pasts)
-            return posteriors
-        posteriors, following = self._stepper.step(frames, [past[rows] for past in self._pasts])
-        for past, values in zip(self._pasts, following, strict=True):
-            past[rows] = values
-        return posteriors
 
     def _decide(self, rows: IntArray, posteriors: FloatArray, ends: IntArray) -> Iterator[Decided]:
         if self._listeners:

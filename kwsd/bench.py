@@ -56,7 +56,7 @@ def _line(what: str, *values: str) -> str:
 
 def _cost(what: str, model: Model, n_streams: int) -> str:
     """CPU time for a second of each stream, and how many streams one thread can follow."""
-    batcher = Batcher(model.card, model.stepper)
+    batcher = Batcher(model)
     rows = [batcher.join(chosen_thresholds(model.card)) for _ in range(n_streams)]
     stride = round(_stride_seconds(model) * model.card.frontend.sample_rate_hz)
     seconds = max(2, _SECONDS // n_streams)
@@ -78,15 +78,15 @@ def _shares(model: Model) -> dict[str, float]:
     params, card = model.card.frontend, model.card
     n_samples = params.n_samples(card.stride_frames)
     frames = frames_of(_audio(model, 2)[None, :n_samples], params)
-    features, pasts = log_spectra(frames, params), model.stepper.begin(1)
+    features, memory = log_spectra(frames, params), model.remember(1)
     decision, row, end = Decision(card, chosen_thresholds(card)[None]), np.zeros(1, np.int64), np.array([1])
-    posteriors, _ = model.stepper.step(features, pasts)
-    batcher = Batcher(card, model.stepper)
+    posteriors = memory.step(features, row)
+    batcher = Batcher(model)
     own = batcher.join(chosen_thresholds(card))
     stride = np.ascontiguousarray(_audio(model, 2)[: card.stride_frames * params.hop_samples])
     stages: dict[str, Callable[[], object]] = {
         "front end": lambda: log_spectra(frames, params),
-        "model": lambda: model.stepper.step(features, pasts),
+        "model": lambda: memory.step(features, row),
         "decision": lambda: decision.push(row, posteriors, end),
     }
     whole, _ = _least(lambda: [list(batcher.hear({own: stride})) for _ in range(200)])

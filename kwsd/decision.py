@@ -5,16 +5,12 @@ decides the same. One utterance fires once: a label that fired must fall below i
 before it can fire again, and its refractory period must have passed.
 """
 
-from typing import TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray
 from kwsd.card import ModelCard
-
-IntArray = NDArray[np.int64]
-T = TypeVar("T", bound=np.generic)
+from kwsd.memory import IntArray, more_rows
 
 
 def chosen_thresholds(
@@ -96,8 +92,3 @@ class Decision:
             values[row] = 0
         if thresholds is not None:
             self._thresholds[row] = thresholds
-
-
-def more_rows(values: NDArray[T], n: int) -> NDArray[T]:
-    """The same with `n` rows of zeros more."""
-    return np.concatenate([values, np.zeros((n, *values.shape[1:]), values.dtype)])

@@ -78,7 +78,7 @@ class Ear:
 
     def _begin(self, model: Model, config: Config) -> None:
         self._model, self._config = model, config
-        self._batcher = Batcher(model.card, model.stepper)
+        self._batcher = Batcher(model)
 
     def _new_spotter(self, name: str, rate_hz: int, start_seconds: float) -> Spotter:
         own = self._config.of_stream(name)

@@ -60,7 +60,7 @@ class Spotter:
     ) -> None:
         self._rate_hz, self._window_samples = model.card.frontend.sample_rate_hz, model.card.window_samples
         self._resampler = Resampler(rate_hz, self._rate_hz)
-        self._batcher = batcher or Batcher(model.card, model.stepper)
+        self._batcher = batcher or Batcher(model)
         self._row = self._batcher.join(chosen_thresholds(model.card, threshold, thresholds), on_posteriors)
         self._begin(start_seconds)
 

@@ -16,8 +16,8 @@ from kwsd.audio import FloatArray
 from kwsd.card import DecisionParams, GoldenCheck, ModelCard
 from kwsd.errors import TrainingError
 from kwsd.frontend import PARAMETER_SETS
+from kwsd.memory import Memory, WindowMemory
 from kwsd.model import Model, load_model
-from kwsd.stepper import WindowStepper
 from train.data import SILENCE, UNKNOWN
 
 STRIDE_SECONDS = 0.1
@@ -54,7 +54,6 @@ class KerasModel:
             golden=GoldenCheck(0, []),
             unknown_odds=chosen.get("unknown_odds", 1.0),
         )
-        self.stepper = WindowStepper(self.card, self.posteriors)
 
     def posteriors(self, windows: FloatArray) -> FloatArray:
         """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
@@ -63,6 +62,10 @@ class KerasModel:
             return one
         many: FloatArray = self.keras.predict(windows, verbose=0)
         return many
+
+    def remember(self, n_rows: int) -> Memory:
+        """As `Model.remember`."""
+        return WindowMemory(self.card, self.posteriors, n_rows)
 
 
 Subject = KerasModel | Model

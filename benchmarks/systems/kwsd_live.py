@@ -15,7 +15,7 @@ def load():
     from kwsd.model import load_model
 
     model = load_model(device="cpu", stride_frames=STRIDE_MS // 10)
-    batcher = Batcher(model.card, model.stepper)
+    batcher = Batcher(model)
     row = batcher.join(chosen_thresholds(model.card))
 
     def hear(chunk):

@@ -10,27 +10,40 @@ from hypothesis import strategies as st
 from kwsd.batcher import Batcher
 from kwsd.decision import chosen_thresholds
 from kwsd.frontend import log_spectrogram
+from kwsd.memory import WindowMemory
 from kwsd.spotter import Spotter, push_all
-from kwsd.stepper import WindowStepper
 
 
 class Recorder:
-    """A stepper that keeps the frames that it is given, for each row."""
+    """A model that keeps the frames that it is given."""
 
-    def __init__(self):
-        self.frames = []
+    def __init__(self, card):
+        self.card, self.frames = card, []
 
-    def begin(self, n_streams):
-        return []
+    def remember(self, n_rows):
+        return self
 
-    def step(self, frames, pasts):
+    def forget(self, row):
+        pass
+
+    def step(self, frames, rows):
         self.frames.append(frames)
-        return np.zeros((len(frames), 12), np.float32), []
+        return np.zeros((len(frames), 12), np.float32)
+
+
+class Windows:
+    """A model without its step graph."""
+
+    def __init__(self, model):
+        self.card, self._posteriors = model.card, model.posteriors
+
+    def remember(self, n_rows):
+        return WindowMemory(self.card, self._posteriors, n_rows)
 
 
 def frames_of(model, samples, sizes):
-    recorder = Recorder()
-    batcher = Batcher(model.card, recorder)
+    recorder = Recorder(model.card)
+    batcher = Batcher(recorder)
     row = batcher.join(chosen_thresholds(model.card))
     start = 0
     for size in sizes:
@@ -59,8 +72,7 @@ def test_frames_do_not_depend_on_any_chunking(model, sizes):
 
 @pytest.mark.parametrize("stepped", [True, False], ids=["step graph", "windows"])
 def test_posteriors_are_those_of_the_window(model, noise, stepped):
-    stepper = model.stepper if stepped else WindowStepper(model.card, model.posteriors)
-    batcher, heard = Batcher(model.card, stepper), {}
+    batcher, heard = Batcher(model if stepped else Windows(model)), {}
     row = batcher.join(chosen_thresholds(model.card), lambda posteriors, end: heard.update({end: posteriors}))
     list(batcher.hear({row: noise}))
     assert list(heard) == list(range(16000, 32001, 1600))
@@ -75,7 +87,7 @@ def test_what_a_stream_is_told_does_not_depend_on_the_others(model, demo):
     streams = [np.roll(demo, random.integers(len(demo)))[: random.integers(4, 12) * 16000] for _ in range(7)]
     alone = [Spotter(model, 16000).push(samples) for samples in streams]
     assert sum(map(len, alone)) > 10
-    batcher = Batcher(model.card, model.stepper)
+    batcher = Batcher(model)
     spotters, heard, at = {}, [[] for _ in streams], [0] * len(streams)
     for turn in count():
         if turn < len(streams):

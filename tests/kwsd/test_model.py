@@ -135,7 +135,7 @@ def test_cuda_does_not_fall_back_silently():
 
 
 def test_two_runtimes_in_one_environment_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("kwsd.model.ort.__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
+    monkeypatch.setattr("kwsd.runtime.ort.__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
     (tmp_path / "onnxruntime-1.31.0.dist-info").mkdir()
     assert load_model(device="cpu").provider == "CPUExecutionProvider"
     (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()

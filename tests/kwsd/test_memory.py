@@ -1,0 +1,76 @@
+"""What a model remembers of streams is its own for each; without a step graph it is the last second."""
+
+import numpy as np
+import pytest
+
+from kwsd.card import DecisionParams, GoldenCheck, ModelCard
+from kwsd.frontend import LOGMEL_16K
+from kwsd.memory import GraphMemory, WindowMemory, step_through
+
+
+def window_card(window_frames, stride_frames):
+    decision = DecisionParams(1, 1.0, {"a": 0.5})
+    return ModelCard(
+        name="test",
+        labels=["a", "silence", "unknown"],
+        silence="silence",
+        unknown="unknown",
+        frontend=LOGMEL_16K,
+        window_frames=window_frames,
+        stride_frames=stride_frames,
+        decision=decision,
+        golden=GoldenCheck(0, []),
+    )
+
+
+@pytest.mark.parametrize(("window", "stride"), [(98, 10), (50, 10), (10, 10), (7, 10)])
+def test_windows_end_with_the_newest_stride(window, stride):
+    seen = []
+
+    def posteriors(windows):
+        seen.append(windows[0])
+        return np.ones((1, 3), np.float32)
+
+    memory = WindowMemory(window_card(window, stride), posteriors, 2)
+    streams = np.random.default_rng(0).standard_normal((2, 200, 40)).astype(np.float32)
+    for start in range(0, 200, stride):
+        given = memory.step(streams[:, start : start + stride], np.arange(2))
+        assert given.shape == (2, 3)
+    of_first = seen[::2]
+    for n, one in enumerate(of_first, 1):
+        if n * stride >= window:
+            np.testing.assert_array_equal(one, streams[0, n * stride - window : n * stride])
+    assert len(of_first) == 200 // stride
+
+
+def test_stepping_through_a_window_gives_its_posteriors(model):
+    memory = WindowMemory(model.card, model.posteriors, 3)
+    windows = np.random.default_rng(0).standard_normal((3, 98, 40)).astype(np.float32)
+    want = np.concatenate([model.posteriors(window[None]) for window in windows])
+    np.testing.assert_array_equal(step_through(memory, windows, 10), want)
+
+
+@pytest.mark.parametrize("kind", ["step graph", "windows"])
+def test_a_row_does_not_depend_on_the_others(model, kind):
+    """Rows of streams, stepped alone, some or all together, that come and go, have the same bits."""
+
+    def remember(n_rows):
+        return model.remember(n_rows) if kind == "step graph" else WindowMemory(model.card, model.posteriors, n_rows)
+
+    assert isinstance(model.remember(1), GraphMemory)
+    random = np.random.default_rng(0)
+    together, alone = remember(1), {}
+    together.add_rows(3)
+    n_compared = 0
+    for _ in range(60):
+        rows = np.sort(random.choice(4, random.integers(1, 5), replace=False))
+        if random.random() < 0.1:
+            together.forget(int(rows[0]))
+            alone.pop(int(rows[0]), None)
+        frames = random.normal(-10, 4, (len(rows), 10, 40)).astype(np.float32)
+        posteriors = together.step(frames, rows)
+        for n, row in enumerate(rows.tolist()):
+            own = alone.setdefault(row, remember(1)).step(frames[n : n + 1], np.zeros(1, np.int64))
+            np.testing.assert_array_equal(posteriors[n], own[0])
+            n_compared += 1
+    assert n_compared > 100
