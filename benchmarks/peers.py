@@ -60,7 +60,7 @@ ALL = (
     System("pocketsphinx 5", "sphinx.py", 10, 10, "pocketsphinx>=5,<6"),
     _notebook("onnx", 100, str(LIGHT_CNN)),
     _notebook("onnx", 20, str(LIGHT_CNN)),
-    _notebook("keras", 100),
+    _notebook("keras", 100, "--repeat", "1"),
 )
 
 

@@ -5,18 +5,24 @@ does not keep up loses its own oldest events, and is told how many.
 """
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import uuid4
 
-from kwsd.events import Event, Lagged, Published
+from kwsd.events import Event, Gap, Lagged, Published, Subscribed
+from kwsd.requests import Request, Since
 
 _PublishedEvent = TypeVar("_PublishedEvent", bound=Published)
 
-QUEUE_EVENTS = 1000
-"""Events that wait for one subscriber: minutes of the liveliest house, some 250 KB."""
+QUEUE_EVENTS = 4000
+"""Events that wait for one subscriber: minutes of the liveliest house. All share the lines."""
+
+HISTORY_EVENTS = QUEUE_EVENTS // 2
+HISTORY_SECONDS = 3600.0
+"""What a subscriber that was away can be told: so many events, none older."""
 
 
 class Numbering:
@@ -28,8 +34,8 @@ class Numbering:
 
     def stamp(self, event: _PublishedEvent) -> _PublishedEvent:
         """The same event, with its three fields filled in."""
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        stamped = replace(event, seq=self.next_seq, boot_id=self.boot_id, time=time)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamped = replace(event, seq=self.next_seq, boot_id=self.boot_id, time=now)
         self.next_seq += 1
         return stamped
 
@@ -43,6 +49,13 @@ class Subscription:
         self._n_lost = 0
         self._closed = False
         self._ready = asyncio.Event()
+        self.request = Request()
+
+    def restart(self, request: Request) -> None:
+        """What waits is not wanted any more, but this is."""
+        self._lines.clear()
+        self._n_lost = 0
+        self.request = request
 
     def put(self, line: bytes) -> None:
         """Add a line; the oldest goes when the queue is full."""
@@ -76,12 +89,42 @@ class Bus:
     def __init__(self) -> None:
         self.numbering = Numbering()
         self._subscriptions: set[Subscription] = set()
+        self._history: deque[tuple[float, Published, bytes]] = deque(maxlen=HISTORY_EVENTS)
 
     def publish(self, event: Published) -> None:
-        """Number an event, encode it once and queue it for everybody."""
-        line = encode(self.numbering.stamp(event))
+        """Number an event, encode it once and queue it for everybody who wants it."""
+        stamped = self.numbering.stamp(event)
+        line = encode(stamped)
+        self._history.append((time.monotonic(), stamped, line))
         for subscription in self._subscriptions:
-            subscription.put(line)
+            if subscription.request.wants(stamped):
+                subscription.put(line)
+
+    def resume(self, subscription: Subscription, request: Request) -> None:
+        """From here on a subscriber gets what it asks for, and first what it missed."""
+        subscription.restart(request)
+        next_seq = self.numbering.next_seq
+        missed: list[tuple[Published, bytes]] = []
+        gap = None
+        if request.since:
+            missed, gap = self._since(request.since)
+            next_seq -= len(missed)
+        subscription.put(encode(Subscribed(next_seq=next_seq)))
+        if gap:
+            subscription.put(encode(gap))
+        for event, line in missed:
+            if request.wants(event):
+                subscription.put(line)
+
+    def _since(self, since: Since) -> tuple[list[tuple[Published, bytes]], Gap | None]:
+        """What happened after an event, as far as it is known, and what is not."""
+        oldest = time.monotonic() - HISTORY_SECONDS
+        kept = [(event, line) for at, event, line in self._history if at >= oldest]
+        if since.boot_id != self.numbering.boot_id:
+            return kept, Gap(reason="the daemon was started anew", n_lost=None)
+        after = [(event, line) for event, line in kept if event.seq > since.seq]
+        n_lost = self.numbering.next_seq - 1 - since.seq - len(after)
+        return after, Gap(reason="longer ago than is kept", n_lost=n_lost) if n_lost > 0 else None
 
     def subscribe(self) -> Subscription:
         """A queue that gets every event from now on."""

@@ -119,6 +119,23 @@ class Lagged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subscribed(Event):
+    """The answer to a subscription: what follows is what was asked for, from event `next_seq` on."""
+
+    type: ClassVar[str] = "subscribed"
+    next_seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap(Event):
+    """Of what a subscriber missed, `n_lost` events are gone; null if nobody knows how many."""
+
+    type: ClassVar[str] = "gap"
+    reason: str
+    n_lost: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Error(Event):
     """This subscriber sent something wrong and is disconnected."""
 

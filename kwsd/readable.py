@@ -1,6 +1,18 @@
 """Events for people: one line each."""
 
-from kwsd.events import DetectionEvent, Error, Event, Goodbye, Hello, Lagged, Overrun, SourceDown, SourceUp
+from kwsd.events import (
+    DetectionEvent,
+    Error,
+    Event,
+    Gap,
+    Goodbye,
+    Hello,
+    Lagged,
+    Overrun,
+    SourceDown,
+    SourceUp,
+    Subscribed,
+)
 
 
 def readable(event: Event) -> str:
@@ -22,6 +34,11 @@ def readable(event: Event) -> str:
             return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
         case Lagged():
             return f"lagged: {event.n_lost} events lost, this subscriber was too slow"
+        case Subscribed():
+            return f"subscribed from event {event.next_seq} on"
+        case Gap():
+            lost = "an unknown number of events" if event.n_lost is None else f"{event.n_lost} events"
+            return f"gap: {lost} lost, {event.reason}"
         case Goodbye():
             return f"goodbye: {event.reason}, after {event.heard_seconds:.1f} s of audio"
         case Error():

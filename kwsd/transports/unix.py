@@ -1,18 +1,20 @@
 """JSON lines over a Unix socket: `nc -U kwsd.sock | jq`.
 
-The law of this file: a connection first gets `hello`, then every event. What a client sends
-is read and judged in bounded memory; nothing that a client does touches another one.
+The law of this file: a connection first gets `hello`, then every event, or what it asks for.
+What a client sends is read and judged in bounded memory; nothing that a client does touches
+another one.
 """
 
 import asyncio
-import json
 import resource
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from kwsd.bus import Bus, encode
 from kwsd.events import Error, Hello
+from kwsd.requests import Request
 from kwsd.sockets import bind
 
 MAX_LINE_BYTES = 64 * 1024
@@ -67,7 +69,8 @@ class UnixTransport:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         subscription = self._bus.subscribe()
         writer.write(encode(self._hello()))
-        listening = asyncio.create_task(_read(reader))
+        resume = partial(self._bus.resume, subscription)
+        listening = asyncio.create_task(_read(reader, resume))
         writing = asyncio.create_task(_write(subscription.take, writer))
         try:
             await asyncio.wait((listening, writing), return_when=asyncio.FIRST_COMPLETED)
@@ -108,26 +111,19 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
 
-async def _read(reader: asyncio.StreamReader) -> str:
+async def _read(reader: asyncio.StreamReader, resume: Callable[[Request], None]) -> str:
     """Read until the client is gone (empty result), or sends what it should not."""
-    try:
-        while line := await reader.readline():
-            if problem := _judge(line):
-                return problem
-    except ValueError:  # asyncio's way to say that the limit was reached without a newline
-        return f"line longer than {MAX_LINE_BYTES} bytes"
-    except ConnectionError:
-        pass
-    return ""
-
-
-def _judge(line: bytes) -> str:
-    """This protocol has nothing to ask for yet; an empty line is forgiven."""
-    if not line.strip():
-        return ""
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError):
-        return "not a line of JSON"
-    kind = request.get("type") if isinstance(request, dict) else None
-    return f"request type {kind!r} is not known to this daemon"
+    while True:
+        try:
+            line = await reader.readline()
+        except ValueError:  # asyncio's way to say that the limit was reached without a newline
+            return f"line longer than {MAX_LINE_BYTES} bytes"
+        except ConnectionError:
+            return ""
+        if not line:
+            return ""
+        if line.strip():  # an empty line is forgiven
+            try:
+                resume(Request.parse(line))
+            except ValueError as error:
+                return str(error)

@@ -8,7 +8,7 @@ import pytest
 from kwsd.events import Event, Lagged, SourceDown, event_types, parse_event
 from kwsd.readable import readable
 
-SAMPLES = {int: 7, float: 0.5, float | None: 0.5, str: "text", list[str]: ["a", "b"]}
+SAMPLES = {int: 7, int | None: 7, float: 0.5, float | None: 0.5, str: "text", list[str]: ["a", "b"]}
 
 
 def example(kind: type[Event]) -> Event:
@@ -27,7 +27,7 @@ def test_round_trip_and_readable_form(kind):
 
 def test_all_events_are_found():
     assert set(event_types()) == {
-        "hello", "detection", "source_down", "source_up", "overrun", "goodbye", "lagged", "error",
+        "hello", "detection", "source_down", "source_up", "overrun", "goodbye", "lagged", "error", "gap", "subscribed",
     }  # fmt: skip
 
 

@@ -1,0 +1,72 @@
+"""What a subscriber may ask for: one line of JSON, judged as a whole.
+
+{"type":"subscribe","labels":["stop"],"streams":["hall"],"since":{"boot_id":"…","seq":117}}
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from kwsd.events import Published
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """The last event that a subscriber knows."""
+
+    boot_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A subscription. What is None is not asked for.
+
+    Attributes:
+        labels: detections of these alone.
+        streams: events of these alone, and those of no stream.
+        since: what happened after that event first.
+    """
+
+    labels: frozenset[str] | None = None
+    streams: frozenset[str] | None = None
+    since: Since | None = None
+
+    def wants(self, event: Published) -> bool:
+        """Whether this subscriber is told."""
+        label, stream = getattr(event, "label", None), getattr(event, "stream", None)
+        return (self.labels is None or label is None or label in self.labels) and (
+            self.streams is None or stream is None or stream in self.streams
+        )
+
+    @classmethod
+    def parse(cls, line: bytes) -> "Request":
+        """Raises:
+        ValueError: with what is wrong, and what there is.
+        """
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError("not a line of JSON") from None
+        kind = data.get("type") if isinstance(data, dict) else None
+        if kind != "subscribe":
+            raise ValueError(f"request type {kind!r:.40} is not known to this daemon; there is subscribe")
+        if unknown := data.keys() - {"type", "labels", "streams", "since"}:
+            raise ValueError(f"{min(unknown):.40}: unknown key; there are labels, streams, since")
+        names = {key: _names(key, data[key]) for key in ("labels", "streams") if data.get(key) is not None}
+        since = data.get("since")
+        return cls(**names, since=None if since is None else _since(since))
+
+
+def _names(key: str, value: Any) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key}: must be a list of names")
+    return frozenset(value)
+
+
+def _since(value: Any) -> Since:
+    if isinstance(value, dict) and value.keys() == {"boot_id", "seq"}:
+        boot_id, seq = value["boot_id"], value["seq"]
+        if isinstance(boot_id, str) and type(seq) is int and seq >= -1:
+            return Since(boot_id, seq)
+    raise ValueError('since: must be {"boot_id":TEXT,"seq":NUMBER}, of an event that you had')
