@@ -67,7 +67,7 @@ def events(daemon: subprocess.Popen[bytes], socket: Path) -> Iterator[Event]:
     """Subscribe as soon as the daemon serves; nothing if it ends before that."""
     while daemon.poll() is None:
         try:
-            yield from subscribe(socket)
+            yield from subscribe(socket, reconnect=False)
             return
         except SocketError:  # not yet; or never, then the daemon's status and log say why
             time.sleep(0.05)

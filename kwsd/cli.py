@@ -5,10 +5,14 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kwsd import __version__
 from kwsd.config import DEVICES, Config, load_config
 from kwsd.errors import KwsdError
+
+if TYPE_CHECKING:
+    from kwsd.requests import Since
 
 # Each command imports what it needs: `kwsd listen` should not wait for ONNX Runtime.
 
@@ -46,7 +50,10 @@ def _listen(args: argparse.Namespace) -> int:
     from kwsd.client import subscribe
     from kwsd.readable import readable
 
-    for event in subscribe(args.socket):
+    following = subscribe(
+        args.socket, labels=args.labels, streams=args.streams, since=args.since, reconnect=not args.once
+    )
+    for event in following:
         print(event.to_json() if args.json else readable(event), flush=True)
     return 0
 
@@ -132,6 +139,19 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _since(text: str) -> "Since":
+    from kwsd.requests import Since
+
+    boot_id, _, seq = text.rpartition(":")
+    if not boot_id or not seq.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not BOOT_ID:SEQ, of an event that you had")
+    return Since(boot_id, int(seq))
+
+
 def _config(args: argparse.Namespace) -> Config:
     names = ("source", "audio", "model", "device", "socket", "threshold", "pace")
     return load_config(args.config, {name: getattr(args, name) for name in names})
@@ -169,6 +189,10 @@ def _parser() -> argparse.ArgumentParser:
     add("run", _run, "the daemon: listen, and serve events", settings)
     command = add("listen", _listen, "print the events of a running daemon", socket)
     command.add_argument("--json", action="store_true", help="as they come, one JSON object a line")
+    command.add_argument("--labels", type=_names, metavar="A,B", help="only detections of these")
+    command.add_argument("--streams", type=_names, metavar="A,B", help="only events of these streams")
+    command.add_argument("--since", type=_since, metavar="BOOT_ID:SEQ", help="first what happened after this event")
+    command.add_argument("--once", action="store_true", help="end with the daemon; otherwise come back when it does")
     command = add("spot", _spot, "print what is heard in recordings", model, threshold)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
     command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, for its thresholds and model")

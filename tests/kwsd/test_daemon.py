@@ -46,7 +46,7 @@ def test_twenty_subscribers_hear_what_spot_hears(start_daemon, tmp_path, few_sec
     hello = threading.Barrier(21, timeout=20)
 
     def listen(events):
-        for event in subscribe(path):
+        for event in subscribe(path, reconnect=False):
             events.append(event)
             if isinstance(event, Hello):
                 hello.wait()
@@ -73,7 +73,7 @@ def test_twenty_subscribers_hear_what_spot_hears(start_daemon, tmp_path, few_sec
 
 def test_sigterm_says_goodbye_and_removes_the_socket(start_daemon):
     daemon, path = start_daemon("--source", DEMO)
-    events = subscribe(path)
+    events = subscribe(path, reconnect=False)
     assert isinstance(next(events), Hello)
     started = time.monotonic()
     daemon.send_signal(signal.SIGTERM)
@@ -100,7 +100,7 @@ def test_nc_prints_the_events(start_daemon):
 def test_a_subscriber_that_never_reads_holds_nobody_up(start_daemon, few_seconds_wav):
     _, path = start_daemon("--source", few_seconds_wav)
     stuck = connect(path)
-    events = list(subscribe(path))
+    events = list(subscribe(path, reconnect=False))
     stuck.close()
     assert detections(events)
     assert isinstance(events[-1], Goodbye)
@@ -200,7 +200,7 @@ def test_sighup_swaps_thresholds_and_keeps_the_old_ones_when_they_are_wrong(star
         line = next(line for line in log if "reload:" in line)
         assert answer in line, line
 
-    events = subscribe(path)
+    events = subscribe(path, reconnect=False)
     assert isinstance(next(events), Hello)
     say_and_pause()  # nothing reaches that threshold
     reload("threshhold: 0.5", "threshhold: unknown key; did you mean threshold?; the old configuration stays")
@@ -245,7 +245,7 @@ def test_the_daemon_loads_nothing_heavy():
 
 def test_listen_prints_readable_lines_and_json(start_daemon, few_seconds_wav):
     _, path = start_daemon("--source", few_seconds_wav)
-    command = [sys.executable, "-m", "kwsd", "listen", "--socket", str(path)]
+    command = [sys.executable, "-m", "kwsd", "listen", "--once", "--socket", str(path)]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as as_json:
         readable = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
         lines = [parse_event(line) for line in as_json.stdout]

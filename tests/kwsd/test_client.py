@@ -1,0 +1,164 @@
+"""A subscriber stays subscribed: every event exactly once, or a gap that says so."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kwsd.client import subscribe, subscribe_async
+from kwsd.errors import SocketError
+from kwsd.events import DetectionEvent, Gap, Goodbye, Hello, Published, SourceDown, SourceUp
+from kwsd.requests import Since
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a daemon that waits for audio on a socket; kills what is left."""
+    daemons = []
+
+    def start():
+        events, audio = tmp_path / "kwsd.sock", tmp_path / "audio.sock"
+        command = [sys.executable, "-m", "kwsd", "run", "--source", "network"]
+        daemons.append(subprocess.Popen([*command, "--audio", audio, "--socket", events], stderr=subprocess.DEVNULL))
+        deadline = time.monotonic() + 20
+        while not _accepts(audio) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return daemons[-1], events, audio
+
+    yield start
+    for daemon in daemons:
+        daemon.kill()
+        daemon.wait()
+
+
+def _accepts(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def speak(audio, samples, stream="a"):
+    with socket.socket(socket.AF_UNIX) as program:
+        program.connect(str(audio))
+        program.sendall(json.dumps({"stream": stream, "live": False}).encode() + b"\n")
+        program.sendall((samples * 32768).astype("<i2").tobytes())
+
+
+def until_down(events, stream="a"):
+    """Events until a stream has ended, that event included."""
+    told = []
+    for event in events:
+        told.append(event)
+        if isinstance(event, SourceDown) and event.stream == stream:
+            return told
+    raise AssertionError("the subscription ended")
+
+
+def test_what_happened_while_a_program_was_away_comes_exactly_once(serve, demo):
+    _, path, audio = serve()
+    first = subscribe(path)
+    assert isinstance(next(first), Hello)
+    speak(audio, demo[: 4 * 16000])
+    told = until_down(first)
+    last = told[-1]
+    first.close()
+    speak(audio, demo[: 6 * 16000])
+    speak(audio, demo[: 4 * 16000], "b")
+    again = subscribe(path, since=Since(last.boot_id, last.seq))
+    assert isinstance(next(again), Hello)
+    missed = until_down(again, "b")
+    assert [event.seq for event in missed] == list(range(last.seq + 1, last.seq + 1 + len(missed)))
+    assert len([event for event in missed if isinstance(event, DetectionEvent)]) >= 2
+
+
+def test_after_kill_9_the_subscriber_comes_back_with_a_gap_and_all_that_is_known(serve, demo):
+    daemon, path, audio = serve()
+    events = subscribe(path)
+    hello = next(events)
+    speak(audio, demo[: 4 * 16000])
+    seen = until_down(events)
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    _, _, audio = serve()
+    speak(audio, demo[: 4 * 16000])
+    told = until_down(events)
+    assert isinstance(told[0], Hello)
+    assert told[0].boot_id != hello.boot_id
+    assert told[1] == Gap(reason="the daemon was started anew", n_lost=None)
+    assert isinstance(told[2], SourceUp)
+    assert [event.seq for event in told[2:]] == list(range(len(told) - 2))
+    keys = [(event.boot_id, event.seq) for event in (*seen, *told) if isinstance(event, Published)]
+    assert len(keys) == len(set(keys))
+
+
+def test_only_what_was_asked_for_also_after_a_restart(serve, demo):
+    daemon, path, audio = serve()
+    events = subscribe(path, labels=["stop"], streams=["a"])
+    assert isinstance(next(events), Hello)
+    for _ in range(2):
+        speak(audio, demo[: 9 * 16000], "b")
+        speak(audio, demo[: 9 * 16000])
+        told = [event for event in until_down(events) if isinstance(event, DetectionEvent)]
+        assert [(event.label, event.stream) for event in told] == [("stop", "a")]
+        daemon.terminate()
+        daemon.wait()
+        assert isinstance(next(event for event in events if not isinstance(event, SourceUp)), Goodbye)
+        daemon, _, audio = serve()
+
+
+def test_on_an_event_loop(serve, demo):
+    daemon, path, audio = serve()
+
+    async def scenario():
+        events = subscribe_async(path)
+        told = [await anext(events)]
+        await asyncio.to_thread(speak, audio, demo[: 4 * 16000])
+        async for event in events:
+            told.append(event)
+            if isinstance(event, SourceDown):
+                break
+        daemon.kill()
+        daemon.wait()
+        await asyncio.to_thread(serve)
+        told += [await anext(events) for _ in range(2)]
+        await events.aclose()
+        return told
+
+    told = asyncio.run(scenario())
+    assert [type(event) for event in told if not isinstance(event, DetectionEvent)] == [
+        *(Hello, SourceUp, SourceDown),
+        *(Hello, Gap),
+    ]
+    assert any(isinstance(event, DetectionEvent) for event in told)
+
+
+def test_where_nobody_serves_is_said_at_once(tmp_path):
+    with pytest.raises(SocketError, match="no kwsd to subscribe to"):
+        next(subscribe(tmp_path / "absent"))
+
+    async def scenario():
+        await anext(subscribe_async(tmp_path / "absent"))
+
+    with pytest.raises(SocketError, match="no kwsd to subscribe to"):
+        asyncio.run(scenario())
+
+
+def test_listen_takes_the_same_choices(serve, demo):
+    daemon, path, audio = serve()
+    speak(audio, demo[: 9 * 16000])
+    boot_id = next(subscribe(path)).boot_id
+    command = [sys.executable, "-m", "kwsd", "listen", "--socket", path, "--once", "--json", "--labels", "stop,yes"]
+    with subprocess.Popen([*command, "--since", f"{boot_id}:0"], stdout=subprocess.PIPE, text=True) as listen:
+        lines = [json.loads(listen.stdout.readline()) for _ in range(2)]
+        daemon.terminate()
+        rest = listen.stdout.read()
+    assert lines[0]["type"] == "hello"
+    assert lines[1]["label"] == "stop"
+    assert json.loads(rest.splitlines()[-1])["type"] == "goodbye"
+    wrong = subprocess.run([*command, "--since", "x"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "'x' is not BOOT_ID:SEQ" in wrong.stderr
