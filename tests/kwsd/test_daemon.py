@@ -17,7 +17,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.errors import SocketError
-from kwsd.events import DetectionEvent, Goodbye, Hello, SourceUp, Subscribed, parse_event
+from kwsd.events import DetectionEvent, Goodbye, Hello, SourceUp, parse_event
 from support import DEMO, kwsd
 
 
@@ -131,27 +131,6 @@ def test_wrong_lines_get_an_error_and_the_end_and_nobody_else_notices(start_daem
     if len(sent) < 1000:
         assert reason in answers[-1].reason
     assert isinstance(next(event for event in bystander if not isinstance(event, SourceUp)), DetectionEvent)
-
-
-def test_a_subscriber_that_comes_back_is_told_what_it_missed(start_daemon):
-    """Over the socket, by hand: after a word, away, and back with its number; the second time for one label alone."""
-    daemon, path = start_daemon("--source", DEMO)
-    known = next(event for event in subscribe(path) if isinstance(event, DetectionEvent))
-    time.sleep(4)
-    request = {"type": "subscribe", "since": {"boot_id": known.boot_id, "seq": known.seq}}
-    with connect(path) as again, again.makefile("rb") as lines:
-        again.sendall(json.dumps(request).encode() + b"\n")
-        told = [parse_event(lines.readline()) for _ in range(5)]
-        while not isinstance(told[0], Subscribed):
-            told = [*told[1:], parse_event(lines.readline())]
-        assert told[0].next_seq == known.seq + 1
-        assert [event.seq for event in told[1:]] == [known.seq + n for n in range(1, 5)]
-        again.sendall(b'{"type":"subscribe","labels":[]}\n')
-        while not isinstance(parse_event(lines.readline()), Subscribed):
-            pass
-        time.sleep(4)
-        daemon.terminate()
-        assert [type(parse_event(line)) for line in lines] == [Goodbye]
 
 
 def test_a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not(start_daemon, tmp_path):
