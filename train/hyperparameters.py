@@ -12,8 +12,9 @@ class Hyperparameters:
 
     # One seed for the scenes, the initial weights and the order of windows.
     seed: int = 1
-    # Every epoch has scenes of 30 s that were never heard before.
-    epochs: int = 150
+    # Every epoch has scenes of 30 s that were never heard before. 150 epochs label clips better (0.971
+    # for 0.962), and miss a third more keywords in streams at one false accept an hour.
+    epochs: int = 80
     scenes_per_epoch: int = 300
     # So many seconds of audio for a step: small enough to step often, yet some of every keyword.
     batch_seconds: int = 120

@@ -50,7 +50,7 @@ class KerasModel:
             frontend=params,
             window_frames=self.config["window_frames"],
             stride_frames=round(STRIDE_SECONDS * params.sample_rate_hz / params.hop_samples),
-            decision=DecisionParams(**chosen["decision"]) if chosen else undecided(labels[:-2]),
+            decision=_decision(chosen["decision"], path) if chosen else undecided(labels[:-2]),
             golden=GoldenCheck(0, []),
             unknown_odds=chosen.get("unknown_odds", 1.0),
         )
@@ -106,6 +106,13 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
         return config, keras.models.load_model(run / "model.keras", compile=False)
     except (ValueError, OSError) as error:
         raise TrainingError(f"{run / 'model.keras'}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def _decision(values: dict[str, Any], path: Path) -> DecisionParams:
+    try:
+        return DecisionParams(**values)
+    except TypeError:
+        raise TrainingError(f"{path}: was chosen by another kwsd; delete it and run the same fit again") from None
 
 
 def undecided(keywords: list[str]) -> DecisionParams:

@@ -1,4 +1,4 @@
-"""One threshold for all keywords, from what streams gave for each of the grid."""
+"""Keywords that are easily mistaken get a higher threshold, and all together meet the budget."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,12 @@ def heard():
     return stream(np.stack([2000 * np.exp(-1.5 * (LOGITS + 2)), 2000 * np.exp(-1.5 * LOGITS)], axis=1).astype(int))
 
 
-def test_the_lowest_threshold_within_the_budget_is_taken(heard):
-    [threshold] = set(choose_from([heard], KEYWORDS, 3)["decision"]["thresholds"].values())
-    at = nearest(threshold)
-    assert threshold == pytest.approx(GRID[at], abs=1e-5)
-    per_hour = heard.false_accepts.sum(axis=1) / HOURS
-    assert per_hour[at] <= BUDGET_PER_HOUR < per_hour[at - 1]
+def test_a_keyword_that_is_easily_mistaken_needs_a_higher_score(heard):
+    thresholds = choose_from([heard], KEYWORDS, 3)["decision"]["thresholds"]
+    clear, confusable = (np.log(value / (1 - value)) for value in thresholds.values())
+    assert 0.2 < confusable - clear <= 1.5
+    per_hour = sum(heard.false_accepts[nearest(value), n] for n, value in enumerate(thresholds.values())) / HOURS
+    assert 0.5 < per_hour / BUDGET_PER_HOUR <= 1
 
 
 def test_rates_of_several_streams_are_pooled(heard):
@@ -37,7 +37,7 @@ def test_rates_of_several_streams_are_pooled(heard):
     alone, pooled = (
         choose_from(heards, KEYWORDS, 3)["decision"]["thresholds"]["clear"] for heards in ([heard], [heard, silent])
     )
-    assert 0 < np.log(alone / (1 - alone)) - np.log(pooled / (1 - pooled)) <= 0.6  # half the rate: ln 2 / 1.5
+    assert 0 < np.log(alone / (1 - alone)) - np.log(pooled / (1 - pooled)) <= 0.9  # half the rate: about ln 2 / 1.5
 
 
 def test_a_budget_that_is_always_met_or_never(heard):
