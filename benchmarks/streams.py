@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kwsd.audio import read_recording
 from kwsd.client import subscribe
 from kwsd.ear import detection_event
 from kwsd.events import DetectionEvent, SourceDown
 from kwsd.model import load_model
+from kwsd.recording import read_recording
 from kwsd.spotter import Spotter
 
 RECORDING = Path(__file__).resolve().parents[1] / "demo" / "recording.wav"

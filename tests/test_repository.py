@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import zipfile
 from dataclasses import fields
 
@@ -86,3 +88,9 @@ def test_the_readmes_configuration_is_the_default(tmp_path):
     (tmp_path / "kwsd.yaml").write_text(example)
     assert load_config(tmp_path / "kwsd.yaml", {}) == Config()
     assert set(re.findall(r"^(?:# )?(\w+):", example, re.M)) == {field.name for field in fields(Config)}
+
+
+@pytest.mark.parametrize("name", ["peers", "streams", "labelling"])
+def test_a_benchmark_says_how_it_is_used(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    assert "usage" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
