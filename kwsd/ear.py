@@ -41,11 +41,6 @@ class Ear:
         self._streams: dict[str, _Heard] = {}
         self.heard_seconds = 0.0
 
-    @property
-    def streams(self) -> list[str]:
-        """Names of the streams that are up."""
-        return list(self._streams)
-
     def swap(self, model: Model, config: Config) -> None:
         """Go on with another model and other thresholds from the next items. Any thread may call it."""
         self._next = (model, config)

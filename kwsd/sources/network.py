@@ -77,7 +77,7 @@ class Header:
 
 
 @dataclass(slots=True)
-class Hall:
+class _Shared:
     """What all connections share.
 
     Attributes:
@@ -105,7 +105,7 @@ class NetworkAudio:
 
     def __init__(self, address: str, inbox: Inbox, taken: set[str], channel: Callable[[str], int | None]) -> None:
         self._address, self._path = address, unix_path(address)
-        self._hall = Hall(inbox, set(taken), channel)
+        self._shared = _Shared(inbox, set(taken), channel)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -114,13 +114,13 @@ class NetworkAudio:
         """
         loop = asyncio.get_running_loop()
         if self._path:
-            self._server = await loop.create_unix_server(lambda: _Sender(self._hall), sock=bind(self._path))
+            self._server = await loop.create_unix_server(lambda: _Sender(self._shared), sock=bind(self._path))
             return
         host, _, port = self._address.rpartition(":")
         if not _is_loopback(host):
             raise SocketError(f"{self._address}: audio is taken from this machine alone; use 127.0.0.1:{port}")
         try:
-            self._server = await loop.create_server(lambda: _Sender(self._hall), host, int(port))
+            self._server = await loop.create_server(lambda: _Sender(self._shared), host, int(port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise SocketError(f"{self._address}: cannot be bound ({reason}); choose another audio address") from None
@@ -130,7 +130,7 @@ class NetworkAudio:
         if self._server is None:
             return
         self._server.close()
-        for connection in list(self._hall.connections):
+        for connection in list(self._shared.connections):
             connection.abort()
         if self._path:
             with suppress(FileNotFoundError):
@@ -140,8 +140,8 @@ class NetworkAudio:
 class _Sender(asyncio.Protocol):
     """One connection: a header, then samples."""
 
-    def __init__(self, hall: Hall) -> None:
-        self._hall = hall
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
         self._header: Header | None = None
         self._pending = b""
         self._position = 0
@@ -149,7 +149,7 @@ class _Sender(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._hall.connections.add(transport)
+        self._shared.connections.add(transport)
         self._deadline = asyncio.get_running_loop().call_later(
             _HEADER_SECONDS, self._refuse, f"no header within {_HEADER_SECONDS:g} s"
         )
@@ -170,29 +170,29 @@ class _Sender(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
-        self._hall.connections.discard(self._transport)
+        self._shared.connections.discard(self._transport)
         if self._header:
-            self._hall.busy.discard(self._header.stream)
-            self._hall.inbox.put(self._header.stream, End(), waits=False)
+            self._shared.busy.discard(self._header.stream)
+            self._shared.inbox.put(self._header.stream, End(), waits=False)
             self._header = None
 
     def _begin(self, header: Header) -> None:
-        if header.stream in self._hall.busy:
+        if header.stream in self._shared.busy:
             raise ValueError(f"stream: {header.stream!r:.40} is heard already")
-        channel = self._hall.channel(header.stream)
+        channel = self._shared.channel(header.stream)
         if channel is not None and channel > header.channels:
             raise ValueError(f"channels: {header.channels}, but channel {channel} of it is configured to be heard")
         self._deadline.cancel()
         self._header = header
-        self._hall.busy.add(header.stream)
-        began = self._hall.began.setdefault(header.stream, time.monotonic())
-        self._hall.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
+        self._shared.busy.add(header.stream)
+        began = self._shared.began.setdefault(header.stream, time.monotonic())
+        self._shared.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
 
     def _deliver(self) -> None:
         header = self._header
         if header is None:
             return
-        if not header.live and self._hall.inbox.is_full(header.stream):
+        if not header.live and self._shared.inbox.is_full(header.stream):
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._deliver)
             return
@@ -200,10 +200,10 @@ class _Sender(asyncio.Protocol):
         frame_bytes = PCM_ENCODINGS[header.encoding].itemsize * header.channels
         whole = len(self._pending) // frame_bytes * frame_bytes
         if whole:
-            channel = self._hall.channel(header.stream)
+            channel = self._shared.channel(header.stream)
             samples = decode_pcm(self._pending[:whole], header.encoding, header.channels, channel)
             self._pending = self._pending[whole:]
-            self._hall.inbox.put(header.stream, Chunk(samples, self._position), waits=False)
+            self._shared.inbox.put(header.stream, Chunk(samples, self._position), waits=False)
             self._position += len(samples)
 
     def _refuse(self, reason: str) -> None:

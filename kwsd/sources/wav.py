@@ -7,6 +7,7 @@ from pathlib import Path
 import soundfile
 
 from kwsd.audio import Chunk
+from kwsd.errors import SourceError
 from kwsd.recording import open_recording, read_block
 from kwsd.sources import CHUNK_SECONDS, Opened, refuse_missing_channel
 
@@ -28,7 +29,11 @@ class WavFile:
 
     def open(self) -> Opened:
         file = open_recording(self._path)
-        refuse_missing_channel(self.name, self._channel, file.channels)
+        try:
+            refuse_missing_channel(self.name, self._channel, file.channels)
+        except SourceError:
+            file.close()
+            raise
         return Opened(file.samplerate, self._chunks(file))
 
     def _chunks(self, file: soundfile.SoundFile) -> Generator[Chunk, None, None]:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kwsd.config import Config
@@ -48,3 +49,17 @@ def test_a_recordings_chunks_are_gapless_and_end(demo):
 def test_a_folder_is_no_recording(tmp_path):
     with pytest.raises(Exception, match="not a file"):
         WavFile(Path(tmp_path), paced=False).open()
+
+
+def test_one_channel_of_a_recording_or_the_mean_of_all(write_wav, noise):
+    path = write_wav("stereo.wav", np.stack([noise, np.zeros_like(noise)], axis=1), subtype="FLOAT")
+
+    def heard(channel):
+        opened = make_source(Config(source=str(path), pace="fast", channel=channel)).open()
+        return np.concatenate([chunk.samples for chunk in opened.chunks])
+
+    np.testing.assert_array_equal(heard(1), np.clip(noise, -1, 1))
+    assert not heard(2).any()
+    np.testing.assert_allclose(heard(None), np.clip(noise, -1, 1) / 2, atol=1e-7)
+    with pytest.raises(SourceError, match=r"stereo.wav: has no channel 3, only 2"):
+        heard(3)
