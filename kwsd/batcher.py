@@ -19,6 +19,7 @@ from kwsd.frontend import frames_of, log_spectra
 from kwsd.memory import IntArray, Memory, more_rows
 
 OnPosteriors = Callable[[FloatArray, int], object]
+OnScores = Callable[[IntArray, FloatArray, IntArray], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,14 @@ class Remembers(Protocol):
 
 
 class Batcher:
-    """Rows for the streams of one model."""
+    """Rows for the streams of one model.
+
+    Attributes:
+        on_scores: called with rows, shape (n,), the scores of a window of each, shape
+            (n, n_labels), and the windows' ends on the model's sample clock, shape (n,).
+    """
+
+    on_scores: OnScores | None = None
 
     def __init__(self, model: Remembers) -> None:
         n_rows, card = 1, model.card
@@ -150,6 +158,8 @@ class Batcher:
                 if row in self._listeners:
                     self._listeners[row](of_row, end)
         scores, fires = self._decision.push(rows, posteriors, ends)
+        if self.on_scores:
+            self.on_scores(rows, scores, ends)
         if not fires.any():
             return
         for n, label in np.argwhere(fires).tolist():

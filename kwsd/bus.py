@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import uuid4
 
-from kwsd.events import Event, Gap, Lagged, Published, Subscribed
+from kwsd.events import Event, Gap, Lagged, Published, Scores, Subscribed
 from kwsd.requests import Request, Since
 
 _PublishedEvent = TypeVar("_PublishedEvent", bound=Published)
@@ -41,7 +41,11 @@ class Numbering:
 
 
 class Subscription:
-    """One subscriber's bounded queue of encoded lines."""
+    """One subscriber's bounded queue of encoded lines.
+
+    Attributes:
+        request: what the subscriber wants.
+    """
 
     def __init__(self, max_events: int = QUEUE_EVENTS) -> None:
         self._lines: deque[bytes] = deque()
@@ -57,13 +61,21 @@ class Subscription:
         self._n_lost = 0
         self.request = request
 
-    def put(self, line: bytes) -> None:
-        """Add a line; the oldest goes when the queue is full."""
-        if len(self._lines) >= self._max_events:
+    def put(self, line: bytes) -> bool:
+        """Add a line; whether the oldest had to go, since the queue was full."""
+        is_full = len(self._lines) >= self._max_events
+        if is_full:
             self._lines.popleft()
             self._n_lost += 1
         self._lines.append(line)
         self._ready.set()
+        return is_full
+
+    def put_if_idle(self, line: bytes) -> None:
+        """Add a line, unless so many wait that it would cost events."""
+        if len(self._lines) < self._max_events // 2:
+            self._lines.append(line)
+            self._ready.set()
 
     def close(self) -> None:
         """No more lines will come; what waits can still be taken."""
@@ -84,25 +96,46 @@ class Subscription:
 
 
 class Bus:
-    """Fan-out to all subscriptions."""
+    """Fan-out to all subscriptions.
+
+    Attributes:
+        wants_scores: whether any subscriber asked for running scores.
+        n_lagged: events that subscribers lost because they were too slow.
+    """
 
     def __init__(self) -> None:
         self.numbering = Numbering()
+        self.wants_scores = False
+        self.n_lagged = 0
         self._subscriptions: set[Subscription] = set()
         self._history: deque[tuple[float, Published, bytes]] = deque(maxlen=HISTORY_EVENTS)
 
-    def publish(self, event: Published) -> None:
-        """Number an event, encode it once and queue it for everybody who wants it."""
+    def publish(self, event: Published) -> Published:
+        """Number an event, encode it once and queue it for everybody who wants it; as it went out."""
         stamped = self.numbering.stamp(event)
         line = encode(stamped)
         self._history.append((time.monotonic(), stamped, line))
         for subscription in self._subscriptions:
             if subscription.request.wants(stamped):
-                subscription.put(line)
+                self.n_lagged += subscription.put(line)
+        return stamped
+
+    def publish_scores(self, event: Scores) -> None:
+        """For those who asked. Scores of labels that a subscriber does not want are left out."""
+        lines: dict[frozenset[str] | None, bytes] = {}
+        for subscription in self._subscriptions:
+            request = subscription.request
+            if not request.scores or not request.wants(event):
+                continue
+            if request.labels not in lines:
+                wanted = {label: score for label, score in event.scores.items() if request.wants_label(label)}
+                lines[request.labels] = encode(replace(event, scores=wanted))
+            subscription.put_if_idle(lines[request.labels])
 
     def resume(self, subscription: Subscription, request: Request) -> None:
         """From here on a subscriber gets what it asks for, and first what it missed."""
         subscription.restart(request)
+        self._look_for_scores()
         next_seq = self.numbering.next_seq
         missed: list[tuple[Published, bytes]] = []
         gap = None
@@ -134,6 +167,11 @@ class Bus:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
+        if subscription.request.scores:
+            self._look_for_scores()
+
+    def _look_for_scores(self) -> None:
+        self.wants_scores = any(subscription.request.scores for subscription in self._subscriptions)
 
     def close(self) -> None:
         """Let every subscriber take what waits for it, and end."""

@@ -2,17 +2,21 @@
 
 The law of this file: the reading thread never waits for inference when its source is live;
 then the oldest audio is dropped, and the positions of the chunks tell how much. A source
-that breaks is opened again, with back-off, for ever.
+that breaks is opened again, with back-off, for ever; one that delivers nothing but zeros is
+broken, and is up again with its first sound. Each state is told once:
+
+    closed ─▶ open, silent ─▶ up ─▶ down ─▶ (back-off) ─▶ closed
+                  └──────────────────▲ still nothing but zeros
 """
 
 import threading
 import time
 from collections import deque
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kwsd.audio import Chunk
-from kwsd.errors import KwsdError
+from kwsd.errors import KwsdError, SourceError
 from kwsd.sources import Opened, Source
 
 QUEUE_CHUNKS = 20
@@ -23,7 +27,7 @@ GATHER_SECONDS = 0.025
 each of them a fraction of a run of its own."""
 
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10)
-_JOIN_SECONDS = 1.0
+_MOST_PATIENCE = 16  # times as long a source that stays silent is listened to before it is opened again
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,15 @@ class Capture:
     Args:
         stream: whose audio it is.
         inbox: gets it.
+        silent_seconds: for how long a live source may deliver nothing but zeros.
     """
 
-    def __init__(self, source: Source, stream: str, inbox: "Inbox") -> None:
+    def __init__(self, source: Source, stream: str, inbox: "Inbox", silent_seconds: float = 30.0) -> None:
         self._source, self._stream, self._inbox = source, stream, inbox
+        self._silent_seconds = silent_seconds
         self._stopping = threading.Event()
-        self._n_failures = 0
+        self._n_failures = self._n_silent = 0
+        self._told = ""  # why it is down
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -78,13 +85,13 @@ class Capture:
         self._thread.start()
 
     def stop(self) -> None:
-        """End soon, once the inbox is closed.
-
-        A device is let go before the process ends; a read from a pipe cannot be ended.
-        """
+        """End soon, once the inbox is closed."""
         self._stopping.set()
+
+    def join(self, deadline: float) -> None:
+        """Wait until a device is let go, but not past `deadline` (monotonic); a read from a pipe cannot be ended."""
         if self._thread and self._source.is_live:
-            self._thread.join(_JOIN_SECONDS)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _put(self, item: Item) -> None:
         self._inbox.put(self._stream, item, waits=not self._source.is_live)
@@ -106,19 +113,35 @@ class Capture:
                 opened = None
 
     def _deliver(self, opened: Opened, start_seconds: float) -> None:
-        self._put(Up(opened.rate_hz, start_seconds))
+        """Put the chunks, counted from the first that is told of: after silence the first with sound."""
+        first: int | None = None
+        n_zeros = 0
+        patience = self._silent_seconds * min(2**self._n_silent, _MOST_PATIENCE) * opened.rate_hz
         with closing(opened.chunks) as chunks:
             for chunk in chunks:
-                self._n_failures = 0
-                self._put(chunk)
                 if self._stopping.is_set():
                     return
+                n_zeros = 0 if chunk.samples.any() else n_zeros + len(chunk.samples)
+                if self._source.is_live and n_zeros >= patience:
+                    self._n_silent += 1
+                    raise SourceError(f"{self._source.name}: delivers nothing but zeros; is it muted?")
+                if n_zeros and self._n_silent:
+                    continue
+                if first is None:
+                    first = chunk.position
+                    self._put(Up(opened.rate_hz, start_seconds + first / opened.rate_hz))
+                self._n_failures = self._n_silent = 0
+                self._told = ""
+                self._put(replace(chunk, position=chunk.position - first))
         self._put(End())
 
     def _back_off(self, error: KwsdError) -> None:
+        """Wait before the next try. The same reason again and again is told once."""
         retry_seconds = _RETRY_SECONDS[min(self._n_failures, len(_RETRY_SECONDS) - 1)]
         self._n_failures += 1
-        self._put(Down(str(error), retry_seconds))
+        if str(error) != self._told:
+            self._told = str(error)
+            self._put(Down(self._told, retry_seconds))
         self._stopping.wait(retry_seconds)
 
 
@@ -127,6 +150,9 @@ class Inbox:
 
     Args:
         max_chunks: how many of a stream may wait.
+
+    Attributes:
+        taken_since: when the oldest came of what was taken last, on the monotonic clock.
     """
 
     def __init__(self, max_chunks: int = QUEUE_CHUNKS) -> None:
@@ -134,6 +160,7 @@ class Inbox:
         self._up: set[str] = set()
         self._max_chunks = max_chunks
         self._gathering, self._closed = False, False
+        self._since = self.taken_since = 0.0
         self._changed = threading.Condition()
 
     def put(self, stream: str, item: Item, waits: bool) -> None:
@@ -143,6 +170,8 @@ class Inbox:
                 self._changed.wait_for(lambda: not self._is_full(stream) or self._closed)
             elif self._is_full(stream):
                 _drop_oldest(self._queues[stream])
+            if not self._queues:
+                self._since = time.monotonic()
             self._queues.setdefault(stream, deque()).append(item)
             if isinstance(item, Up):
                 self._up.add(stream)
@@ -162,6 +191,7 @@ class Inbox:
             self._changed.wait_for(self._is_gathered, GATHER_SECONDS)
             self._gathering = False
             queues, self._queues = self._queues, {}
+            self.taken_since = self._since
             self._changed.notify_all()
             return [] if self._closed else [(stream, item) for stream, queue in queues.items() for item in queue]
 

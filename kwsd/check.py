@@ -5,12 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 from kwsd.audio import dbfs
-from kwsd.config import Config, StreamConfig, check_thresholds
+from kwsd.config import Config, StreamConfig, check_thresholds, unix_path
 from kwsd.errors import KwsdError
 from kwsd.model import load_model
 from kwsd.sockets import bind, is_live
 from kwsd.sources import make_source
-from kwsd.sources.network import unix_path
 
 
 def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from kwsd import __version__
 from kwsd.config import DEVICES, Config, load_config
-from kwsd.errors import KwsdError
+from kwsd.errors import KwsdError, SocketError
 
 if TYPE_CHECKING:
+    import ssl
+
     from kwsd.requests import Since
 
 # Each command imports what it needs: `kwsd listen` should not wait for ONNX Runtime.
@@ -38,23 +40,44 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]  # asyncio would load OpenSSL, 5 MB, for nothing
+    config = _config(args)
+    if not config.tls_certificate and not config.metrics:
+        sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]  # asyncio would load OpenSSL, 5 MB, for nothing
+    from kwsd import systemd
     from kwsd.daemon import run
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    if systemd.is_under_journal():
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[systemd.JournalHandler()])
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     run(lambda: _config(args))
     return 0
 
 
 def _listen(args: argparse.Namespace) -> int:
     from kwsd.client import subscribe
+    from kwsd.events import DetectionEvent
+    from kwsd.execute import execute
     from kwsd.readable import readable
 
     following = subscribe(
-        args.socket, labels=args.labels, streams=args.streams, since=args.since, reconnect=not args.once
+        args.socket,
+        labels=args.labels,
+        streams=args.streams,
+        since=args.since,
+        scores=args.scores,
+        token=args.token_file and _token(args.token_file),
+        tls=args.tls_ca and _trust(args.tls_ca),
+        reconnect=not args.once,
     )
     for event in following:
         print(event.to_json() if args.json else readable(event), flush=True)
+        if (
+            args.exec
+            and isinstance(event, DetectionEvent)
+            and (problem := execute(args.exec, event, args.exec_seconds))
+        ):
+            print(f"kwsd: {problem}", file=sys.stderr)
     return 0
 
 
@@ -152,6 +175,29 @@ def _since(text: str) -> "Since":
     return Since(boot_id, int(seq))
 
 
+def _token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}; it must hold the daemon's token") from None
+
+
+def _trust(path: Path) -> "ssl.SSLContext":
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise SocketError(f"{path}: not a certificate in PEM ({error.strerror or error})") from None
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a time limit in seconds")
+    return seconds
+
+
 def _config(args: argparse.Namespace) -> Config:
     names = ("source", "audio", "model", "device", "socket", "threshold", "pace")
     return load_config(args.config, {name: getattr(args, name) for name in names})
@@ -187,10 +233,18 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("run", _run, "the daemon: listen, and serve events", settings)
-    command = add("listen", _listen, "print the events of a running daemon", socket)
+    command = add("listen", _listen, "print the events of a running daemon")
+    command.add_argument("--socket", metavar="PATH", help="of the daemon's events, or HOST:PORT")
+    command.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="holds what a daemon on HOST:PORT wants to see"
+    )
+    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="speak TLS with the daemon of this certificate")
     command.add_argument("--json", action="store_true", help="as they come, one JSON object a line")
     command.add_argument("--labels", type=_names, metavar="A,B", help="only detections of these")
     command.add_argument("--streams", type=_names, metavar="A,B", help="only events of these streams")
+    command.add_argument("--scores", action="store_true", help="the running scores too")
+    command.add_argument("--exec", metavar="COMMAND", help="run for each detection: KWSD_LABEL…, and its JSON as input")
+    command.add_argument("--exec-seconds", type=_seconds, default=10, metavar="N", help="and end it then (%(default)s)")
     command.add_argument("--since", type=_since, metavar="BOOT_ID:SEQ", help="first what happened after this event")
     command.add_argument("--once", action="store_true", help="end with the daemon; otherwise come back when it does")
     command = add("spot", _spot, "print what is heard in recordings", model, threshold)

@@ -17,45 +17,58 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from kwsd.config import default_socket
+from kwsd.config import default_socket, host_and_port, unix_path
 from kwsd.errors import SocketError
 from kwsd.events import Error, Event, Goodbye, Hello, Published, Subscribed, parse_event
 from kwsd.requests import Since
 
+if TYPE_CHECKING:
+    import ssl
+
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5)
+_LINE_BYTES = 2**20
+_TIMEOUT_SECONDS = 10.0
 
 
 def subscribe(
-    path: Path | None = None,
+    address: Path | str | None = None,
     *,
     labels: Iterable[str] | None = None,
     streams: Iterable[str] | None = None,
     since: Since | None = None,
+    scores: bool = False,
+    token: str | None = None,
+    tls: "ssl.SSLContext | None" = None,
     reconnect: bool = True,
 ) -> Iterator[Event]:
     """Yield events as they happen, each connection's from its `Hello` on.
 
     Args:
-        path: of the daemon's socket; None for the default one.
+        address: path of the daemon's socket, or HOST:PORT; None for the default path.
         labels: only detections of these.
         streams: only events of these, and those of no stream.
         since: the last event that was seen earlier; what happened after it comes first.
+        scores: the running scores too, one event for each stride.
+        token: where the daemon wants one; tls: where it speaks TLS, `ssl.create_default_context`
+            with its certificate.
         reconnect: False ends with the daemon's `Goodbye`.
 
     Raises:
-        SocketError: nobody serves there at first, or what comes is not kwsd's protocol; without
-            `reconnect` also when the connection breaks.
+        SocketError: nobody serves there at first, it refuses, or what comes is not kwsd's
+            protocol; without `reconnect` also when the connection breaks.
     """
-    path = path or default_socket()
-    following = _Following(path, labels, streams, since)
-    connection = _connect(path)
+    server = _Server.at(address, token, tls)
+    following = _Following(server, labels, streams, since, scores)
+    connection = _connect(server)
     while True:
         with closing(connection), connection.makefile("rb") as lines:
             try:
-                while line := _read_line(lines, path):
+                connection.sendall(server.introduction)
+                while line := _read_line(lines, server):
                     request, events = following.receive(line)
                     if request:
                         connection.sendall(request)
@@ -63,35 +76,39 @@ def subscribe(
                     if not reconnect and any(isinstance(event, Goodbye) for event in events):
                         return
                 if not reconnect:
-                    raise SocketError(f"{path}: the daemon ended without a goodbye")
+                    raise SocketError(f"{server}: the daemon ended without a goodbye")
             except (_BrokenError, OSError) as error:
                 if not reconnect:
                     raise SocketError(str(error)) from None
-        connection = _connect_again(path)
+        connection = _connect_again(server)
 
 
 async def subscribe_async(
-    path: Path | None = None,
+    address: Path | str | None = None,
     *,
     labels: Iterable[str] | None = None,
     streams: Iterable[str] | None = None,
     since: Since | None = None,
+    scores: bool = False,
+    token: str | None = None,
+    tls: "ssl.SSLContext | None" = None,
 ) -> AsyncIterator[Event]:
     """As `subscribe`, on an event loop."""
-    path = path or default_socket()
-    following = _Following(path, labels, streams, since)
+    server = _Server.at(address, token, tls)
+    following = _Following(server, labels, streams, since, scores)
     n_failures, was_there = 0, False
     while True:
         try:
-            reader, writer = await asyncio.open_unix_connection(path, limit=2**20)
+            reader, writer = await server.open()
             was_there, n_failures = True, 0
         except OSError as error:
             if not was_there:
-                raise _nobody(path, error) from None
+                raise _nobody(server, error) from None
             await asyncio.sleep(_RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)])
             n_failures += 1
             continue
         try:
+            writer.write(server.introduction)
             while line := await reader.readline():
                 request, events = following.receive(line)
                 if request:
@@ -104,6 +121,55 @@ async def subscribe_async(
             writer.close()
 
 
+@dataclass(frozen=True)
+class _Server:
+    """Where a daemon serves, and what one must show there."""
+
+    path: Path | None
+    host: str
+    port: int
+    token: str | None
+    tls: "ssl.SSLContext | None"
+
+    @classmethod
+    def at(cls, address: Path | str | None, token: str | None, tls: "ssl.SSLContext | None") -> "_Server":
+        address = str(address or default_socket())
+        path = unix_path(address)
+        try:
+            return cls(path, *(("", 0) if path else host_and_port(address)), token, tls)
+        except ValueError as error:
+            raise SocketError(f"{error}, nor a path") from None
+
+    @property
+    def introduction(self) -> bytes:
+        """What to send first."""
+        shown = {"type": "authenticate", "token": self.token}
+        return b"" if self.token is None else json.dumps(shown).encode() + b"\n"
+
+    def connect(self) -> socket.socket:
+        if not self.path:
+            connection = socket.create_connection((self.host, self.port), _TIMEOUT_SECONDS)
+            connection.settimeout(_TIMEOUT_SECONDS if self.tls else None)
+            secure = self.tls.wrap_socket(connection, server_hostname=self.host) if self.tls else connection
+            secure.settimeout(None)
+            return secure
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(self.path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.path:
+            return await asyncio.open_unix_connection(self.path, limit=_LINE_BYTES)
+        return await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=_LINE_BYTES)
+
+    def __str__(self) -> str:
+        return str(self.path or f"{self.host}:{self.port}")
+
+
 class _BrokenError(SocketError):
     """A connection that may be made again."""
 
@@ -112,12 +178,19 @@ class _Following:
     """What a subscriber knows, from one connection to the next."""
 
     def __init__(
-        self, path: Path, labels: Iterable[str] | None, streams: Iterable[str] | None, since: Since | None
+        self,
+        server: _Server,
+        labels: Iterable[str] | None,
+        streams: Iterable[str] | None,
+        since: Since | None,
+        scores: bool,
     ) -> None:
-        self._path, self._since = path, since
-        self._wanted = {
+        self._server, self._since = server, since
+        self._wanted: dict[str, object] = {
             key: sorted(names) for key, names in (("labels", labels), ("streams", streams)) if names is not None
         }
+        if scores:
+            self._wanted["scores"] = True
         self._asking = False
 
     def receive(self, line: bytes) -> tuple[bytes, list[Event]]:
@@ -129,9 +202,9 @@ class _Following:
         try:
             event = parse_event(line)
         except ValueError as error:
-            raise SocketError(f"{self._path}: {error}") from None
+            raise SocketError(f"{self._server}: {error}") from None
         if isinstance(event, Error):
-            raise SocketError(f"{self._path}: {event.reason}")
+            raise SocketError(f"{self._server}: {event.reason}")
         if isinstance(event, Hello):
             return self._ask(event), [event]
         if isinstance(event, Subscribed):
@@ -153,33 +226,30 @@ class _Following:
         return json.dumps(request).encode() + b"\n"
 
 
-def _read_line(lines: BinaryIO, path: Path) -> bytes:
+def _read_line(lines: BinaryIO, server: _Server) -> bytes:
     try:
         return lines.readline()
     except OSError as error:
-        raise _BrokenError(f"{path}: the connection broke ({error.strerror})") from None
+        raise _BrokenError(f"{server}: the connection broke ({error.strerror})") from None
 
 
-def _connect_again(path: Path) -> socket.socket:
+def _connect_again(server: _Server) -> socket.socket:
     """As soon as somebody serves."""
     n_failures = 0
     while True:
         time.sleep(_RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)])
         try:
-            return _connect(path)
+            return _connect(server)
         except SocketError:
             n_failures += 1
 
 
-def _connect(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _connect(server: _Server) -> socket.socket:
     try:
-        connection.connect(str(path))
+        return server.connect()
     except OSError as error:
-        connection.close()
-        raise _nobody(path, error) from None
-    return connection
+        raise _nobody(server, error) from None
 
 
-def _nobody(path: Path, error: OSError) -> SocketError:
-    return SocketError(f"{path}: no kwsd to subscribe to ({error.strerror or error}); start one with `kwsd run`")
+def _nobody(server: _Server, error: OSError) -> SocketError:
+    return SocketError(f"{server}: no kwsd to subscribe to ({error.strerror or error}); start one with `kwsd run`")

@@ -4,6 +4,7 @@ The law of this file: a configuration is right in all its keys before anything s
 """
 
 import difflib
+import ipaddress
 import os
 import re
 import types
@@ -58,6 +59,23 @@ class StreamConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipsConfig:
+    """What is kept of the audio: a WAV file, and its event beside it, of each detection.
+
+    Attributes:
+        folder: where; it must exist.
+        before_seconds, after_seconds: of audio around the window that decided.
+        max_megabytes, max_days: the oldest clips go when there are more, or they are older.
+    """
+
+    folder: Path = Path()
+    before_seconds: float = 1.0
+    after_seconds: float = 0.5
+    max_megabytes: float = 100.0
+    max_days: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config(StreamConfig):
     """All that one can set, with its default.
 
@@ -69,6 +87,13 @@ class Config(StreamConfig):
         model: an ONNX file made by `python -m export`; the bundled one by default.
         device: what runs the model; "auto" takes CUDA where it works.
         socket: Unix socket of the events.
+        socket_mode, socket_group: who may connect to it, as for `chmod` and `chgrp`.
+        tcp: HOST:PORT for events, beside the Unix socket.
+        token_file: holds what subscribers over TCP must show; needed where other machines reach `tcp`.
+        tls_certificate, tls_key: PEM files; with them TCP is encrypted.
+        clips: what is kept of the audio; nothing by default.
+        metrics: 127.0.0.1:PORT for Prometheus, and `/healthz`.
+        silent_seconds: a live source that delivers nothing but zeros for so long is broken.
     """
 
     stream: str = "default"
@@ -77,6 +102,15 @@ class Config(StreamConfig):
     model: Path | None = None
     device: Device = "auto"
     socket: Path = field(default_factory=default_socket)
+    socket_mode: str = "0660"
+    socket_group: str | None = None
+    tcp: str | None = None
+    token_file: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    clips: ClipsConfig | None = None
+    metrics: str | None = None
+    silent_seconds: float = 30.0
 
     def of_stream(self, name: str) -> StreamConfig:
         """What holds for a stream, also for one that only the audio socket knows."""
@@ -119,6 +153,32 @@ def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
         where = f"{path}: " if path else ""
         raise ConfigError("\n".join(f"{where}{problem}" for problem in problems))
     return config  # type: ignore[no-any-return]
+
+
+def unix_path(address: str) -> Path | None:
+    """The path that an audio address is; None for HOST:PORT."""
+    return None if address.rpartition(":")[2].isdecimal() else Path(address).expanduser()
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of HOST:PORT, or [HOST]:PORT.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether HOST:PORT is reached from this machine alone."""
+    host, _ = host_and_port(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def check_thresholds(config: Config, keywords: list[str]) -> None:
@@ -215,6 +275,8 @@ def _stream_groups(config: Config) -> list[tuple[str, StreamConfig]]:
 def _range_problems(config: Config) -> list[str]:
     found = [problem for prefix, stream in _stream_groups(config) for problem in _stream_problems(prefix, stream)]
     sources = {name: config.of_stream(name).source for name in config.stream_names}
+    if not 1 <= config.silent_seconds <= 1e6:
+        found.append(f"silent_seconds: {config.silent_seconds:g} is not between 1 and 1e+06")
     if "network" in sources.values() and not config.audio:
         found.append("audio: a source is network, so name the socket that it comes over")
     if list(sources.values()).count("-") > 1:
@@ -223,6 +285,45 @@ def _range_problems(config: Config) -> list[str]:
         found.append("stream: must not be empty")
     if config.audio is not None and not config.audio:
         found.append("audio: must not be empty")
+    return found + _transport_problems(config) + _clips_problems(config.clips)
+
+
+def _transport_problems(config: Config) -> list[str]:
+    found = []
+    if not re.fullmatch("0?[0-7]{3}", config.socket_mode):
+        found.append(f'socket_mode: {config.socket_mode!r} is not a mode as for chmod, like "0660"')
+    addresses = {"tcp": config.tcp, "metrics": config.metrics}
+    if config.audio and not unix_path(config.audio):
+        addresses["audio"] = config.audio
+    for key, address in addresses.items():
+        try:
+            if address is None or is_loopback(address):
+                continue
+        except ValueError as error:
+            found.append(f"{key}: {error}")
+            continue
+        if key != "tcp":
+            found.append(f"{key}: {address} is open to other machines; use 127.0.0.1:PORT")
+        elif config.token_file is None:
+            found.append(f"tcp: {address} is open to other machines; name a token_file that they must know")
+    if (config.tls_certificate is None) != (config.tls_key is None):
+        found.append("tls_certificate, tls_key: one does not go without the other")
+    if config.tcp is None and (config.token_file or config.tls_certificate):
+        found.append("tcp: token_file and tls_certificate are for it, and it is not there")
+    return found
+
+
+def _clips_problems(clips: ClipsConfig | None) -> list[str]:
+    if clips is None:
+        return []
+    limits = {"before_seconds": (0, 30), "after_seconds": (0, 30), "max_megabytes": (1, 1e9), "max_days": (1e-3, 1e6)}
+    found = [
+        f"clips.{key}: {getattr(clips, key):g} is not between {least:g} and {most:g}"
+        for key, (least, most) in limits.items()
+        if not least <= getattr(clips, key) <= most
+    ]
+    if not clips.folder.name:
+        found.append("clips.folder: must name a folder for the recordings")
     return found
 
 

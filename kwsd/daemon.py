@@ -9,26 +9,37 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
+from kwsd import systemd
 from kwsd.bus import Bus
 from kwsd.capture import Capture, End, Inbox
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.ear import Ear
-from kwsd.errors import KwsdError
-from kwsd.events import PROTOCOL, Goodbye, Hello, Overrun, Published, SourceDown
+from kwsd.errors import ConfigError, KwsdError
+from kwsd.events import PROTOCOL, DetectionEvent, Event, Goodbye, Hello, Overrun, Published, Scores, SourceDown
+from kwsd.health import Health
 from kwsd.model import Model, load_model
 from kwsd.readable import readable
+from kwsd.sockets import open_doors
 from kwsd.sources import make_source
 from kwsd.sources.network import NetworkAudio
-from kwsd.transports.unix import UnixTransport
+from kwsd.transports.jsonlines import JsonLines
+
+if TYPE_CHECKING:  # only who configures them pays for them
+    from kwsd.clips import Clips
+    from kwsd.transports.metrics import Metrics, MetricsServer, State
 
 log = logging.getLogger("kwsd")
 
-_NEED_RESTART = ("source", "channel", "pace", "pcm", "stream", "audio", "socket")
+_RELOADED = {"threshold", "thresholds", "model", "device", "streams"}
 _JOIN_SECONDS = 2.0
+_BEAT_SECONDS = 1.0
+_READY_SECONDS = 0.02
 
 
 def run(configure: Callable[[], Config]) -> None:
@@ -44,7 +55,7 @@ def run(configure: Callable[[], Config]) -> None:
 
 
 class Daemon:
-    """One run: captures, an ear, a bus and a transport."""
+    """One run: captures, an ear, a bus and its transports."""
 
     def __init__(self, configure: Callable[[], Config]) -> None:
         self._configure = configure
@@ -53,10 +64,15 @@ class Daemon:
         self._ear = Ear(self._model, self._config)
         self._inbox = Inbox()
         sources = {name: self._config.of_stream(name) for name in self._config.stream_names}
-        local = {name: config for name, config in sources.items() if config.source != "network"}
-        self._captures = {name: Capture(make_source(config), name, self._inbox) for name, config in local.items()}
+        self._captures = {
+            name: Capture(make_source(config), name, self._inbox, self._config.silent_seconds)
+            for name, config in sources.items()
+            if config.source != "network"
+        }
+        self._health = Health(self._ear, self._config.stream_names, set(self._captures), time.monotonic())
         self._network = self._make_network(self._config.audio) if self._config.audio else None
-        self._transport = UnixTransport(self._config.socket, self._bus, self._hello)
+        self._clips = self._make_clips()
+        self._metrics, self._metrics_server = self._make_metrics()
         self._thread = threading.Thread(target=self._listen, name="ear", daemon=True)
 
     async def run(self) -> None:
@@ -64,7 +80,9 @@ class Daemon:
         KwsdError: as `run` of this module.
         """
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_log_trouble)
         self._ended: asyncio.Future[str] = self._loop.create_future()
+        self._transport = JsonLines(open_doors(self._config), self._bus, self._hello)
         await self._transport.start()
         reason = "could not start"
         try:
@@ -75,10 +93,12 @@ class Daemon:
             reason = str(error)
             raise
         finally:
+            systemd.notify("STOPPING=1")
             self._stop_listening()
             await asyncio.sleep(0)  # what the ear has handed over still goes out before the goodbye
             self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._ear.heard_seconds, 3)))
             await self._transport.stop()
+            self._stop_keeping()
 
     async def _startup(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,10 +109,49 @@ class Daemon:
         if self._network:
             await self._network.start()
             log.info("audio is taken on %s", self._config.audio)
+        if self._clips:
+            self._clips.start()
+        if self._metrics_server:
+            self._metrics_server.start()
         self._thread.start()
+        self._beating = self._loop.create_task(self._beat())  # kept: the loop holds no strong reference
         self._log_model()
         sources = ", ".join(self._config.of_stream(name).source for name in self._config.stream_names)
-        log.info("listening to %s; events on %s", sources, self._config.socket)
+        addresses = ", ".join(str(address) for address in (self._config.socket, self._config.tcp) if address)
+        log.info("listening to %s; events on %s", sources, addresses)
+
+    def _make_clips(self) -> "Clips | None":
+        if self._config.clips is None:
+            return None
+        from kwsd.clips import Clips, Piece
+
+        clips = Clips(self._config.clips)
+        self._ear.on_audio = lambda *piece: clips.put(Piece(*piece))
+        return clips
+
+    def _make_metrics(self) -> "tuple[Metrics | None, MetricsServer | None]":
+        if self._config.metrics is None:
+            return None, None
+        try:
+            from kwsd.transports.metrics import Metrics, MetricsServer
+        except ImportError:
+            raise ConfigError("metrics: need the prometheus-client package: install kwsd[metrics]") from None
+        metrics = Metrics(self._state)
+        return metrics, MetricsServer(self._config.metrics, metrics)
+
+    def _state(self) -> "State":
+        """For the metrics' thread."""
+        from kwsd.transports.metrics import State
+
+        return State(
+            streams=dict(self._ear.figures),
+            deaf=self._health.deaf(time.monotonic()),
+            n_subscribers=self._transport.n_connections,
+            n_events=self._bus.numbering.next_seq,
+            n_lagged=self._bus.n_lagged,
+            model=self._model.card.name,
+            provider=self._model.provider,
+        )
 
     def _make_network(self, address: str) -> NetworkAudio:
         return NetworkAudio(
@@ -119,7 +178,7 @@ class Daemon:
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return
-        kept = {name: getattr(self._config, name) for name in _NEED_RESTART}
+        kept = {one.name: getattr(self._config, one.name) for one in fields(Config) if one.name not in _RELOADED}
         changed = [name for name, value in kept.items() if getattr(config, name) != value]
         if _sources(config) != _sources(self._config):
             changed.append("streams")
@@ -131,14 +190,41 @@ class Daemon:
         self._log_model()
         log.info("reload: done")
 
+    async def _beat(self) -> None:
+        """Tell systemd that audio arrives, for as long as it does."""
+        watchdog = systemd.watchdog_seconds()
+        is_ready = was_stuck = False
+        while True:
+            now = time.monotonic()
+            self._health.look(now)
+            if not is_ready and self._health.has_heard_all:
+                is_ready = True
+                systemd.notify("READY=1")
+            is_stuck = self._health.is_stuck(now)
+            if is_stuck and not was_stuck:
+                log.error("deaf: %s", "; ".join(f"{name}: {why}" for name, why in self._health.deaf(now).items()))
+            if watchdog and not is_stuck:
+                systemd.notify("WATCHDOG=1")
+            was_stuck = is_stuck
+            await asyncio.sleep(min(_BEAT_SECONDS, (watchdog or 10) / 4) if is_ready else _READY_SECONDS)
+
     def _stop_listening(self) -> None:
         self._inbox.close()
         if self._network:
             self._network.stop()
         for capture in self._captures.values():
             capture.stop()
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for capture in self._captures.values():
+            capture.join(deadline)
         if self._thread.is_alive():
             self._thread.join(_JOIN_SECONDS)  # one inference; nobody else needs the loop now
+
+    def _stop_keeping(self) -> None:
+        if self._clips:
+            self._clips.stop()
+        if self._metrics_server:
+            self._metrics_server.stop()
 
     def _listen(self) -> None:
         """The ear's thread. Whatever ends it ends the daemon: never deaf and alive."""
@@ -146,8 +232,14 @@ class Daemon:
         left = set(self._captures)
         try:
             while (left or self._network) and (items := self._inbox.take()):
-                for event in self._ear.hear(items):
-                    self._loop.call_soon_threadsafe(self._publish, event)
+                self._ear.wants_scores = self._bus.wants_scores
+                began = time.monotonic()
+                if events := self._ear.hear(items):
+                    self._loop.call_soon_threadsafe(self._publish, events)
+                if self._metrics:
+                    now = time.monotonic()
+                    self._metrics.hearing.observe(now - began)
+                    self._metrics.lag.observe(now - self._inbox.taken_since)
                 ends = {name: item.error for name, item in items if isinstance(item, End)}
                 outcome = next((error for error in ends.values() if error), outcome)
                 left -= ends.keys()
@@ -156,11 +248,19 @@ class Daemon:
         with suppress(RuntimeError):  # the loop has ended, and did not wait any longer
             self._loop.call_soon_threadsafe(self._end, outcome)
 
-    def _publish(self, event: Published) -> None:
-        if isinstance(event, SourceDown | Overrun):
-            ended = isinstance(event, SourceDown) and event.retry_seconds is None
-            log.log(logging.INFO if ended else logging.WARNING, "%s", readable(event))
-        self._bus.publish(event)
+    def _publish(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Scores):
+                self._bus.publish_scores(event)
+                continue
+            assert isinstance(event, Published)
+            if isinstance(event, SourceDown | Overrun):
+                ended = isinstance(event, SourceDown) and event.retry_seconds is None
+                level = logging.INFO if ended else logging.WARNING
+                log.log(level, "%s", readable(event), extra={"fields": {"KWSD_STREAM": event.stream}})
+            published = self._bus.publish(event)
+            if self._clips and isinstance(published, DetectionEvent):
+                self._clips.put(published)
 
     def _end(self, outcome: str | BaseException) -> None:
         if self._ended.done():
@@ -186,3 +286,12 @@ class Daemon:
 def _sources(config: Config) -> dict[str, StreamConfig]:
     """What of the streams takes a restart to change."""
     return {name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()}
+
+
+def _log_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What went wrong where nobody waits for it. What the system refuses, such as a descriptor, is no defect."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        log.warning("%s: %s", context["message"], error.strerror or error)
+    else:
+        loop.default_exception_handler(context)

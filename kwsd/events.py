@@ -111,6 +111,22 @@ class Goodbye(Published):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scores(Event):
+    """The running scores of a stream, for subscribers who ask for them.
+
+    They have no number and are not kept: who does not keep up, or was away, misses them.
+
+    Attributes:
+        scores: of each keyword, in the window that ends at `end_seconds`.
+    """
+
+    type: ClassVar[str] = "scores"
+    stream: str
+    end_seconds: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lagged(Event):
     """This subscriber was too slow: `n_lost` events before the next one are gone for it."""
 

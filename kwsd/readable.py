@@ -9,6 +9,7 @@ from kwsd.events import (
     Hello,
     Lagged,
     Overrun,
+    Scores,
     SourceDown,
     SourceUp,
     Subscribed,
@@ -32,6 +33,9 @@ def readable(event: Event) -> str:
             return f"source down: {event.stream}: {event.reason}{retry}"
         case Overrun():
             return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
+        case Scores():
+            scores = "  ".join(f"{label} {score:.2f}" for label, score in event.scores.items())
+            return f"{event.end_seconds:8.2f} s  {scores}  {event.stream}"
         case Lagged():
             return f"lagged: {event.n_lost} events lost, this subscriber was too slow"
         case Subscribed():

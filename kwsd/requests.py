@@ -1,13 +1,17 @@
 """What a subscriber may ask for: one line of JSON, judged as a whole.
 
-{"type":"subscribe","labels":["stop"],"streams":["hall"],"since":{"boot_id":"…","seq":117}}
+{"type":"subscribe","labels":["stop"],"streams":["hall"],"since":{"boot_id":"…","seq":117},"scores":true}
+
+Where the daemon wants a token, another line comes before it:
+
+{"type":"authenticate","token":"…"}
 """
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from kwsd.events import Published
+from kwsd.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +30,23 @@ class Request:
         labels: detections of these alone.
         streams: events of these alone, and those of no stream.
         since: what happened after that event first.
+        scores: the running scores too.
     """
 
     labels: frozenset[str] | None = None
     streams: frozenset[str] | None = None
     since: Since | None = None
+    scores: bool = False
 
-    def wants(self, event: Published) -> bool:
+    def wants(self, event: Event) -> bool:
         """Whether this subscriber is told."""
         label, stream = getattr(event, "label", None), getattr(event, "stream", None)
-        return (self.labels is None or label is None or label in self.labels) and (
+        return (label is None or self.wants_label(label)) and (
             self.streams is None or stream is None or stream in self.streams
         )
+
+    def wants_label(self, label: str) -> bool:
+        return self.labels is None or label in self.labels
 
     @classmethod
     def parse(cls, line: bytes) -> "Request":
@@ -51,11 +60,23 @@ class Request:
         kind = data.get("type") if isinstance(data, dict) else None
         if kind != "subscribe":
             raise ValueError(f"request type {kind!r:.40} is not known to this daemon; there is subscribe")
-        if unknown := data.keys() - {"type", "labels", "streams", "since"}:
-            raise ValueError(f"{min(unknown):.40}: unknown key; there are labels, streams, since")
+        if unknown := data.keys() - {"type", "labels", "streams", "since", "scores"}:
+            raise ValueError(f"{min(unknown):.40}: unknown key; there are labels, streams, since, scores")
         names = {key: _names(key, data[key]) for key in ("labels", "streams") if data.get(key) is not None}
-        since = data.get("since")
-        return cls(**names, since=None if since is None else _since(since))
+        since, scores = data.get("since"), data.get("scores", False)
+        if type(scores) is not bool:
+            raise ValueError("scores: must be true or false")
+        return cls(**names, since=None if since is None else _since(since), scores=scores)
+
+
+def parse_token(line: bytes) -> bytes:
+    """The token that a line shows; empty if it shows none."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return b""
+    shows = isinstance(data, dict) and data.get("type") == "authenticate" and isinstance(data.get("token"), str)
+    return data["token"].encode(errors="surrogatepass") if shows else b""
 
 
 def _names(key: str, value: Any) -> frozenset[str]:

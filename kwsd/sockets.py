@@ -1,29 +1,127 @@
-"""Unix sockets that one daemon serves: bound where nobody else is, or where somebody died."""
+"""The sockets that one daemon serves: bound where nobody else is, or where somebody died.
+
+The law of this file: a socket is open to nobody for whom it is not meant, not even for its
+first moment.
+"""
 
 import fcntl
 import os
+import shutil
 import socket
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kwsd import systemd
+from kwsd.config import Config, host_and_port
 from kwsd.errors import SocketError
+
+if TYPE_CHECKING:
+    import ssl  # OpenSSL takes 5 MB: loaded where it is needed
 
 _LOCK_SECONDS = 2.0
 _BACKLOG = 1024
+_MIN_TOKEN_BYTES = 16
 
 
-def bind(path: Path) -> socket.socket:
-    """A listening socket at a path that is free, or holds the socket of a daemon that died.
+@dataclass(frozen=True)
+class Door:
+    """A socket through which subscribers come.
+
+    Attributes:
+        listener: bound, and listening.
+        token: what a subscriber must show first; None for nothing.
+        tls: with the certificate; None for plain text.
+        removed: the Unix socket's path, if it ends with the daemon.
+    """
+
+    listener: socket.socket
+    token: bytes | None = field(default=None, repr=False)
+    tls: "ssl.SSLContext | None" = None
+    removed: Path | None = None
+
+
+def open_doors(config: Config) -> list[Door]:
+    """All through which subscribers may come; systemd's socket, if it passed one, in place of our own.
 
     Raises:
-        SocketError: no folder, no permission, another file, or a live daemon.
+        SocketError: one of them cannot be opened; then none is.
+    """
+    tcp = []
+    if config.tcp:
+        token = _read_token(config.token_file) if config.token_file else None
+        tls = _load_certificate(config.tls_certificate, config.tls_key) if config.tls_certificate else None
+        tcp = [Door(bind_tcp(config.tcp), token, tls)]
+    try:
+        if passed := systemd.activated():
+            return [Door(listener) for listener in passed] + tcp
+        listener = bind(config.socket, int(config.socket_mode, 8), config.socket_group)
+        return [Door(listener, removed=config.socket), *tcp]
+    except SocketError:
+        for door in tcp:
+            door.listener.close()
+        raise
+
+
+def bind(path: Path, mode: int = 0o660, group: str | None = None) -> socket.socket:
+    """A listening socket at a path that is free, or holds the socket of a daemon that died.
+
+    Args:
+        mode: who may connect, as for `chmod`; group: whose it is; None for the daemon's own.
+
+    Raises:
+        SocketError: no folder, no permission, no such group, another file, or a live daemon.
     """
     with _alone_in(path.parent):
         _remove_stale(path)
-        return _listen(path)
+        return _listen(path, mode, group)
+
+
+def bind_tcp(address: str) -> socket.socket:
+    """A listening socket on HOST:PORT.
+
+    Raises:
+        SocketError: no such host here, or somebody else has the port.
+    """
+    host, port = host_and_port(address)
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
+    except OSError as error:
+        raise SocketError(f"{address}: cannot be bound ({error.strerror or error}); choose another address") from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _read_token(path: Path) -> bytes:
+    """The secret in a file, which others must not be able to read."""
+    try:
+        token = path.read_bytes().strip()
+        everybody = path.stat().st_mode & stat.S_IROTH
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None
+    if everybody:
+        raise SocketError(f"{path}: everybody can read the token; chmod o-r it")
+    if len(token) < _MIN_TOKEN_BYTES:
+        raise SocketError(f"{path}: too short for a token; make one: openssl rand -hex 32 > {path}")
+    return token
+
+
+def _load_certificate(certificate: Path, key: Path | None) -> "ssl.SSLContext":
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise SocketError(f"{certificate}, {key}: not a certificate and its key, in PEM ({reason})") from None
+    return context
 
 
 @contextmanager
@@ -50,18 +148,33 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, mode: int, group: str | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_umask = os.umask(0o117)  # 0660 from its first moment
+    old_umask = os.umask(0o777 & ~mode)  # as it shall be from its first moment
     try:
         listener.bind(str(path))
+        _give_to(path, group)
         listener.listen(_BACKLOG)
+    except SocketError:
+        listener.close()
+        raise
     except OSError as error:
         listener.close()
         raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another --socket") from None
     finally:
         os.umask(old_umask)
     return listener
+
+
+def _give_to(path: Path, group: str | None) -> None:
+    if group is None:
+        return
+    try:
+        shutil.chown(path, group=group)
+    except (LookupError, PermissionError) as error:
+        path.unlink()
+        reason = "there is no such group" if isinstance(error, LookupError) else "kwsd is not a member of it"
+        raise SocketError(f"{path}: cannot be given to group {group} ({reason})") from None
 
 
 def _remove_stale(path: Path) -> None:

@@ -38,6 +38,9 @@ class Detection:
 class Spotter:
     """One stream. It can be alone, or share a batcher with others that are heard with it.
 
+    Attributes:
+        row: in the batcher.
+
     Args:
         model: from `load_model`.
         rate_hz: rate of the samples that will be pushed.
@@ -61,7 +64,7 @@ class Spotter:
         self._rate_hz, self._window_samples = model.card.frontend.sample_rate_hz, model.card.window_samples
         self._resampler = Resampler(rate_hz, self._rate_hz)
         self._batcher = batcher or Batcher(model)
-        self._row = self._batcher.join(chosen_thresholds(model.card, threshold, thresholds), on_posteriors)
+        self.row = self._batcher.join(chosen_thresholds(model.card, threshold, thresholds), on_posteriors)
         self._begin(start_seconds)
 
     def push(self, samples: FloatArray) -> list[Detection]:
@@ -88,12 +91,16 @@ class Spotter:
     def reset(self, start_seconds: float) -> None:
         """Forget what was heard; the next sample is at `start_seconds` of the stream."""
         self._resampler.reset()
-        self._batcher.begin(self._row)
+        self._batcher.begin(self.row)
         self._begin(start_seconds)
+
+    def seconds_at(self, end: int) -> float:
+        """Stream time of the model's sample clock."""
+        return self._start_seconds + end / self._rate_hz
 
     def close(self) -> None:
         """Leave a shared batcher."""
-        self._batcher.leave(self._row)
+        self._batcher.leave(self.row)
 
     def _begin(self, start_seconds: float) -> None:
         self._start_seconds = start_seconds
@@ -101,14 +108,14 @@ class Spotter:
 
     def _hear(self, samples: FloatArray) -> list[Detection]:
         self._n_heard += len(samples)
-        return [self._detection(one) for one in self._batcher.hear({self._row: samples})]
+        return [self._detection(one) for one in self._batcher.hear({self.row: samples})]
 
     def _detection(self, decided: Decided) -> Detection:
         return Detection(
             label=decided.label,
             score=decided.score,
-            start_seconds=self._start_seconds + (decided.end - self._window_samples) / self._rate_hz,
-            end_seconds=self._start_seconds + decided.end / self._rate_hz,
+            start_seconds=self.seconds_at(decided.end - self._window_samples),
+            end_seconds=self.seconds_at(decided.end),
             loudness_dbfs=decided.loudness_dbfs,
         )
 
@@ -122,8 +129,8 @@ def push_all(batcher: Batcher, chunks: dict[Spotter, FloatArray]) -> dict[Spotte
     Returns:
         what was detected, for each of them; what it would have been alone.
     """
-    by_row = {spotter._row: spotter for spotter in chunks}
-    samples = {spotter._row: spotter._resampler.push(chunk) for spotter, chunk in chunks.items()}
+    by_row = {spotter.row: spotter for spotter in chunks}
+    samples = {spotter.row: spotter._resampler.push(chunk) for spotter, chunk in chunks.items()}
     detections: dict[Spotter, list[Detection]] = {spotter: [] for spotter in chunks}
     for row, resampled in samples.items():
         by_row[row]._n_heard += len(resampled)

@@ -32,6 +32,14 @@ def demo() -> FloatArray:
 
 
 @pytest.fixture(scope="session")
+def few_seconds_wav(tmp_path_factory: pytest.TempPathFactory, demo: FloatArray) -> Path:
+    """The bundled recording's first six seconds, with "down" and "on" in them."""
+    path = tmp_path_factory.mktemp("wav") / "few.wav"
+    soundfile.write(path, demo[: 6 * 16000], 16000, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="session")
 def truth() -> list[dict]:
     return json.loads(DEMO.with_suffix(".json").read_text())
 

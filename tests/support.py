@@ -1,5 +1,6 @@
 """Where things are, and the command line as a function."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,3 +13,10 @@ def kwsd(*arguments: object, **options: object) -> subprocess.CompletedProcess[s
     """Run the command line to its end."""
     command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

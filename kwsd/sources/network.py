@@ -8,24 +8,23 @@ each of hundreds of streams would cost more than hearing them.
 """
 
 import asyncio
-import ipaddress
 import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from kwsd.audio import MAX_CHANNELS, PCM_ENCODINGS, RATES_HZ, Chunk, decode_pcm
 from kwsd.capture import End, Inbox, Up
-from kwsd.errors import SocketError
+from kwsd.config import unix_path
 from kwsd.events import Error
-from kwsd.sockets import bind
+from kwsd.sockets import bind, bind_tcp
 
 _HEADER_BYTES = 4096
 _HEADER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.02
+_MOST_CLOCKS = 10_000  # of names that come once and never again
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +91,12 @@ class _Shared:
     began: dict[str, float] = field(default_factory=dict)
     connections: set[asyncio.Transport] = field(default_factory=set)
 
+    def began_at(self, stream: str) -> float:
+        """When a stream's clock began: now, if it has none."""
+        if stream not in self.began and len(self.began) >= _MOST_CLOCKS:
+            del self.began[next(iter(self.began))]
+        return self.began.setdefault(stream, time.monotonic())
+
 
 class NetworkAudio:
     """The audio socket.
@@ -116,14 +121,7 @@ class NetworkAudio:
         if self._path:
             self._server = await loop.create_unix_server(lambda: _Sender(self._shared), sock=bind(self._path))
             return
-        host, _, port = self._address.rpartition(":")
-        if not _is_loopback(host):
-            raise SocketError(f"{self._address}: audio is taken from this machine alone; use 127.0.0.1:{port}")
-        try:
-            self._server = await loop.create_server(lambda: _Sender(self._shared), host, int(port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise SocketError(f"{self._address}: cannot be bound ({reason}); choose another audio address") from None
+        self._server = await loop.create_server(lambda: _Sender(self._shared), sock=bind_tcp(self._address))
 
     def stop(self) -> None:
         """Let go of the address, and of everybody who sends."""
@@ -185,7 +183,7 @@ class _Sender(asyncio.Protocol):
         self._deadline.cancel()
         self._header = header
         self._shared.busy.add(header.stream)
-        began = self._shared.began.setdefault(header.stream, time.monotonic())
+        began = self._shared.began_at(header.stream)
         self._shared.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
 
     def _deliver(self) -> None:
@@ -210,15 +208,3 @@ class _Sender(asyncio.Protocol):
         self._deadline.cancel()
         self._transport.write(Error(reason=reason).to_json().encode() + b"\n")
         self._transport.close()
-
-
-def unix_path(address: str) -> Path | None:
-    """The path that an audio address is; None for HOST:PORT."""
-    return None if address.rpartition(":")[2].isdecimal() else Path(address).expanduser()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -32,13 +32,6 @@ def detections(events):
     return [(e.label, e.end_seconds, e.score) for e in events if isinstance(e, DetectionEvent)]
 
 
-@pytest.fixture(scope="module")
-def few_seconds_wav(tmp_path_factory, demo):
-    path = tmp_path_factory.mktemp("wav") / "few.wav"
-    soundfile.write(path, demo[: 6 * 16000], 16000, subtype="PCM_16")
-    return path
-
-
 def test_twenty_subscribers_hear_what_spot_hears(start_daemon, tmp_path, few_seconds_wav):
     """Raw PCM comes through a pipe that is held until all have subscribed, so all get everything."""
     daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE)

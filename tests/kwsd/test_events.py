@@ -2,17 +2,30 @@
 
 import dataclasses
 import json
+from importlib.resources import files
 
+import jsonschema
 import pytest
 
-from kwsd.events import Event, Lagged, SourceDown, event_types, parse_event
+from kwsd.events import PROTOCOL, DetectionEvent, Event, Lagged, SourceDown, event_types, parse_event
 from kwsd.readable import readable
+from kwsd.requests import Request
 
-SAMPLES = {int: 7, int | None: 7, float: 0.5, float | None: 0.5, str: "text", list[str]: ["a", "b"]}
+SCHEMA = json.loads(files("kwsd").joinpath("events.schema.json").read_text())
+SAMPLES = {
+    int: 7,
+    int | None: 7,
+    float: 0.5,
+    float | None: 0.5,
+    str: "text",
+    list[str]: ["a", "b"],
+    dict[str, float]: {"yes": 0.5},
+}
+NAMED = {"boot_id": "0" * 32, "time": "2026-11-22T22:20:16.823Z", "protocol": PROTOCOL}
 
 
 def example(kind: type[Event]) -> Event:
-    return kind(**{field.name: SAMPLES[field.type] for field in dataclasses.fields(kind)})
+    return kind(**{field.name: NAMED.get(field.name, SAMPLES[field.type]) for field in dataclasses.fields(kind)})
 
 
 @pytest.mark.parametrize("kind", event_types().values(), ids=lambda kind: kind.type)
@@ -23,12 +36,33 @@ def test_round_trip_and_readable_form(kind):
     assert json.loads(line)["type"] == kind.type
     assert parse_event(line) == event
     assert "\n" not in readable(event)
+    jsonschema.validate(json.loads(line), SCHEMA)
 
 
-def test_all_events_are_found():
-    assert set(event_types()) == {
-        "hello", "detection", "source_down", "source_up", "overrun", "goodbye", "lagged", "error", "gap", "subscribed",
-    }  # fmt: skip
+def test_the_schema_knows_every_event_and_all_its_fields():
+    described = SCHEMA["$defs"]["events"]
+    assert described.keys() == event_types().keys()
+    for kind in event_types().values():
+        names = {"type", *(field.name for field in dataclasses.fields(kind))}
+        assert described[kind.type]["properties"].keys() == names
+        assert set(described[kind.type]["required"]) == names
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"score": 1.5}, {"score": "high"}, {"label": None}, {"seq": -1}, {"boot_id": "x"}, {"time": "now"}],
+    ids=str,
+)
+def test_the_schema_refuses_wrong_values(wrong):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(example(DetectionEvent).to_json()) | wrong, SCHEMA)
+
+
+def test_the_schema_knows_what_may_be_asked_for():
+    validate = jsonschema.Draft202012Validator({**SCHEMA, "oneOf": [{"$ref": "#/$defs/requests/subscribe"}]}).validate
+    validate({"type": "subscribe", "labels": ["stop"], "since": {"boot_id": "a", "seq": 3}, "scores": True})
+    asked = SCHEMA["$defs"]["requests"]["subscribe"]["properties"].keys()
+    assert asked == {"type", *(field.name for field in dataclasses.fields(Request))}
 
 
 def test_what_a_newer_daemon_adds_is_left_out():

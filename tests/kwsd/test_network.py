@@ -150,10 +150,8 @@ def test_only_this_machine_may_send(tmp_path):
     from support import kwsd
 
     result = kwsd("run", "--source", "network", "--audio", "0.0.0.0:7000", "--socket", tmp_path / "s")
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == (
-        "kwsd: 0.0.0.0:7000: audio is taken from this machine alone; use 127.0.0.1:7000"
-    )
+    assert result.returncode == 2
+    assert result.stderr == "kwsd: audio: 0.0.0.0:7000 is open to other machines; use 127.0.0.1:PORT\n"
 
 
 def test_a_header_needs_only_a_name():

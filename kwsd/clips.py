@@ -1,0 +1,171 @@
+"""Recordings of what fired: a WAV file for each detection, and its event beside it.
+
+The law of this file: writing has a thread of its own. The ear hands over what it hears and
+never waits; a disk that is full or slow costs clips, which is logged, and nothing else.
+Nothing is half-written: a file has its name when it is whole.
+"""
+
+import io
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from kwsd.audio import FloatArray
+from kwsd.config import ClipsConfig
+from kwsd.errors import OutputError
+from kwsd.events import DetectionEvent
+
+log = logging.getLogger("kwsd")
+
+_QUEUE_PIECES = 2000  # some seconds of many streams, while a disk is slow
+_JOIN_SECONDS = 2.0
+_WINDOW_SECONDS = 2.0  # no less than a model hears at once
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Audio of a stream, as it was heard: its first sample is at `seconds` of stream time."""
+
+    stream: str
+    rate_hz: int
+    seconds: float
+    samples: FloatArray
+
+
+@dataclass(slots=True)
+class _Recent:
+    """The last seconds of one stream, and the detections whose audio has not all come."""
+
+    rate_hz: int = 0
+    end_seconds: float = 0.0
+    pieces: deque[Piece] = field(default_factory=deque)
+    waiting: list[DetectionEvent] = field(default_factory=list)
+
+
+class Clips:
+    """Keeps clips in a folder.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+
+    def __init__(self, config: ClipsConfig) -> None:
+        self._config = config
+        self._streams: dict[str, _Recent] = {}
+        self._queue: queue.Queue[Piece | DetectionEvent | None] = queue.Queue(_QUEUE_PIECES)
+        self._is_full = False
+        _refuse_unwritable(config.folder)
+        self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, item: Piece | DetectionEvent) -> None:
+        """Audio that was heard, or an event as it went out. Never waits; any thread may call it."""
+        try:
+            self._queue.put_nowait(item)
+            self._is_full = False
+        except queue.Full:
+            if not self._is_full:
+                log.warning("clips: %s takes too long to write to; some are lost", self._config.folder)
+            self._is_full = True
+
+    def stop(self) -> None:
+        """Write what waits, with the audio that there is."""
+        try:
+            self._queue.put(None, timeout=_JOIN_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(_JOIN_SECONDS)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, DetectionEvent):
+                self._streams.setdefault(item.stream, _Recent()).waiting.append(item)
+            else:
+                self._hear(item)
+        for recent in self._streams.values():
+            self._write(recent, recent.waiting)
+
+    def _hear(self, piece: Piece) -> None:
+        recent = self._streams.setdefault(piece.stream, _Recent())
+        follows = abs(piece.seconds - recent.end_seconds) * piece.rate_hz < 1 and piece.rate_hz == recent.rate_hz
+        if not follows:  # nothing more will come of what was before
+            self._write(recent, recent.waiting)
+            recent.waiting, recent.rate_hz = [], piece.rate_hz
+            recent.pieces.clear()
+        recent.pieces.append(piece)
+        recent.end_seconds = piece.seconds + len(piece.samples) / piece.rate_hz
+        due = [event for event in recent.waiting if self._until(event) <= recent.end_seconds]
+        self._write(recent, due)
+        recent.waiting = [event for event in recent.waiting if event not in due]
+        kept = self._config.before_seconds + self._config.after_seconds + _WINDOW_SECONDS
+        while recent.pieces[0].seconds < recent.end_seconds - kept and len(recent.pieces) > 1:
+            recent.pieces.popleft()
+
+    def _until(self, event: DetectionEvent) -> float:
+        return event.end_seconds + self._config.after_seconds
+
+    def _write(self, recent: _Recent, events: list[DetectionEvent]) -> None:
+        for event in events:
+            if not recent.pieces:
+                continue
+            samples = np.concatenate([piece.samples for piece in recent.pieces])
+            began = recent.pieces[0].seconds
+            first = max(0, round((event.start_seconds - self._config.before_seconds - began) * recent.rate_hz))
+            last = round((self._until(event) - began) * recent.rate_hz)
+            try:
+                self._save(event, samples[first:last], recent.rate_hz)
+                self._make_room()
+            except OSError as error:
+                log.warning("clips: %s: event %d is not recorded (%s)", self._config.folder, event.seq, error.strerror)
+
+    def _save(self, event: DetectionEvent, samples: FloatArray, rate_hz: int) -> None:
+        stream = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in event.stream)[:40]
+        moment = event.time.replace(":", "").replace("-", "")
+        path = self._config.folder / f"{moment}_{stream}_{event.label}_{event.seq}.wav"
+        part = path.with_suffix(".part")
+        try:
+            part.write_bytes(_wav(samples, rate_hz))
+            path.with_suffix(".json").write_text(event.to_json() + "\n")
+            part.replace(path)
+        except BaseException:
+            for left in (part, path.with_suffix(".json")):
+                left.unlink(missing_ok=True)
+            raise
+
+    def _make_room(self) -> None:
+        """The oldest clips go while there are too many, or they are too old."""
+        clips = sorted((path.stat().st_mtime, path) for path in self._config.folder.glob("*.wav"))
+        sizes = {path: path.stat().st_size for _, path in clips}
+        total, most = sum(sizes.values()), self._config.max_megabytes * 1e6
+        oldest = time.time() - self._config.max_days * 86400
+        for modified, path in clips:
+            if total <= most and modified >= oldest:
+                break
+            total -= sizes[path]
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _wav(samples: FloatArray, rate_hz: int) -> bytes:
+    """In memory: libsndfile does not say why a disk refuses."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate_hz, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    probe = folder / ".kwsd-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"clips: {folder}: {error.strerror}; make this folder, and let kwsd write to it") from None

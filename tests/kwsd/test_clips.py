@@ -1,0 +1,132 @@
+"""Recordings of what fired, and what becomes of them when the disk is full."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from kwsd.client import subscribe
+from kwsd.clips import Clips, Piece
+from kwsd.config import ClipsConfig
+from kwsd.errors import OutputError
+from kwsd.events import DetectionEvent, parse_event
+from support import DEMO, kwsd
+
+
+def event(seq=1, end=3.0, stream="a"):
+    return DetectionEvent(
+        seq=seq, boot_id="b", time=f"2026-11-22T22:20:{seq:02d}.000Z", stream=stream, label="stop", score=0.9,
+        start_seconds=end - 1, end_seconds=end, loudness_dbfs=-20.0,
+    )  # fmt: skip
+
+
+def piece(first, n=1000, rate_hz=1000, stream="a"):
+    """A second, in which every sample says where it is."""
+    return Piece(stream, rate_hz, first / rate_hz, ((first + np.arange(n)) / 32768).astype(np.float32))
+
+
+def keep(folder, items, **keys):
+    clips = Clips(ClipsConfig(folder, **keys))
+    clips.start()
+    for item in items:
+        clips.put(item)
+    clips.stop()
+    return sorted(folder.glob("*.wav"))
+
+
+def positions(path):
+    samples, _ = soundfile.read(path, dtype="int16")
+    return int(samples[0]), int(samples[-1])
+
+
+def test_a_clip_is_the_window_and_what_is_around_it(tmp_path):
+    items = [*(piece(n * 1000) for n in range(3)), event(), *(piece(n * 1000) for n in range(3, 6))]
+    [path] = keep(tmp_path, items, before_seconds=0.5, after_seconds=0.25)
+    assert positions(path) == (1500, 3249)
+    assert path.name == "20261122T222001.000Z_a_stop_1.wav"
+    assert parse_event(path.with_suffix(".json").read_text()) == event()
+
+
+def test_what_does_not_come_any_more_is_not_waited_for(tmp_path):
+    """A stream that ends, or goes on elsewhere, gives the audio that there is."""
+    broken = [piece(0), piece(1000), piece(2000), event(), piece(9000), piece(10000), event(2, 11.0)]
+    first, second = keep(tmp_path, broken, before_seconds=5.0)
+    assert positions(first) == (0, 2999)
+    assert positions(second) == (9000, 10999)
+
+
+def test_streams_do_not_mix(tmp_path):
+    items = [piece(0), piece(0, stream="b/../c"), piece(1000), event(), event(2, 1.0, "b/../c"), piece(2000)]
+    first, second = keep(tmp_path, [*items, piece(3000), piece(1000, stream="b/../c")])
+    assert positions(first) == (1000, 3499)
+    assert second.name.endswith("_b____c_stop_2.wav")
+    assert second.parent == tmp_path
+
+
+def test_the_oldest_go_when_there_are_too_many(tmp_path):
+    items = [item for n in range(20) for item in (piece(n * 1000), event(n, n + 1.0))]
+    kept = keep(tmp_path, items, max_megabytes=0.02, before_seconds=0, after_seconds=0)
+    sizes = [path.stat().st_size for path in kept]
+    assert 5 <= len(kept) < 20
+    assert sum(sizes) <= 20000
+    assert kept[-1].name.endswith("_19.wav")
+    assert {path.stem for path in tmp_path.glob("*.json")} == {path.stem for path in kept}
+
+
+def test_what_is_too_old_goes(tmp_path):
+    old = keep(tmp_path, [piece(0), event(1, 1.0)])[0]
+    os.utime(old, (0, 0))
+    [new] = keep(tmp_path, [piece(0), event(2, 1.0)])
+    assert new.name.endswith("_2.wav")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="absent: No such file or directory; make this folder"):
+        Clips(ClipsConfig(tmp_path / "absent"))
+
+
+def test_the_daemon_keeps_what_it_hears(start_daemon, tmp_path, few_seconds_wav):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    config = tmp_path / "kwsd.yaml"
+    config.write_text(json.dumps({"source": str(few_seconds_wav), "clips": {"folder": str(folder)}}))
+    daemon, _ = start_daemon("--config", config)
+    assert daemon.wait(30) == 0
+    labels = [parse_event(path.read_text()).label for path in sorted(folder.glob("*.json"))]
+    assert labels == ["down", "on"]
+    heard = [kwsd("spot", path, "--json").stdout for path in sorted(folder.glob("*.wav"))]
+    for label, out in zip(labels, heard, strict=True):
+        assert f'"label":"{label}"' in out
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")
+def test_a_full_disk_costs_clips_and_no_events(start_daemon, tmp_path, few_seconds_wav):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    small = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
+    if subprocess.run(small, capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    try:
+        config = tmp_path / "kwsd.yaml"
+        config.write_text(json.dumps({"source": str(few_seconds_wav), "clips": {"folder": str(folder)}}))
+        daemon, path = start_daemon("--config", config)
+        heard = [event.label for event in subscribe(path, reconnect=False) if isinstance(event, DetectionEvent)]
+        assert daemon.wait(20) == 0
+        log = daemon.stderr.read()
+        assert heard == ["down", "on"]
+        assert "is not recorded (No space left on device)" in log
+        assert "Traceback" not in log
+        assert not list(folder.iterdir())
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_nothing_is_kept_unless_asked(start_daemon, tmp_path, few_seconds_wav):
+    daemon, _ = start_daemon("--source", few_seconds_wav, cwd=tmp_path)
+    assert daemon.wait(20) == 0
+    assert not list(tmp_path.glob("**/*.wav"))
+    assert DEMO.exists()

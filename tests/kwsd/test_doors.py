@@ -1,0 +1,213 @@
+"""Who comes in: over TCP with tokens and TLS, over Unix sockets with modes and groups, and with running scores."""
+
+import asyncio
+import grp
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from kwsd.client import subscribe, subscribe_async
+from kwsd.errors import SocketError
+from kwsd.events import DetectionEvent, Hello, Scores, parse_event
+from support import DEMO, free_port, kwsd
+
+TLS = Path(__file__).parent / "tls"
+TOKEN = "correct horse battery staple"
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def start(start_daemon, tmp_path):
+    """A daemon with some keys in its configuration; its TCP address."""
+
+    def start(**keys):
+        address = f"127.0.0.1:{free_port()}"
+        config = tmp_path / "kwsd.yaml"
+        config.write_text(json.dumps({"source": str(DEMO), "tcp": address} | {k: str(v) for k, v in keys.items()}))
+        daemon, path = start_daemon("--config", config)
+        assert path.exists(), daemon.stderr.read()
+        return address
+
+    return start
+
+
+def trust():
+    return ssl.create_default_context(cafile=TLS / "certificate.pem")
+
+
+def tell(address, *lines):
+    """What the daemon answers to raw lines over plain TCP."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as connection, connection.makefile("rb") as answers:
+        connection.sendall(b"".join(line + b"\n" for line in lines))
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            return answers.read()
+        except ConnectionError:
+            return b""
+
+
+def test_tcp_on_this_machine_needs_nothing(start):
+    address = start()
+    assert isinstance(next(subscribe(address)), Hello)
+
+    async def first():
+        events = subscribe_async(address)
+        return await anext(events)
+
+    assert isinstance(asyncio.run(first()), Hello)
+
+
+def test_with_a_token_only_who_knows_it_is_told_anything(start, token_file):
+    address = start(token_file=token_file)
+    assert isinstance(next(subscribe(address, token=TOKEN)), Hello)
+    for line in (
+        b'{"type":"authenticate","token":"correct horse battery stapl"}',
+        b'{"type":"authenticate","token":""}',
+        b'{"type":"authenticate","token":7}',
+        b'{"type":"authenticate"}',
+        b'{"type":"subscribe"}',
+        b"[]",
+        b"garbage",
+    ):
+        assert tell(address, line) == b'{"type":"error","reason":"wrong token"}\n', line
+    assert tell(address) == b'{"type":"error","reason":"wrong token"}\n'
+    with pytest.raises(SocketError, match="wrong token"):
+        list(subscribe(address, token="something else altogether"))
+    with pytest.raises(SocketError, match="wrong token"):
+        list(subscribe(address, labels=["yes"], token="x"))
+
+
+def test_tls_serves_who_speaks_it_and_tells_others_nothing(start, token_file):
+    address = start(token_file=token_file, tls_certificate=TLS / "certificate.pem", tls_key=TLS / "key.pem")
+    assert isinstance(next(subscribe(address, token=TOKEN, tls=trust())), Hello)
+
+    async def first():
+        return await anext(subscribe_async(address, token=TOKEN, tls=trust()))
+
+    assert isinstance(asyncio.run(first()), Hello)
+    shown = json.dumps({"type": "authenticate", "token": TOKEN}).encode()
+    assert b"hello" not in tell(address, shown)  # in plain text, even with the right token
+    with pytest.raises(SocketError):  # a certificate that the client does not know
+        next(subscribe(address, token=TOKEN, tls=ssl.create_default_context()))
+    assert isinstance(next(subscribe(address, token=TOKEN, tls=trust())), Hello)
+
+
+def test_listen_takes_token_and_certificate_from_files(start, token_file):
+    files = {"tls_certificate": TLS / "certificate.pem", "tls_key": TLS / "key.pem"}
+    address = start(token_file=token_file, **files)
+    ask = ("listen", "--once", "--json", "--socket", address, "--tls-ca", TLS / "certificate.pem")
+    without = kwsd(*ask)
+    assert without.returncode == 1
+    assert without.stderr == f"kwsd: {address}: no token within 5 s\n"
+    command = [sys.executable, "-m", "kwsd", *map(str, ask), "--token-file", str(token_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listen:
+        assert isinstance(parse_event(listen.stdout.readline()), Hello)
+        listen.kill()
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"tcp": "0.0.0.0:7000"}, "tcp: 0.0.0.0:7000 is open to other machines; name a token_file"),
+        ({"tcp": ":7000"}, "tcp: ':7000' is not HOST:PORT"),
+        ({"tcp": "127.0.0.1:70000"}, "tcp: '127.0.0.1:70000' is not HOST:PORT"),
+        ({"tcp": "127.0.0.1:7000", "tls_key": "k"}, "tls_certificate, tls_key: one does not go without the other"),
+        ({"token_file": "t"}, "tcp: token_file and tls_certificate are for it"),
+        ({"socket_mode": "rw"}, "socket_mode: 'rw' is not a mode"),
+        ({"socket_mode": 660}, "socket_mode: 660 is not text"),
+        ({"metrics": "0.0.0.0:9000"}, "metrics: 0.0.0.0:9000 is open to other machines"),
+        ({"tcp": "127.0.0.1:7000", "token_file": "absent"}, "absent: No such file"),
+        ({"socket_group": "no such group"}, "cannot be given to group no such group (there is no such group)"),
+    ],
+    ids=str,
+)
+def test_a_door_that_must_not_open_is_refused_in_a_line(tmp_path, keys, problem):
+    config = tmp_path / "kwsd.yaml"
+    config.write_text(json.dumps({"source": str(DEMO), **keys}))
+    result = kwsd("run", "--config", config, "--socket", tmp_path / "s", cwd=tmp_path)
+    assert result.returncode in (1, 2)
+    assert problem in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(("content", "mode", "problem"), [(TOKEN, 0o644, "everybody can read"), ("x", 0o600, "short")])
+def test_a_token_that_is_none_is_refused(tmp_path, content, mode, problem):
+    token, config = tmp_path / "token", tmp_path / "kwsd.yaml"
+    token.write_text(content)
+    token.chmod(mode)
+    config.write_text(json.dumps({"source": str(DEMO), "tcp": "127.0.0.1:0", "token_file": str(token)}))
+    result = kwsd("run", "--config", config, "--socket", tmp_path / "s")
+    assert result.returncode == 1
+    assert problem in result.stderr
+    assert TOKEN not in result.stderr
+
+
+def test_a_foreign_key_is_refused(tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    keys = {"tls_certificate": str(TLS / "certificate.pem"), "tls_key": str(DEMO)}
+    config.write_text(json.dumps({"source": str(DEMO), "tcp": "127.0.0.1:0", **keys}))
+    result = kwsd("run", "--config", config, "--socket", tmp_path / "s")
+    assert result.returncode == 1
+    assert "not a certificate and its key" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_unix_socket_has_the_mode_and_group_that_are_configured(start_daemon, tmp_path):
+    group = grp.getgrgid(os.getgroups()[0] if os.getgroups() else os.getgid())
+    config = tmp_path / "kwsd.yaml"
+    config.write_text(json.dumps({"source": str(DEMO), "socket_mode": "0600", "socket_group": group.gr_name}))
+    _, path = start_daemon("--config", config)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_gid == group.gr_gid
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_who_may_not_open_the_unix_socket_is_refused(start_daemon, tmp_path):
+    _, path = start_daemon("--source", DEMO)
+    tmp_path.chmod(0o755)
+    for folder in (tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:  # nobody, in another process
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX) as connection:
+            os._exit(0 if connection.connect_ex(str(path)) == 13 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_scores_come_for_those_who_ask_and_say_what_was_decided(start_daemon):
+    _, path = start_daemon("--source", DEMO)
+    scores, detected = [], None
+    for event in subscribe(path, scores=True, labels=["down", "go"], reconnect=False):
+        if isinstance(event, Scores):
+            assert event.scores.keys() == {"down", "go"}
+            scores.append(event)
+        elif isinstance(event, DetectionEvent):
+            detected = event
+            break
+    assert (
+        detected.score
+        == next(one for one in reversed(scores) if one.end_seconds == detected.end_seconds).scores["down"]
+    )
+    strides = [round(b.end_seconds - a.end_seconds, 3) for a, b in pairwise(scores)]
+    assert set(strides) == {0.1}
+    other = subscribe(path, reconnect=False)
+    assert isinstance(next(other), Hello)
+    assert not isinstance(next(other), Scores)

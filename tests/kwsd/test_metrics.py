@@ -1,0 +1,78 @@
+"""The figures for Prometheus, read as it reads them."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kwsd.client import subscribe
+from kwsd.events import DetectionEvent
+from support import DEMO, free_port
+
+
+def ask(address, path):
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def figures(address):
+    _, text = ask(address, "/metrics")
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def start(start_daemon, tmp_path):
+    def start(**keys):
+        address = f"127.0.0.1:{free_port()}"
+        config = tmp_path / "kwsd.yaml"
+        config.write_text(json.dumps({"metrics": address, **keys}))
+        return (*start_daemon("--config", config, stdin=subprocess.PIPE), address)
+
+    return start
+
+
+def test_what_was_heard_is_counted(start):
+    _, path, address = start(source=str(DEMO))
+    first = next(event for event in subscribe(path) if isinstance(event, DetectionEvent))
+    found = figures(address)
+    assert found["kwsd_detections_total", "default", first.label] == 1
+    assert 2 < found["kwsd_audio_heard_seconds_total", "default"] < 10
+    assert found["kwsd_audio_lost_seconds_total", "default"] == 0
+    assert found["kwsd_source_up", "default"] == 1
+    assert found["kwsd_events_total",] == first.seq + 1
+    assert found["kwsd_hearing_seconds_count",] >= 20
+    assert 0 < found["kwsd_lag_seconds_sum",] < 60
+    assert found["kwsd_model_info", "CPUExecutionProvider", "ds_tcn"] == 1
+    assert {"kwsd_subscribers", "kwsd_events_lagged_total", "kwsd_deaf_streams"} <= {name for name, *_ in found}
+    assert ask(address, "/healthz") == (200, '{"status": "ok", "deaf": {}}\n')
+    assert ask(address, "/")[0] == 404
+
+
+def test_who_hears_nothing_is_deaf(start, demo):
+    daemon, path, address = start(source="-")
+    next(subscribe(path))
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            status, text = ask(address, "/healthz")
+            break
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+    assert (status, json.loads(text)["deaf"]) == (503, {"default": "not heard yet"})
+    daemon.stdin.buffer.write((demo[:16000] * 32767).astype("<i2").tobytes())
+    daemon.stdin.buffer.flush()
+    while ask(address, "/healthz")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,112 @@
+"""What systemd is told, with a socket in systemd's place; and a socket that it opened for us."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kwsd.client import subscribe
+from kwsd.events import DetectionEvent, Hello
+from kwsd.systemd import JournalHandler
+from support import DEMO
+
+
+@pytest.fixture
+def notified(tmp_path):
+    """A socket that hears what a service says, and the environment that leads there."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(path))
+        ear.settimeout(20)
+        yield ear, os.environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
+
+
+def test_ready_only_when_audio_arrives_and_fed_only_while_it_does(start_daemon, notified, demo):
+    ear, environment = notified
+    daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE, env=environment)
+    assert isinstance(next(subscribe(path)), Hello)  # it serves
+    ear.settimeout(1.5)
+    assert _said(ear, 1.5) <= {"WATCHDOG=1"}  # but hears nothing yet
+    daemon.stdin.buffer.write((demo[:16000] * 32767).astype("<i2").tobytes())
+    daemon.stdin.buffer.flush()
+    said = _said(ear, 2)
+    assert "READY=1" in said
+    assert "WATCHDOG=1" in said
+    _said(ear, 10.5)  # no audio for longer than a source may be deaf
+    assert "WATCHDOG=1" not in _said(ear, 2)
+    daemon.send_signal(signal.SIGTERM)
+    assert "STOPPING=1" in _said(ear, 2)
+    assert daemon.wait(5) == 0
+    assert "deaf: default: no audio for 1" in daemon.stderr.read()
+
+
+def _said(ear, seconds):
+    said, deadline = set(), time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        ear.settimeout(left)
+        try:
+            said.add(ear.recv(1000).decode())
+        except TimeoutError:
+            break
+    return said
+
+
+def test_subscribers_may_come_to_systemds_socket_before_the_daemon(tmp_path, few_seconds_wav):
+    path = tmp_path / "kwsd.sock"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as early:
+        listener.bind(str(path))
+        listener.listen(8)
+        early.connect(str(path))  # nobody is there to accept, and it does not fail
+        script = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
+            "os.execv(sys.executable, [sys.executable, '-m', 'kwsd', 'run', *sys.argv[2:]])"
+        )
+        command = [sys.executable, "-c", script, str(listener.fileno()), "--source", str(few_seconds_wav)]
+        daemon = subprocess.Popen(
+            [*command, "--socket", str(tmp_path / "unused")], pass_fds=[listener.fileno()], stderr=subprocess.PIPE
+        )
+        with daemon:
+            lines = early.makefile("rb").readlines()
+    assert lines[0].startswith(b'{"type":"hello"')
+    assert any(b'"label":"down"' in line for line in lines)
+    assert lines[-1].startswith(b'{"type":"goodbye"')
+    assert daemon.returncode == 0
+    assert path.exists()  # it is systemd's
+    assert not (tmp_path / "unused").exists()
+
+
+def test_the_journal_gets_fields(tmp_path):
+    path = tmp_path / "journal"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(path))
+        log = logging.getLogger("kwsd.test")
+        handler = JournalHandler(str(path))
+        log.addHandler(handler)
+        log.warning("lost %d", 3, extra={"fields": {"KWSD_STREAM": "hall"}})
+        one = journal.recv(4000).splitlines()
+        log.error("two\nlines")
+        two = journal.recv(4000)
+        log.removeHandler(handler)
+        handler.close()
+    assert {b"MESSAGE=lost 3", b"PRIORITY=4", b"SYSLOG_IDENTIFIER=kwsd", b"KWSD_STREAM=hall"} <= set(one)
+    assert b"MESSAGE\n\x09\0\0\0\0\0\0\0two\nlines\nPRIORITY=3\n" in two
+
+
+def test_outside_systemd_nothing_is_said(start_daemon, few_seconds_wav):
+    daemon, path = start_daemon("--source", few_seconds_wav, env=os.environ | {"LISTEN_PID": "1", "LISTEN_FDS": "1"})
+    assert any(isinstance(event, DetectionEvent) for event in subscribe(path, reconnect=False))
+    assert daemon.wait(5) == 0
+
+
+def test_a_service_manager_that_has_gone_takes_nobody_down(start_daemon, tmp_path):
+    daemon, path = start_daemon("--source", DEMO, env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    assert isinstance(next(subscribe(path)), Hello)
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(5) == 0
+    assert "NOTIFY_SOCKET" in daemon.stderr.read()
