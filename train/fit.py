@@ -3,8 +3,14 @@
 The law of this file: what a run folder holds is enough to repeat it, and an interrupted run
 goes on where its last whole epoch ended, with the numbers that it would have had.
 
+A training has stages. Each begins with the weights of the one before and the whole learning
+rate, which takes it elsewhere (restarts: I. Loshchilov, F. Hutter, 2017), so the networks at
+their ends err in different windows, and know more together than each of them (snapshot
+ensembles: G. Huang et al., 2017). In the last stage the network learns what those before it
+say together, in place of the truth (distillation: G. Hinton et al., 2015).
+
     RUN/config.json      architecture, front end, labels, hyper-parameters, digests, versions
-    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; only the last is kept
+    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; the last one of each stage is kept
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
     RUN/model.keras      the last epoch's, when all are done
@@ -16,6 +22,7 @@ import json
 import math
 import subprocess
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kwsd import __version__
+from kwsd.audio import FloatArray
 from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams
 from train import plots
@@ -114,13 +122,20 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
         recipe = _recipe(corpus, architecture, hyper, cache)
-        model = _model(run, architecture, recipe, len(history))
-        windows = _of_windows(model, architecture, recipe)
-        with Epochs(recipe, hyper.epochs) as epochs:
-            for epoch in range(len(history), hyper.epochs):
-                history.append(_epoch(model, epochs, recipe, epoch) | _validate(model, windows, validation))
-                _keep(model, run, history)
-        windows.set_weights(model.get_weights())
+        stages = stages_of(hyper)
+        windows = _build(architecture, recipe, recipe.window_frames)
+        with Epochs(recipe, hyper.n_epochs) as epochs:
+            for stage in stages:
+                if len(history) >= stage.end:
+                    continue
+                model = _model(run, architecture, recipe, stage, len(history))
+                teachers = [_load(run, before.end) for before in stages[:-1]] if stage.distils else []
+                for epoch in range(len(history), stage.end):
+                    losses = _epoch(model, teachers, epochs, recipe, epoch)
+                    windows.set_weights(model.get_weights())
+                    history.append(losses | _validate(windows, validation))
+                    _keep(model, run, history, stage)
+        windows.set_weights(_load(run, hyper.n_epochs).get_weights())
         _save(with_labels(windows, len(corpus.labels)), run / "model.keras")
     plots.history(history, run / "history.png")
     if not (run / "decision.json").exists():
@@ -136,7 +151,25 @@ def _recipe(corpus: Corpus, architecture: str, hyper: Hyperparameters, cache: Pa
     return Recipe(material, chosen.frontend, frames, chosen.n_windows, chosen.step_frames, hyper)
 
 
-def _epoch(model: keras.Model, epochs: Epochs, recipe: Recipe, epoch: int) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Epochs from `begin` to before `end`; `distils` where earlier networks say what is right."""
+
+    begin: int
+    end: int
+    distils: bool
+
+
+def stages_of(hyper: Hyperparameters) -> list[Stage]:
+    """The first one, and its restarts; the last of these distils."""
+    ends = [hyper.epochs + n * hyper.restart_epochs for n in range(hyper.restarts + 1)]
+    begins = [0, *ends]
+    return [Stage(begin, end, distils=begin > 0 and end == ends[-1]) for begin, end in zip(begins, ends, strict=False)]
+
+
+def _epoch(
+    model: keras.Model, teachers: list[keras.Model], epochs: Epochs, recipe: Recipe, epoch: int
+) -> dict[str, float]:
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
     began = time.monotonic()
     hyper = recipe.hyper
@@ -144,25 +177,33 @@ def _epoch(model: keras.Model, epochs: Epochs, recipe: Recipe, epoch: int) -> di
     stretches = epochs.epoch(epoch)
     waited = time.monotonic() - began
     order = np.random.default_rng((hyper.seed, epoch)).permutation(len(stretches.x))
+    x, right, weights = stretches.x[order].astype(np.float32), stretches.words[order], stretches.weights[order]
+    if teachers:  # they know an answer where the truth is nobody's, too
+        right, weights = _together(teachers, x, _batch_size(recipe)), np.maximum(weights, 1)
     result = model.fit(
-        stretches.x[order].astype(np.float32),
-        stretches.words[order],
-        sample_weight=stretches.weights[order],
+        x,
+        right,
+        sample_weight=weights,
         batch_size=_batch_size(recipe),
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,
-        callbacks=[Progress(hyper.epochs)],
+        callbacks=[Progress(hyper.n_epochs)],
         verbose=0,
     )
     values = {name: float(values[0]) for name, values in result.history.items()}
     seconds = time.monotonic() - began
-    windows_per_second = round(np.count_nonzero(stretches.weights) / seconds)
+    windows_per_second = round(np.count_nonzero(weights) / seconds)
     return values | {"windows_per_second": windows_per_second, "seconds": round(seconds, 1), "waited": round(waited, 1)}
 
 
-def _validate(model: keras.Model, windows: keras.Model, clips: Examples) -> dict[str, float]:
-    windows.set_weights(model.get_weights())
+def _together(teachers: list[keras.Model], x: FloatArray, batch_size: int) -> FloatArray:
+    """The mean of what they say. Shape: stretches -> (n, n_windows, n_words)."""
+    total: FloatArray = sum(teacher.predict(x, batch_size=batch_size, verbose=0) for teacher in teachers)
+    return total / len(teachers)
+
+
+def _validate(windows: keras.Model, clips: Examples) -> dict[str, float]:
     heard = np.argmax(windows.predict(clips.x, batch_size=512, verbose=0)[:, 0], axis=1)
     return {"val_accuracy": float(np.mean(np.minimum(heard, len(clips.labels) - 1) == clips.y))}
 
@@ -180,39 +221,45 @@ def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
             generator.state.assign(np.array([seed + index, epoch], generator.state.dtype))
 
 
-def _keep(model: keras.Model, run: Path, history: list[dict[str, float]]) -> None:
+def _keep(model: keras.Model, run: Path, history: list[dict[str, float]], stage: Stage) -> None:
     """Put an epoch on disk. It counts once history.json, which is written last, has it."""
-    _save(model, _checkpoint(run, len(history)))
+    n_done = len(history)
+    _save(model, _checkpoint(run, n_done))
     _write_json(run / "history.json", history)
-    _checkpoint(run, len(history) - 1).unlink(missing_ok=True)
+    if n_done - 1 > stage.begin:
+        _checkpoint(run, n_done - 1).unlink(missing_ok=True)
 
 
 def _checkpoint(run: Path, n_epochs: int) -> Path:
     return run / f"checkpoint-{n_epochs}.keras"
 
 
-def _model(run: Path, architecture: str, recipe: Recipe, n_done: int) -> keras.Model:
-    """Of stretches."""
+def _load(run: Path, n_epochs: int) -> keras.Model:
+    return keras.models.load_model(_checkpoint(run, n_epochs))
+
+
+def _model(run: Path, architecture: str, recipe: Recipe, stage: Stage, n_done: int) -> keras.Model:
+    """Of stretches, as it was after `n_done` epochs; at a stage's begin with a new optimizer."""
     hyper = recipe.hyper
     keras.utils.set_random_seed(hyper.seed)
+    if n_done > stage.begin:
+        return _load(run, n_done)
+    model = _build(architecture, recipe, recipe.stretch_frames)
     if n_done:
-        return keras.models.load_model(_checkpoint(run, n_done))
-    shape = (recipe.stretch_frames, recipe.params.n_bands)
-    model = ARCHITECTURES[architecture].build(shape, len(recipe.material.words))
-    n_steps = -(-recipe.n_stretches // _batch_size(recipe))
-    schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps * hyper.epochs)
+        model.set_weights(_load(run, n_done).get_weights())
+    n_steps = -(-recipe.n_stretches // _batch_size(recipe)) * (stage.end - stage.begin)
+    schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps)
     decay = hyper.weight_decay
     optimizer = DecayingMuon(schedule, weight_decay=decay, adam_weight_decay=decay, exclude_layers=["words"])
-    loss = MarginLoss(hyper.margin, hyper.label_smoothing)
+    loss = "categorical_crossentropy" if stage.distils else MarginLoss(hyper.margin, hyper.label_smoothing)
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
     model.compile(optimizer, loss=loss, weighted_metrics=["accuracy"], jit_compile=False)
     return model
 
 
-def _of_windows(model: keras.Model, architecture: str, recipe: Recipe) -> keras.Model:
-    """The same network for single windows; `_validate` brings the weights up to date."""
-    shape = (recipe.window_frames, recipe.params.n_bands)
-    return ARCHITECTURES[architecture].build(shape, model.output_shape[-1])
+def _build(architecture: str, recipe: Recipe, n_frames: int) -> keras.Model:
+    """A new network that takes so many frames at once."""
+    return ARCHITECTURES[architecture].build((n_frames, recipe.params.n_bands), len(recipe.material.words))
 
 
 def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hyper: Hyperparameters) -> dict[str, Any]:

@@ -13,8 +13,13 @@ from kwsd.errors import AudioError, SourceError
 from kwsd.sources import Opened
 
 
-def chunk(position, n=10):
-    return Chunk(np.zeros(n, np.float32), position)
+def chunk(position, n=10, level=0.1):
+    return Chunk(np.full(n, level, np.float32), position)
+
+
+def silence(first, last):
+    """Chunks of zeros."""
+    return [chunk(position, level=0.0) for position in range(first, last, 10)]
 
 
 class FakeSource:
@@ -38,9 +43,9 @@ class FakeSource:
             yield item
 
 
-def run(source):
+def run(source, **options):
     inbox = Inbox()
-    Capture(source, "a", inbox).start()
+    Capture(source, "a", inbox, **options).start()
     items = []
     while not items or not isinstance(items[-1], End):
         for stream, item in inbox.take():
@@ -74,6 +79,41 @@ def test_a_live_source_is_opened_again_until_it_works():
     assert kinds == [Up, Chunk, Down, Down, Up, Chunk, End]
     assert [item.retry_seconds for item in items if isinstance(item, Down)] == [0.01, 0.02]
     assert items[4].start_seconds >= 0.03  # the stream's clock went on while it was down
+
+
+def test_the_same_reason_is_told_once():
+    still = [SourceError("gone") for _ in range(5)]
+    items = run(FakeSource(True, [chunk(0), SourceError("gone")], *still, [chunk(0), SourceError("gone")], [chunk(0)]))
+    assert [type(item) for item in items] == [Up, Chunk, Down, Up, Chunk, Down, Up, Chunk, End]
+
+
+def test_a_live_source_of_zeros_is_down_until_its_first_sound():
+    """Opened again in vain, it is listened to for longer, and nobody is told that it is up."""
+    first = [chunk(0), *silence(10, 200)]
+    items = run(
+        FakeSource(True, first, silence(0, 500), [*silence(0, 300), chunk(300), chunk(310)]), silent_seconds=0.1
+    )
+    assert [type(item) for item in items] == [Up, Chunk, *[Chunk] * 9, Down, Up, Chunk, Chunk, End]
+    down, up = items[11], items[12]
+    assert down.reason == "fake: delivers nothing but zeros; is it muted?"
+    assert [item.position for item in items[13:15]] == [0, 10]
+    assert up.start_seconds >= 0.3 + 0.03  # its silence, and both waits before it
+
+
+def test_zeros_of_a_recording_are_a_recording():
+    items = run(FakeSource(False, silence(0, 1000)), silent_seconds=0.1)
+    assert [type(item) for item in items] == [Up, *[Chunk] * 100, End]
+
+
+def test_a_source_may_come_back_with_another_rate():
+    class Changing(FakeSource):
+        rates = iter((1000, 2000))
+
+        def open(self):
+            return super().open()._replace(rate_hz=next(self.rates))
+
+    items = run(Changing(True, [chunk(0), SourceError("gone")], [chunk(0)]))
+    assert [item.rate_hz for item in items if isinstance(item, Up)] == [1000, 2000]
 
 
 def test_a_defect_in_a_source_ends_the_capture_instead_of_leaving_it_deaf():

@@ -17,11 +17,11 @@ from train import decide
 from train.__main__ import main
 from train.data import find_corpus, read_clip
 from train.evaluate import evaluate, score, wilson
-from train.fit import MarginLoss, fit
+from train.fit import MarginLoss, fit, stages_of
 from train.hyperparameters import Hyperparameters
 from train.subject import KerasModel, load_subject
 
-HYPER = Hyperparameters(epochs=4, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
+HYPER = Hyperparameters(epochs=2, restarts=2, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,12 @@ def short_streams():
 
 def test_a_run_holds_what_repeats_it(run, corpus):
     names = {path.name for path in run.iterdir()}
-    assert {"config.json", "checkpoint-4.keras", "history.json", "history.png", "model.keras"} <= names
+    assert sorted(name for name in names if name.startswith("checkpoint")) == [
+        "checkpoint-2.keras",  # these two taught the last
+        "checkpoint-3.keras",
+        "checkpoint-4.keras",
+    ]
+    assert {"config.json", "history.json", "history.png", "model.keras"} <= names
     assert {"validation.json", "validation.png", "validation.csv", "decision.json"} <= names
     assert not [name for name in names if name.startswith("part-")]
     config = json.loads((run / "config.json").read_text())
@@ -59,8 +64,8 @@ def test_a_run_holds_what_repeats_it(run, corpus):
     assert config["hyperparameters"] == HYPER.to_dict()
     assert config["labels"] == ["yes", "no", "silence", "unknown"]
     history = json.loads((run / "history.json").read_text())
-    assert len(history) == HYPER.epochs
-    assert history[-1]["loss"] < history[0]["loss"]
+    assert len(history) == HYPER.n_epochs == 4
+    assert history[1]["loss"] < history[0]["loss"]
     assert "/" not in json.dumps(config)  # no path of this machine
 
 
@@ -79,11 +84,20 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(run, corpus, cach
         fit(corpus, "ds_tcn", HYPER, tmp_path / "run", cache)
     monkeypatch.undo()
     n_done = len(json.loads((tmp_path / "run" / "history.json").read_text()))
-    assert 0 < n_done < HYPER.epochs
+    assert 0 < n_done < HYPER.n_epochs
     fit(corpus, "ds_tcn", HYPER, tmp_path / "run", cache)
     whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, tmp_path / "run"))
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)  # threads sum in any order
+
+
+def test_stages_follow_each_other_and_the_last_distils():
+    def stages(**keys):
+        return [(one.begin, one.end, one.distils) for one in stages_of(Hyperparameters(epochs=8, **keys))]
+
+    assert stages(restarts=0) == [(0, 8, False)]
+    assert stages(restarts=1, restart_epochs=4) == [(0, 8, False), (8, 12, True)]
+    assert stages(restarts=2, restart_epochs=4) == [(0, 8, False), (8, 12, False), (12, 16, True)]
 
 
 def test_a_folder_of_another_training_is_refused(run, corpus, cache):
