@@ -4,9 +4,9 @@ The law of this file: it lives on one event loop. Publishing never waits; a subs
 does not keep up loses its own oldest events, and is told how many.
 """
 
-import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -41,58 +41,61 @@ class Numbering:
 
 
 class Subscription:
-    """One subscriber's bounded queue of encoded lines.
+    """One subscriber: a way to write to it, and a bounded queue for when it does not read.
+
+    Args:
+        write: takes encoded lines; while it must not be called, the subscription is held.
 
     Attributes:
         request: what the subscriber wants.
     """
 
-    def __init__(self, max_events: int = QUEUE_EVENTS) -> None:
+    def __init__(self, write: Callable[[bytes], object], max_events: int = QUEUE_EVENTS) -> None:
+        self._write, self._max_events = write, max_events
         self._lines: deque[bytes] = deque()
-        self._max_events = max_events
         self._n_lost = 0
-        self._closed = False
-        self._ready = asyncio.Event()
+        self._is_held = False
         self.request = Request()
 
-    def restart(self, request: Request) -> None:
-        """What waits is not wanted any more, but this is."""
-        self._lines.clear()
-        self._n_lost = 0
-        self.request = request
-
     def put(self, line: bytes) -> bool:
-        """Add a line; whether the oldest had to go, since the queue was full."""
+        """Write a line, or queue it; whether the oldest had to go, since the queue was full."""
+        if not self._is_held:
+            self._write(line)
+            return False
         is_full = len(self._lines) >= self._max_events
         if is_full:
             self._lines.popleft()
             self._n_lost += 1
         self._lines.append(line)
-        self._ready.set()
         return is_full
 
     def put_if_idle(self, line: bytes) -> None:
-        """Add a line, unless so many wait that it would cost events."""
+        """Write a line, unless so many wait that it would cost events."""
         if len(self._lines) < self._max_events // 2:
-            self._lines.append(line)
-            self._ready.set()
+            self.put(line)
 
-    def close(self) -> None:
-        """No more lines will come; what waits can still be taken."""
-        self._closed = True
-        self._ready.set()
+    def restart(self, request: Request, lines: list[bytes]) -> None:
+        """What waits is not wanted any more, but this is, and what `request` says from now on."""
+        self.request = request
+        self._n_lost = 0
+        self._lines = deque(lines)
+        if not self._is_held:
+            self.release()
 
-    async def take(self) -> bytes:
-        """All that waits, as soon as there is something; empty when closed and taken."""
-        await self._ready.wait()
+    def hold(self) -> None:
+        """The subscriber does not read: what comes is queued."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """It reads again: write what waits, and how much is lost."""
+        self._is_held = False
         if self._n_lost:
             self._lines.appendleft(encode(Lagged(n_lost=self._n_lost)))
             self._n_lost = 0
-        taken = b"".join(self._lines)
-        self._lines.clear()
-        if not self._closed:
-            self._ready.clear()
-        return taken
+        if self._lines:
+            waiting = b"".join(self._lines)
+            self._lines.clear()
+            self._write(waiting)
 
 
 class Bus:
@@ -134,20 +137,15 @@ class Bus:
 
     def resume(self, subscription: Subscription, request: Request) -> None:
         """From here on a subscriber gets what it asks for, and first what it missed."""
-        subscription.restart(request)
-        self._look_for_scores()
-        next_seq = self.numbering.next_seq
         missed: list[tuple[Published, bytes]] = []
         gap = None
         if request.since:
             missed, gap = self._since(request.since)
-            next_seq -= len(missed)
-        subscription.put(encode(Subscribed(next_seq=next_seq)))
+        lines = [encode(Subscribed(next_seq=self.numbering.next_seq - len(missed)))]
         if gap:
-            subscription.put(encode(gap))
-        for event, line in missed:
-            if request.wants(event):
-                subscription.put(line)
+            lines.append(encode(gap))
+        subscription.restart(request, lines + [line for event, line in missed if request.wants(event)])
+        self._look_for_scores()
 
     def _since(self, since: Since) -> tuple[list[tuple[Published, bytes]], Gap | None]:
         """What happened after an event, as far as it is known, and what is not."""
@@ -159,9 +157,9 @@ class Bus:
         n_lost = self.numbering.next_seq - 1 - since.seq - len(after)
         return after, Gap(reason="longer ago than is kept", n_lost=n_lost) if n_lost > 0 else None
 
-    def subscribe(self) -> Subscription:
-        """A queue that gets every event from now on."""
-        subscription = Subscription()
+    def subscribe(self, write: Callable[[bytes], object]) -> Subscription:
+        """What gets every event from now on."""
+        subscription = Subscription(write)
         self._subscriptions.add(subscription)
         return subscription
 
@@ -172,11 +170,6 @@ class Bus:
 
     def _look_for_scores(self) -> None:
         self.wants_scores = any(subscription.request.scores for subscription in self._subscriptions)
-
-    def close(self) -> None:
-        """Let every subscriber take what waits for it, and end."""
-        for subscription in self._subscriptions:
-            subscription.close()
 
 
 def encode(event: Event) -> bytes:

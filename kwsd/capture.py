@@ -19,8 +19,11 @@ from kwsd.audio import Chunk
 from kwsd.errors import KwsdError, SourceError
 from kwsd.sources import Opened, Source
 
-QUEUE_CHUNKS = 20
-"""Of a stream, about two seconds: inference that is later than that would report stale keywords."""
+QUEUE_SECONDS = 2.0
+"""Of a stream: inference that is later than that would report stale keywords."""
+
+TAKE_SECONDS = 0.1
+"""Of a stream at once: hearing what was taken ends soon, so what waits can still be dropped."""
 
 GATHER_SECONDS = 0.025
 """How long the first chunk of several streams waits for those of the others: a run of many costs
@@ -145,43 +148,80 @@ class Capture:
         self._stopping.wait(retry_seconds)
 
 
+class _Queue:
+    """What waits of one stream."""
+
+    def __init__(self, max_samples: float) -> None:
+        self.items: deque[Item] = deque()
+        self.n_samples, self.max_samples = 0, max_samples
+
+    @property
+    def is_full(self) -> bool:
+        return self.n_samples >= self.max_samples
+
+    def append(self, item: Item) -> None:
+        self.items.append(item)
+        self.n_samples += _n_samples(item)
+
+    def take(self, n_samples: float) -> list[Item]:
+        """Everything up to so much audio, but no less than the first item."""
+        taken: list[Item] = []
+        while self.items and (not taken or _n_samples(self.items[0]) <= n_samples):
+            taken.append(self.items.popleft())
+            n_samples -= _n_samples(taken[-1])
+            self.n_samples -= _n_samples(taken[-1])
+        return taken
+
+    def drop_oldest(self) -> None:
+        """Only audio is dropped, never the news about the source."""
+        oldest = next(i for i, item in enumerate(self.items) if isinstance(item, Chunk))
+        self.n_samples -= _n_samples(self.items[oldest])
+        del self.items[oldest]
+
+
+def _n_samples(item: Item) -> int:
+    return len(item.samples) if isinstance(item, Chunk) else 0
+
+
 class Inbox:
-    """Between the captures and the one thread that hears: a queue for each stream, bounded in chunks.
+    """Between the captures and the one thread that hears: a queue for each stream, bounded in seconds.
 
     Args:
-        max_chunks: how many of a stream may wait.
+        max_seconds: how much of a stream may wait.
 
     Attributes:
         taken_since: when the oldest came of what was taken last, on the monotonic clock.
     """
 
-    def __init__(self, max_chunks: int = QUEUE_CHUNKS) -> None:
-        self._queues: dict[str, deque[Item]] = {}  # of the streams that something waits of
-        self._up: set[str] = set()
-        self._max_chunks = max_chunks
+    def __init__(self, max_seconds: float = QUEUE_SECONDS) -> None:
+        self._queues: dict[str, _Queue] = {}  # of the streams that something waits of
+        self._rates_hz: dict[str, int] = {}  # of the streams that are up
+        self._max_seconds = max_seconds
         self._gathering, self._closed = False, False
         self._since = self.taken_since = 0.0
         self._changed = threading.Condition()
 
     def put(self, stream: str, item: Item, waits: bool) -> None:
-        """Add what happens next in a stream. When its queue is full, wait, or drop its oldest chunk."""
+        """Add what happens next in a stream. When its queue is full, wait, or drop its oldest audio."""
         with self._changed:
             if waits:
                 self._changed.wait_for(lambda: not self._is_full(stream) or self._closed)
-            elif self._is_full(stream):
-                _drop_oldest(self._queues[stream])
+            elif self._is_full(stream) and isinstance(item, Chunk):
+                self._queues[stream].drop_oldest()
             if not self._queues:
                 self._since = time.monotonic()
-            self._queues.setdefault(stream, deque()).append(item)
             if isinstance(item, Up):
-                self._up.add(stream)
-            elif isinstance(item, Down | End):
-                self._up.discard(stream)
+                self._rates_hz[stream] = item.rate_hz
+            if stream not in self._queues:
+                self._queues[stream] = _Queue(self._max_seconds * self._rates_hz.get(stream, 1))
+            self._queues[stream].append(item)
+            if isinstance(item, Down | End):
+                self._rates_hz.pop(stream, None)
             if not self._gathering or self._is_gathered():
                 self._changed.notify_all()
 
     def take(self) -> list[tuple[str, Item]]:
-        """All that waits, each stream's in its order, as soon as there is something; nothing once closed.
+        """Some of what waits, each stream's in its order, as soon as there is something; nothing once closed.
 
         Where several streams are up, those that are late get a moment to come along.
         """
@@ -190,10 +230,14 @@ class Inbox:
             self._gathering = True
             self._changed.wait_for(self._is_gathered, GATHER_SECONDS)
             self._gathering = False
-            queues, self._queues = self._queues, {}
-            self.taken_since = self._since
+            if self._closed:
+                return []
+            n_seconds = TAKE_SECONDS / self._max_seconds
+            taken = {stream: queue.take(n_seconds * queue.max_samples) for stream, queue in self._queues.items()}
+            self._queues = {stream: queue for stream, queue in self._queues.items() if queue.items}
+            self.taken_since, self._since = self._since, time.monotonic()
             self._changed.notify_all()
-            return [] if self._closed else [(stream, item) for stream, queue in queues.items() for item in queue]
+            return [(stream, item) for stream, items in taken.items() for item in items]
 
     def is_full(self, stream: str) -> bool:
         """Whether `put` would wait, or drop."""
@@ -207,14 +251,7 @@ class Inbox:
             self._changed.notify_all()
 
     def _is_full(self, stream: str) -> bool:
-        return len(self._queues.get(stream, ())) >= self._max_chunks
+        return stream in self._queues and self._queues[stream].is_full
 
     def _is_gathered(self) -> bool:
-        return self._closed or len(self._queues) >= len(self._up)
-
-
-def _drop_oldest(queue: deque[Item]) -> None:
-    """Only audio is dropped, never the news about the source."""
-    oldest = next((i for i, item in enumerate(queue) if isinstance(item, Chunk)), None)
-    if oldest is not None:
-        del queue[oldest]
+        return self._closed or len(self._queues) >= len(self._rates_hz)

@@ -10,12 +10,12 @@ import logging
 import queue
 import threading
 import time
+import wave
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from kwsd.audio import FloatArray
 from kwsd.config import ClipsConfig
@@ -25,6 +25,7 @@ from kwsd.events import DetectionEvent
 log = logging.getLogger("kwsd")
 
 _QUEUE_PIECES = 2000  # some seconds of many streams, while a disk is slow
+_MOST_STREAMS = 1000
 _JOIN_SECONDS = 2.0
 _WINDOW_SECONDS = 2.0  # no less than a model hears at once
 
@@ -47,6 +48,7 @@ class _Recent:
     end_seconds: float = 0.0
     pieces: deque[Piece] = field(default_factory=deque)
     waiting: list[DetectionEvent] = field(default_factory=list)
+    heard_at: float = field(default_factory=time.monotonic)
 
 
 class Clips:
@@ -87,20 +89,26 @@ class Clips:
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
+            recent = self._recent(item.stream)
             if isinstance(item, DetectionEvent):
-                self._streams.setdefault(item.stream, _Recent()).waiting.append(item)
+                recent.waiting.append(item)
             else:
-                self._hear(item)
+                self._hear(recent, item)
         for recent in self._streams.values():
             self._write(recent, recent.waiting)
 
-    def _hear(self, piece: Piece) -> None:
-        recent = self._streams.setdefault(piece.stream, _Recent())
+    def _recent(self, stream: str) -> _Recent:
+        if stream not in self._streams and len(self._streams) >= _MOST_STREAMS:  # names of the network may be many
+            del self._streams[min(self._streams, key=lambda name: self._streams[name].heard_at)]
+        return self._streams.setdefault(stream, _Recent())
+
+    def _hear(self, recent: _Recent, piece: Piece) -> None:
         follows = abs(piece.seconds - recent.end_seconds) * piece.rate_hz < 1 and piece.rate_hz == recent.rate_hz
         if not follows:  # nothing more will come of what was before
             self._write(recent, recent.waiting)
             recent.waiting, recent.rate_hz = [], piece.rate_hz
             recent.pieces.clear()
+        recent.heard_at = time.monotonic()
         recent.pieces.append(piece)
         recent.end_seconds = piece.seconds + len(piece.samples) / piece.rate_hz
         due = [event for event in recent.waiting if self._until(event) <= recent.end_seconds]
@@ -128,9 +136,9 @@ class Clips:
                 log.warning("clips: %s: event %d is not recorded (%s)", self._config.folder, event.seq, error.strerror)
 
     def _save(self, event: DetectionEvent, samples: FloatArray, rate_hz: int) -> None:
-        stream = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in event.stream)[:40]
         moment = event.time.replace(":", "").replace("-", "")
-        path = self._config.folder / f"{moment}_{stream}_{event.label}_{event.seq}.wav"
+        name = f"{moment}_{_file_name(event.stream)}_{_file_name(event.label)}_{event.seq}.wav"
+        path = self._config.folder / name
         part = path.with_suffix(".part")
         try:
             part.write_bytes(_wav(samples, rate_hz))
@@ -155,10 +163,19 @@ class Clips:
             path.with_suffix(".json").unlink(missing_ok=True)
 
 
+def _file_name(text: str) -> str:
+    """What of a stream's or a label's name a file may be called."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)[:40]
+
+
 def _wav(samples: FloatArray, rate_hz: int) -> bytes:
-    """In memory: libsndfile does not say why a disk refuses."""
+    """16-bit PCM. libsndfile into memory would need a callback, which `MemoryDenyWriteExecute` forbids."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate_hz, subtype="PCM_16", format="WAV")
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes())
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ events from there to the loop. Nothing ever waits in the other direction.
 
 import asyncio
 import logging
+import math
 import signal
 import threading
 import time
@@ -40,6 +41,7 @@ _RELOADED = {"threshold", "thresholds", "model", "device", "streams"}
 _JOIN_SECONDS = 2.0
 _BEAT_SECONDS = 1.0
 _READY_SECONDS = 0.02
+_SAME_TROUBLE_SECONDS = 60.0
 
 
 def run(configure: Callable[[], Config]) -> None:
@@ -80,13 +82,16 @@ class Daemon:
         KwsdError: as `run` of this module.
         """
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(_log_trouble)
+        self._loop.set_exception_handler(_Trouble())
         self._ended: asyncio.Future[str] = self._loop.create_future()
-        self._transport = JsonLines(open_doors(self._config), self._bus, self._hello)
+        doors = open_doors(self._config)
+        self._transport = JsonLines(doors, self._bus, self._hello)
         await self._transport.start()
         reason = "could not start"
         try:
             await self._startup()
+            sources = ", ".join(self._config.of_stream(name).source for name in self._config.stream_names)
+            log.info("listening to %s; events on %s", sources, ", ".join(door.address for door in doors))
             reason = await self._ended
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
         except Exception as error:
@@ -116,9 +121,6 @@ class Daemon:
         self._thread.start()
         self._beating = self._loop.create_task(self._beat())  # kept: the loop holds no strong reference
         self._log_model()
-        sources = ", ".join(self._config.of_stream(name).source for name in self._config.stream_names)
-        addresses = ", ".join(str(address) for address in (self._config.socket, self._config.tcp) if address)
-        log.info("listening to %s; events on %s", sources, addresses)
 
     def _make_clips(self) -> "Clips | None":
         if self._config.clips is None:
@@ -146,7 +148,7 @@ class Daemon:
         return State(
             streams=dict(self._ear.figures),
             deaf=self._health.deaf(time.monotonic()),
-            n_subscribers=self._transport.n_connections,
+            n_subscribers=len(self._transport.connections),
             n_events=self._bus.numbering.next_seq,
             n_lagged=self._bus.n_lagged,
             model=self._model.card.name,
@@ -288,10 +290,18 @@ def _sources(config: Config) -> dict[str, StreamConfig]:
     return {name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()}
 
 
-def _log_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+class _Trouble:
     """What went wrong where nobody waits for it. What the system refuses, such as a descriptor, is no defect."""
-    error = context.get("exception")
-    if isinstance(error, OSError):
-        log.warning("%s: %s", context["message"], error.strerror or error)
-    else:
-        loop.default_exception_handler(context)
+
+    def __init__(self) -> None:
+        self._logged: dict[str, float] = {}
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError):
+            loop.default_exception_handler(context)
+            return
+        line = f"{context['message']}: {error.strerror or error}"
+        if loop.time() - self._logged.get(line, -math.inf) > _SAME_TROUBLE_SECONDS:
+            self._logged = {line: loop.time()}
+            log.warning("%s", line)

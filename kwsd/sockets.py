@@ -6,6 +6,7 @@ first moment.
 
 import fcntl
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 _LOCK_SECONDS = 2.0
 _BACKLOG = 1024
+ACCEPTED_AT_ONCE = 32
+"""For asyncio's servers, whose `backlog` this is: with no descriptor left they try so often in a row (Python 3.11)."""
+
+_MOST_DESCRIPTORS = 65536
+_SPARE_DESCRIPTORS = 64  # for all that is not a connection
 _MIN_TOKEN_BYTES = 16
 
 
@@ -43,6 +49,12 @@ class Door:
     token: bytes | None = field(default=None, repr=False)
     tls: "ssl.SSLContext | None" = None
     removed: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """A path, or HOST:PORT."""
+        name = self.listener.getsockname()
+        return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
 
 
 def open_doors(config: Config) -> list[Door]:
@@ -92,6 +104,22 @@ def bind_tcp(address: str) -> socket.socket:
         return socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
     except OSError as error:
         raise SocketError(f"{address}: cannot be bound ({error.strerror or error}); choose another address") from None
+
+
+def queue_many(listener: socket.socket) -> None:
+    """Once a server of asyncio has it: more connections may wait than it accepts at once."""
+    listener.listen(_BACKLOG)
+
+
+def most_connections() -> int:
+    """How many subscribers, and how many senders of audio, can be served: half of the descriptors each.
+
+    The soft limit of open files is raised as far as it may go, or matters.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, (soft - _SPARE_DESCRIPTORS) // 2)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from kwsd.audio import MAX_CHANNELS, PCM_ENCODINGS, RATES_HZ, Chunk, decode_pcm
-from kwsd.capture import End, Inbox, Up
+from kwsd.capture import TAKE_SECONDS, End, Inbox, Up
 from kwsd.config import unix_path
 from kwsd.events import Error
-from kwsd.sockets import bind, bind_tcp
+from kwsd.sockets import ACCEPTED_AT_ONCE, bind, bind_tcp, most_connections, queue_many
 
 _HEADER_BYTES = 4096
 _HEADER_SECONDS = 5.0
@@ -90,6 +90,7 @@ class _Shared:
     channel: Callable[[str], int | None]
     began: dict[str, float] = field(default_factory=dict)
     connections: set[asyncio.Transport] = field(default_factory=set)
+    most_connections: int = 1
 
     def began_at(self, stream: str) -> float:
         """When a stream's clock began: now, if it has none."""
@@ -118,10 +119,12 @@ class NetworkAudio:
         SocketError: the address cannot be used.
         """
         loop = asyncio.get_running_loop()
-        if self._path:
-            self._server = await loop.create_unix_server(lambda: _Sender(self._shared), sock=bind(self._path))
-            return
-        self._server = await loop.create_server(lambda: _Sender(self._shared), sock=bind_tcp(self._address))
+        create, listener = (
+            (loop.create_unix_server, bind(self._path)) if self._path else (loop.create_server, bind_tcp(self._address))
+        )
+        self._shared.most_connections = most_connections()
+        self._server = await create(lambda: _Sender(self._shared), sock=listener, backlog=ACCEPTED_AT_ONCE)
+        queue_many(listener)
 
     def stop(self) -> None:
         """Let go of the address, and of everybody who sends."""
@@ -151,6 +154,8 @@ class _Sender(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(
             _HEADER_SECONDS, self._refuse, f"no header within {_HEADER_SECONDS:g} s"
         )
+        if len(self._shared.connections) > self._shared.most_connections:
+            self._refuse(f"{self._shared.most_connections} streams are connected, no more can be")
 
     def data_received(self, data: bytes) -> None:
         self._pending += data
@@ -187,22 +192,23 @@ class _Sender(asyncio.Protocol):
         self._shared.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
 
     def _deliver(self) -> None:
+        """Hand over what has come, in pieces: what waits is bounded by them."""
         header = self._header
         if header is None:
             return
-        if not header.live and self._shared.inbox.is_full(header.stream):
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._deliver)
-            return
-        self._transport.resume_reading()
         frame_bytes = PCM_ENCODINGS[header.encoding].itemsize * header.channels
-        whole = len(self._pending) // frame_bytes * frame_bytes
-        if whole:
-            channel = self._shared.channel(header.stream)
+        piece_bytes = max(1, round(TAKE_SECONDS * header.rate_hz)) * frame_bytes
+        channel = self._shared.channel(header.stream)
+        while whole := min(piece_bytes, len(self._pending) // frame_bytes * frame_bytes):
+            if not header.live and self._shared.inbox.is_full(header.stream):
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._deliver)
+                return
             samples = decode_pcm(self._pending[:whole], header.encoding, header.channels, channel)
             self._pending = self._pending[whole:]
             self._shared.inbox.put(header.stream, Chunk(samples, self._position), waits=False)
             self._position += len(samples)
+        self._transport.resume_reading()
 
     def _refuse(self, reason: str) -> None:
         self._deadline.cancel()

@@ -6,22 +6,19 @@ and judged in bounded memory and time; nothing that a client does touches anothe
 """
 
 import asyncio
-import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable
 from functools import partial
 from socket import AF_UNIX
 
-from kwsd.bus import Bus, encode
+from kwsd.bus import Bus, Subscription, encode
 from kwsd.events import Error, Hello
 from kwsd.requests import Request, parse_token
-from kwsd.sockets import Door
+from kwsd.sockets import ACCEPTED_AT_ONCE, Door, most_connections, queue_many
 
 MAX_LINE_BYTES = 64 * 1024
+_BUFFER_BYTES = 64 * 1024  # of what a subscriber does not read; then its queue fills
 _LINE_SECONDS = 5.0  # for a line that was begun, for the token, and for the handshake of TLS
 _FAREWELL_SECONDS = 1.0
-_MOST_DESCRIPTORS = 65536
-_SPARE_DESCRIPTORS = 64  # for all that is not a connection
 
 
 class JsonLines:
@@ -30,30 +27,34 @@ class JsonLines:
     Args:
         bus: what is served.
         hello: makes the first line of a connection.
+
+    Attributes:
+        connections: that are open.
     """
 
     def __init__(self, doors: list[Door], bus: Bus, hello: Callable[[], Hello]) -> None:
-        self._doors, self._bus, self._hello = doors, bus, hello
-        self._connections: set[asyncio.Task[None]] = set()
+        self._doors, self.bus, self.hello = doors, bus, hello
+        self.connections: set[_Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._inodes = {door.removed: door.removed.stat().st_ino for door in doors if door.removed}
 
-    @property
-    def n_connections(self) -> int:
-        return len(self._connections)
-
     async def start(self) -> None:
         """Let subscribers in."""
-        self._max_connections = _allow_many_descriptors() - _SPARE_DESCRIPTORS
+        loop = asyncio.get_running_loop()
+        self.max_connections = most_connections()
         for door in self._doors:
-            accept = partial(self._accept, door)
+            connect = partial(_Connection, self, door.token)
             if door.listener.family == AF_UNIX:
-                server = await asyncio.start_unix_server(accept, sock=door.listener)
+                server = await loop.create_unix_server(connect, sock=door.listener, backlog=ACCEPTED_AT_ONCE)
             else:
-                limit = _LINE_SECONDS if door.tls else None
-                server = await asyncio.start_server(
-                    accept, sock=door.listener, ssl=door.tls, ssl_handshake_timeout=limit
+                server = await loop.create_server(
+                    connect,
+                    sock=door.listener,
+                    backlog=ACCEPTED_AT_ONCE,
+                    ssl=door.tls,
+                    ssl_handshake_timeout=_LINE_SECONDS if door.tls else None,
                 )
+            queue_many(door.listener)
             self._servers.append(server)
 
     async def stop(self) -> None:
@@ -61,131 +62,108 @@ class JsonLines:
         for server in self._servers:
             server.close()
         for path, inode in self._inodes.items():
-            with suppress(FileNotFoundError):
-                if path.stat().st_ino == inode:  # not a successor's
-                    path.unlink()
-        self._bus.close()
-        if self._connections:
-            _, late = await asyncio.wait(self._connections, timeout=_FAREWELL_SECONDS)
-            for task in late:
-                task.cancel()
-
-    def _accept(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._max_connections:
-            writer.write(encode(Error(reason=f"{self._max_connections} subscribers are connected, no more can be")))
-            writer.close()
-            return
-        task = asyncio.create_task(self._serve(door, reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _serve(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with aclosing(_lines(reader)) as lines:
-                if door.token is not None:
-                    await _show_token(lines, door.token)
-                await self._tell(lines, writer)
-        except ValueError as problem:
-            await _refuse(writer, str(problem))
-        except OSError:
-            pass  # it has gone, or does not read: nobody to tell
-        finally:
-            await _close(writer)
-
-    async def _tell(self, lines: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:
-        """Send what the subscriber wants until it goes.
-
-        Raises:
-            ValueError: it sent what it should not.
-        """
-        subscription = self._bus.subscribe()
-        writer.write(encode(self._hello()))
-        listening = asyncio.create_task(_listen(lines, partial(self._bus.resume, subscription)))
-        writing = asyncio.create_task(_write(subscription.take, writer))
-        try:
-            await asyncio.wait((listening, writing), return_when=asyncio.FIRST_COMPLETED)
-            if listening.done():
-                listening.result()
-        finally:
-            self._bus.unsubscribe(subscription)
-            listening.cancel()
-            writing.cancel()
-            await asyncio.wait((listening, writing))
+            if path.exists() and path.stat().st_ino == inode:  # not a successor's
+                path.unlink(missing_ok=True)
+        for connection in list(self.connections):
+            connection.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _FAREWELL_SECONDS
+        while self.connections and loop.time() < deadline:
+            await asyncio.sleep(0.01)
 
 
-def _allow_many_descriptors() -> int:
-    """Raise this process's soft limit of open files as far as it may go, or matters; the limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft
+class _Connection(asyncio.Protocol):
+    """One client: nobody, until it has shown the token, then a subscriber."""
 
+    def __init__(self, server: JsonLines, token: bytes | None) -> None:
+        self._server, self._token = server, token
+        self._subscription: Subscription | None = None
+        self._pending = b""
+        self._deadline: asyncio.TimerHandle | None = None
 
-async def _lines(reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Whole lines, until the client is gone.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(_BUFFER_BYTES)
+        n_others, most = len(self._server.connections), self._server.max_connections
+        self._server.connections.add(self)
+        if n_others >= most:
+            self._refuse(f"{most} subscribers are connected, no more can be")
+        elif self._token is None:
+            self._welcome()
+        else:
+            self._within(_LINE_SECONDS, f"no token within {_LINE_SECONDS:g} s")
 
-    Raises:
-        ValueError: one is too long, or was begun and not ended in time.
-    """
-    pending, deadline = b"", None
-    while True:
-        try:
-            async with asyncio.timeout_at(deadline):
-                data = await reader.read(MAX_LINE_BYTES)
-        except TimeoutError:
-            raise ValueError(f"a line without its end for {_LINE_SECONDS:g} s") from None
-        if not data:
-            return
-        *lines, pending = (pending + data).split(b"\n")
-        if lines or deadline is None:
-            deadline = asyncio.get_running_loop().time() + _LINE_SECONDS if pending else None
+    def data_received(self, data: bytes) -> None:
+        *lines, self._pending = (self._pending + data).split(b"\n")
         for line in lines:
-            if len(line) > MAX_LINE_BYTES:
-                raise ValueError(f"line longer than {MAX_LINE_BYTES} bytes")
-            if line.strip():  # an empty line is forgiven
-                yield line
-        if len(pending) > MAX_LINE_BYTES:
-            raise ValueError(f"line longer than {MAX_LINE_BYTES} bytes")
+            if line.strip() and not self._transport.is_closing():  # an empty line is forgiven
+                self._judge(line)
+        if self._transport.is_closing():
+            return
+        if len(self._pending) > MAX_LINE_BYTES:
+            self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
+        elif self._subscription and (lines or not self._deadline):
+            self._in_time()
+            if self._pending:
+                self._within(_LINE_SECONDS, f"a line without its end for {_LINE_SECONDS:g} s")
+
+    def pause_writing(self) -> None:
+        if self._subscription:
+            self._subscription.hold()
+
+    def resume_writing(self) -> None:
+        if self._subscription:
+            self._subscription.release()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        self._server.connections.discard(self)
+        if self._subscription:
+            self._server.bus.unsubscribe(self._subscription)
+
+    def close(self) -> None:
+        """End with what still waits, unless it is not taken soon."""
+        if self._subscription:
+            self._server.bus.unsubscribe(self._subscription)
+            self._subscription.release()
+        self._transport.close()
+        self._in_time()
+        self._deadline = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._transport.abort)
+
+    def _welcome(self) -> None:
+        self._transport.write(encode(self._server.hello()))
+        self._subscription = self._server.bus.subscribe(self._transport.write)
+
+    def _judge(self, line: bytes) -> None:
+        if len(line) > MAX_LINE_BYTES:
+            self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
+        elif self._subscription:
+            try:
+                self._server.bus.resume(self._subscription, Request.parse(line))
+            except ValueError as error:
+                self._refuse(str(error))
+        elif _is_same(parse_token(line), self._token or b""):
+            self._in_time()
+            self._welcome()
+        else:
+            self._refuse("wrong token")
+
+    def _refuse(self, reason: str) -> None:
+        self._transport.write(encode(Error(reason=reason)))
+        self.close()
+
+    def _within(self, seconds: float, reason: str) -> None:
+        """Refuse then, unless what is waited for comes in time."""
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse, reason)
+
+    def _in_time(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
 
 
-async def _show_token(lines: AsyncIterator[bytes], token: bytes) -> None:
-    """Raises:
-    ValueError: the first line does not show it.
-    """
-    from hmac import compare_digest  # loads OpenSSL
+def _is_same(shown: bytes, token: bytes) -> bool:
+    from hmac import compare_digest  # loads OpenSSL, which few need
 
-    try:
-        async with asyncio.timeout(_LINE_SECONDS):
-            line = await anext(lines, b"")
-    except TimeoutError:
-        raise ValueError(f"no token within {_LINE_SECONDS:g} s") from None
-    if not compare_digest(parse_token(line), token):
-        raise ValueError("wrong token")
-
-
-async def _listen(lines: AsyncIterator[bytes], resume: Callable[[Request], None]) -> None:
-    with suppress(ConnectionError):
-        async for line in lines:
-            resume(Request.parse(line))
-
-
-async def _write(take: Callable[[], Awaitable[bytes]], writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while lines := await take():
-            writer.write(lines)
-            await writer.drain()
-
-
-async def _refuse(writer: asyncio.StreamWriter, reason: str) -> None:
-    writer.write(encode(Error(reason=reason)))
-    with suppress(OSError):  # among them that it does not read
-        await asyncio.wait_for(writer.drain(), _FAREWELL_SECONDS)
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    """Send what is buffered, for a while; then let go."""
-    writer.close()
-    try:
-        await asyncio.wait_for(writer.wait_closed(), _FAREWELL_SECONDS)
-    except (OSError, TimeoutError):
-        writer.transport.abort()
+    return compare_digest(shown, token)

@@ -1,13 +1,12 @@
 """Numbers without gaps; a slow subscriber loses only its own events, and knows how many."""
 
-import asyncio
 import json
 
 import pytest
 
 import kwsd.bus
 from kwsd.bus import HISTORY_EVENTS, QUEUE_EVENTS, Bus
-from kwsd.events import DetectionEvent, Overrun
+from kwsd.events import DetectionEvent, Overrun, Scores
 from kwsd.requests import Request, Since
 
 
@@ -20,61 +19,74 @@ def publish(bus: Bus, n: int) -> None:
         bus.publish(Overrun(stream="default", lost_seconds=0.1))
 
 
-def test_everybody_gets_every_event_in_order():
-    async def scenario():
-        bus = Bus()
-        subscriptions = [bus.subscribe() for _ in range(20)]
-        publish(bus, 5)
-        return bus.numbering.boot_id, [lines(await one.take()) for one in subscriptions]
+class Told:
+    """A subscriber that keeps what is written to it."""
 
-    boot_id, taken = asyncio.run(scenario())
-    assert len(taken) == 20
-    for events in taken:
-        assert [event["seq"] for event in events] == [0, 1, 2, 3, 4]
-        assert {event["boot_id"] for event in events} == {boot_id}
-        assert all(event["time"].endswith("Z") for event in events)
+    def __init__(self, bus: Bus) -> None:
+        self.data = b""
+        self.subscription = bus.subscribe(self.write)
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    @property
+    def lines(self) -> list[dict]:
+        return lines(self.data)
+
+
+def test_everybody_gets_every_event_in_order():
+    bus = Bus()
+    told = [Told(bus) for _ in range(20)]
+    publish(bus, 5)
+    for one in told:
+        assert [event["seq"] for event in one.lines] == [0, 1, 2, 3, 4]
+        assert {event["boot_id"] for event in one.lines} == {bus.numbering.boot_id}
+        assert all(event["time"].endswith("Z") for event in one.lines)
 
 
 def test_a_slow_subscriber_is_told_what_it_lost_and_nobody_else_loses():
-    async def scenario():
-        bus = Bus()
-        slow, quick = bus.subscribe(), bus.subscribe()
-        got = []
-        for _ in range(3):
-            publish(bus, QUEUE_EVENTS // 2)
-            got += lines(await quick.take())
-        return lines(await slow.take()), got
-
-    slow, quick = asyncio.run(scenario())
+    bus = Bus()
+    slow, quick = Told(bus), Told(bus)
+    slow.subscription.hold()
     n_published = 3 * (QUEUE_EVENTS // 2)
-    assert [event["seq"] for event in quick] == list(range(n_published))
-    assert slow[0] == {"type": "lagged", "n_lost": n_published - QUEUE_EVENTS}
-    assert [event["seq"] for event in slow[1:]] == list(range(n_published - QUEUE_EVENTS, n_published))
-
-
-def test_after_closing_what_waits_can_be_taken_and_then_the_end():
-    async def scenario():
-        bus = Bus()
-        subscription = bus.subscribe()
-        publish(bus, 1)
-        bus.close()
-        return await subscription.take(), await subscription.take()
-
-    first, second = asyncio.run(scenario())
-    assert len(lines(first)) == 1
-    assert second == b""
+    publish(bus, n_published)
+    assert slow.data == b""
+    slow.subscription.release()
+    assert [event["seq"] for event in quick.lines] == list(range(n_published))
+    assert slow.lines[0] == {"type": "lagged", "n_lost": n_published - QUEUE_EVENTS}
+    assert [event["seq"] for event in slow.lines[1:]] == list(range(n_published - QUEUE_EVENTS, n_published))
+    assert bus.n_lagged == n_published - QUEUE_EVENTS
+    publish(bus, 1)
+    assert slow.lines[-1]["seq"] == n_published
 
 
 def test_who_has_left_gets_nothing():
-    async def scenario():
-        bus = Bus()
-        subscription = bus.subscribe()
-        bus.unsubscribe(subscription)
-        publish(bus, 1)
-        subscription.close()
-        return await subscription.take()
+    bus = Bus()
+    gone = Told(bus)
+    bus.unsubscribe(gone.subscription)
+    publish(bus, 1)
+    assert gone.data == b""
 
-    assert asyncio.run(scenario()) == b""
+
+def test_scores_go_to_those_who_ask_and_cost_nobody_an_event():
+    bus = Bus()
+    one, other = Told(bus), Told(bus)
+    assert not bus.wants_scores
+    bus.resume(one.subscription, Request(labels=frozenset({"stop"}), scores=True))
+    assert bus.wants_scores
+    scores = Scores(stream="hall", end_seconds=1.0, scores={"stop": 0.5, "go": 0.1})
+    bus.publish_scores(scores)
+    assert one.lines[1:] == [{"type": "scores", "stream": "hall", "end_seconds": 1.0, "scores": {"stop": 0.5}}]
+    assert other.data == b""
+    one.subscription.hold()
+    publish(bus, 10)
+    for _ in range(QUEUE_EVENTS):
+        bus.publish_scores(scores)
+    publish(bus, 10)
+    one.subscription.release()
+    assert [event["seq"] for event in one.lines if "seq" in event] == list(range(20))
+    bus.unsubscribe(one.subscription)
+    assert not bus.wants_scores
 
 
 def detection(label, stream="hall"):
@@ -84,14 +96,13 @@ def detection(label, stream="hall"):
 def resumed(bus, request):
     """What a subscriber is told that asks for something, after a word that it had not asked for."""
 
-    async def scenario():
-        subscription = bus.subscribe()
-        bus.publish(detection("yes"))
-        bus.resume(subscription, request)
-        bus.publish(detection("stop"))
-        return lines(await subscription.take())
-
-    return asyncio.run(scenario())
+    told = Told(bus)
+    told.subscription.hold()
+    bus.publish(detection("yes"))
+    bus.resume(told.subscription, request)
+    bus.publish(detection("stop"))
+    told.subscription.release()
+    return told.lines
 
 
 def test_who_was_away_is_told_what_it_missed_exactly_once_and_in_order():

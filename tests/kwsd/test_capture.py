@@ -127,14 +127,28 @@ def test_a_source_that_was_never_there_is_an_error_at_once():
 
 
 def test_a_full_live_queue_drops_its_oldest_audio_but_no_news():
-    inbox = Inbox(max_chunks=3)
+    inbox = Inbox(max_seconds=0.03)
     inbox.put("a", Up(1000, 0.0), waits=False)
+    inbox.put("b", Up(1000, 0.0), waits=False)
     inbox.put("b", chunk(5), waits=False)
     for position in range(0, 100, 10):
         inbox.put("a", chunk(position), waits=False)
     items = inbox.take()
     assert items[0] == ("a", Up(1000, 0.0))
-    assert [(stream, item.position) for stream, item in items[1:]] == [("a", 80), ("a", 90), ("b", 5)]
+    heard = [(stream, item.position) for stream, item in items if isinstance(item, Chunk)]
+    assert heard == [("a", 70), ("a", 80), ("a", 90), ("b", 5)]
+
+
+def test_what_is_taken_at_once_is_bounded_and_the_rest_comes_next():
+    inbox = Inbox()
+    inbox.put("a", Up(1000, 0.0), waits=False)
+    for position in range(0, 300, 40):
+        inbox.put("a", chunk(position, 40), waits=False)
+    inbox.put("a", Down("gone", 1.0), waits=False)
+    taken = [[item for _, item in inbox.take()] for _ in range(4)]
+    assert [[getattr(item, "position", type(item)) for item in items] for items in taken] == [
+        [Up, 0, 40], [80, 120], [160, 200], [240, 280, Down],
+    ]  # fmt: skip
 
 
 def test_streams_that_are_up_are_waited_for_but_not_long():

@@ -1,0 +1,215 @@
+"""A thousand subscribers, one of whom never reads: delivery, its delay, CPU and memory, beside a plain broadcaster.
+
+    python -m benchmarks.subscribers [--subscribers 1000] [--events 10000] [--rate 20] [-o benchmarks/subscribers.md]
+
+Streams that come and go over the audio socket make the events. The server is on one core, what
+reads from it on another. The plain broadcaster (`systems/broadcaster.py`) sends lines of the same
+length, at the same rate, in the same run; nobody is stuck there, since it would never end.
+Delay is from the event's own time, which is cut to a millisecond, to its arrival.
+"""
+
+import argparse
+import json
+import os
+import resource
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+SYSTEMS = Path(__file__).resolve().parent / "systems"
+
+
+@dataclass
+class Readers:
+    """Subscribers that read, in one thread, and what each has got."""
+
+    path: Path
+    n: int
+    next_seq: list[int] = field(default_factory=list)
+    n_wrong: int = 0
+    delays: list[float] = field(default_factory=list)
+    n_lines: int = 0
+    stopping: bool = False
+
+    def connect(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._pending = [b""] * self.n
+        self.next_seq = [-1] * self.n
+        for number in range(self.n):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(self.path))
+            connection.setblocking(False)
+            self._selector.register(connection, selectors.EVENT_READ, number)
+
+    def read(self) -> None:
+        """Until told to stop."""
+        while not self.stopping:
+            for key, _ in self._selector.select(0.1):
+                self._take(key.data, key.fileobj.recv(2**20))
+
+    def _take(self, number: int, data: bytes) -> None:
+        *lines, self._pending[number] = (self._pending[number] + data).split(b"\n")
+        for line in lines:
+            if b'"hello"' in line:
+                continue
+            event = json.loads(line)
+            self.n_lines += 1
+            expected = self.next_seq[number]
+            self.n_wrong += event["type"] in ("lagged", "gap") or (expected >= 0 and event["seq"] != expected)
+            self.next_seq[number] = event["seq"] + 1
+            if number % 10 == 0:
+                self.delays.append(time.time() - datetime.fromisoformat(event["time"]).timestamp())
+
+
+@dataclass
+class Measured:
+    """What a server took.
+
+    Attributes:
+        n_wrong: lines that were not the next event.
+        cpu_us: CPU time for a delivery, in microseconds.
+        delays_ms: of a tenth of the subscribers.
+        kib: memory for each subscriber, in KiB: once connected, and at the end.
+    """
+
+    n_delivered: int
+    n_wrong: int
+    cpu_us: float
+    delays_ms: np.ndarray
+    kib: tuple[float, float]
+
+
+def main() -> int:
+    """The command. Returns its exit status."""
+    parser = argparse.ArgumentParser(description="Many subscribers, beside a plain broadcaster.")
+    parser.add_argument("--subscribers", type=int, default=1000)
+    parser.add_argument("--events", type=int, default=10000)
+    parser.add_argument("--rate", type=float, default=20.0, help="events a second (%(default)s)")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
+    args = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    ours = measure_kwsd(args.subscribers, args.events, args.rate)
+    plain = measure_plain(args.subscribers, args.events, args.rate)
+    table = _table({"kwsd, one more stuck": ours, "plain asyncio broadcaster": plain}, args)
+    print(table)
+    if args.output:
+        args.output.write_text(table + "\n")
+    return 0 if ours.n_wrong == 0 and ours.n_delivered == args.subscribers * args.events else 1
+
+
+def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
+        command = [sys.executable, "-m", "kwsd", "run", "--source", "network", "--audio", audio, "--socket", path]
+        with _pinned(command, stderr=subprocess.PIPE) as server:
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+            _wait_for(audio)
+            stuck = socket.socket(socket.AF_UNIX)
+
+            def say(number: int) -> None:
+                """A stream comes, or goes."""
+                if number % 2 == 0:
+                    say.stream = socket.socket(socket.AF_UNIX)
+                    say.stream.connect(str(audio))
+                    say.stream.sendall(b'{"stream":"a room with a name"}\n')
+                else:
+                    say.stream.close()
+
+            measured = _measure(server, path, n, n_events, rate, say, lambda: stuck.connect(str(path)))
+            server.terminate()
+    return measured
+
+
+def measure_plain(n: int, n_events: int, rate: float) -> Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.sock"
+        with _pinned([sys.executable, SYSTEMS / "broadcaster.py", path], stdin=subprocess.PIPE) as server:
+            _wait_for(path)
+
+            def say(number: int) -> None:
+                now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+                event = {"type": "source_up", "seq": number, "boot_id": "0" * 32, "time": now, "stream": "a room"}
+                server.stdin.write(json.dumps(event | {"rate_hz": 16000}).encode() + b"\n")
+                server.stdin.flush()
+
+            measured = _measure(server, path, n, n_events, rate, say, lambda: None)
+            server.stdin.close()
+    return measured
+
+
+def _measure(server, path, n, n_events, rate, say, crowd) -> Measured:
+    before = _resident_kib(server.pid)
+    readers = Readers(path, n)
+    crowd()
+    readers.connect()
+    reading = threading.Thread(target=readers.read)
+    reading.start()
+    time.sleep(1)
+    connected = _resident_kib(server.pid)
+    cpu, began = _cpu_seconds(server.pid), time.monotonic()
+    for number in tqdm(range(n_events), desc=path.stem, unit=" events", disable=None, leave=False):
+        time.sleep(max(0, began + number / rate - time.monotonic()))
+        say(number)
+    deadline = time.monotonic() + 10
+    while readers.n_lines < n * n_events and time.monotonic() < deadline:
+        time.sleep(0.05)
+    cpu = _cpu_seconds(server.pid) - cpu
+    end = _resident_kib(server.pid)
+    readers.stopping = True
+    reading.join()
+    kib = ((connected - before) / n, (end - before) / n)
+    return Measured(
+        readers.n_lines, readers.n_wrong, cpu / max(1, readers.n_lines) * 1e6, np.array(readers.delays) * 1000, kib
+    )
+
+
+def _table(measured: dict[str, Measured], args: argparse.Namespace) -> str:
+    lines = [
+        f"{args.subscribers} subscribers, {args.events} events, {args.rate:g} a second.",
+        "",
+        "| | delivered | wrong or lost | delay p50 / p99 ms | µs CPU a delivery | KiB a subscriber, at the end |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, one in measured.items():
+        p50, p99 = np.quantile(one.delays_ms, (0.5, 0.99))
+        lines.append(
+            f"| {name} | {one.n_delivered} | {one.n_wrong} | {p50:.1f} / {p99:.1f} | {one.cpu_us:.1f} "
+            f"| {one.kib[0]:.1f}, {one.kib[1]:.1f} |"
+        )
+    ours, plain = measured.values()
+    return "\n".join([*lines, "", f"CPU beside the plain broadcaster: {ours.cpu_us / plain.cpu_us:.2f}"])
+
+
+def _pinned(command, **options) -> subprocess.Popen:
+    core = min(os.sched_getaffinity(os.getppid()))
+    return subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], **options)
+
+
+def _wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+def _resident_kib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1024
+
+
+def _cpu_seconds(pid: int) -> float:
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

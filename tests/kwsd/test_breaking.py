@@ -1,0 +1,347 @@
+"""What goes wrong in somebody's house or plant, done to a real daemon."""
+
+import json
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from kwsd.bus import Bus
+from kwsd.client import subscribe
+from kwsd.events import DetectionEvent, Error, Goodbye, Hello, Overrun, SourceDown, SourceUp, parse_event
+from kwsd.requests import Request, Since
+from support import DEMO, kwsd
+
+
+def connect(path):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    connection.settimeout(20)
+    return connection
+
+
+def n_descriptors(daemon):
+    return len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+
+
+def ends_well(daemon):
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(5) == 0
+    log = daemon.stderr.read()
+    assert "Traceback" not in log
+    return log
+
+
+@pytest.fixture
+def quiet(start_daemon):
+    """A daemon that waits for audio on its audio socket; and the three of them."""
+
+    def start(**options):
+        folder = options.pop("folder")
+        audio = folder / "audio.sock"
+        daemon, path = start_daemon("--source", "network", "--audio", audio, **options)
+        while not audio.exists():
+            assert daemon.poll() is None, daemon.stderr.read()
+            time.sleep(0.02)
+        return daemon, path, audio
+
+    return start
+
+
+def send(audio, samples, encoding="s16le", **header):
+    """A connection over which these samples went."""
+    connection = connect(audio)
+    connection.sendall(json.dumps({"stream": "a", "encoding": encoding, **header}).encode() + b"\n")
+    connection.sendall(samples.tobytes())
+    return connection
+
+
+def test_half_a_line_and_nothing_more(quiet, tmp_path):
+    daemon, path, _ = quiet(folder=tmp_path)
+    with connect(path) as rude, rude.makefile("rb") as lines:
+        assert isinstance(parse_event(lines.readline()), Hello)
+        rude.sendall(b'{"type":"subscr')
+        started = time.monotonic()
+        [answer] = [parse_event(line) for line in lines]
+    assert answer == Error(reason="a line without its end for 5 s")
+    assert 4 < time.monotonic() - started < 8
+    ends_well(daemon)
+
+
+def test_ten_megabytes_without_a_newline(quiet, tmp_path):
+    daemon, path, _ = quiet(folder=tmp_path)
+    statm = Path(f"/proc/{daemon.pid}/statm")
+    before = int(statm.read_text().split()[1])
+    with connect(path) as rude, pytest.raises(ConnectionError):
+        rude.sendall(b"x" * 10_000_000)
+    assert (int(statm.read_text().split()[1]) - before) * resource.getpagesize() < 4e6
+    assert isinstance(next(subscribe(path)), Hello)
+    ends_well(daemon)
+
+
+def test_hundreds_of_connections_that_leave_at_once(quiet, tmp_path):
+    daemon, path, audio = quiet(folder=tmp_path)
+    events = subscribe(path)
+    assert isinstance(next(events), Hello)
+    n_before = n_descriptors(daemon)
+    for n in range(500):
+        connect(path if n % 5 else audio).close()
+    deadline = time.monotonic() + 10
+    while n_descriptors(daemon) > n_before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert n_descriptors(daemon) == n_before
+    connection = send(audio, np.zeros(1600, "<i2"))
+    assert isinstance(next(events), SourceUp)
+    connection.close()
+    ends_well(daemon)
+
+
+def test_kill_and_restart_lose_nothing_unannounced(start_daemon, tmp_path, demo):
+    """A subscriber stays; the daemon is killed in the middle of its events and started again."""
+    events = []
+
+    def follow(path):
+        for event in subscribe(path):
+            events.append(event)
+
+    def heard():
+        return [event for event in events if isinstance(event, DetectionEvent)]
+
+    audio = tmp_path / "audio.sock"
+    samples = (demo[: 6 * 16000] * 32767).astype("<i2")
+    boots = []
+    for n in range(2):
+        daemon, path = start_daemon("--source", "network", "--audio", audio)
+        if n == 0:
+            threading.Thread(target=follow, args=(path,), daemon=True).start()
+        deadline = time.monotonic() + 20
+        while sum(isinstance(event, Hello) for event in events) <= n:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        boots.append([event for event in events if isinstance(event, Hello)][-1].boot_id)
+        connection = send(audio, samples, live=False)
+        while len(heard()) < 2 * (n + 1):
+            assert time.monotonic() < deadline, events
+            time.sleep(0.02)
+        connection.close()
+        daemon.kill()
+        daemon.wait()
+    seen = [(event.boot_id, event.seq) for event in events if hasattr(event, "seq")]
+    assert len(seen) == len(set(seen))
+    assert [event.label for event in heard()] == ["down", "on"] * 2
+    of_second = events[events.index(next(event for event in events if getattr(event, "boot_id", "") == boots[1])) :]
+    assert any(event.type == "gap" for event in of_second)  # what the first daemon said last, nobody knows
+
+
+def test_an_absence_is_made_up_for_exactly_once(start_daemon):
+    _, path = start_daemon("--source", DEMO)
+    first, later = [], []
+    for events, n in ((first, 1), (later, 2)):
+        since = Since(first[-1].boot_id, first[-1].seq) if first else None
+        following = subscribe(path, since=since)
+        while sum(isinstance(event, DetectionEvent) for event in events) < n:
+            events.append(next(following))
+        following.close()
+        time.sleep(4)  # the second word is said meanwhile
+    numbers = [event.seq for event in first + later if hasattr(event, "seq")]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert not any(event.type == "gap" for event in later)
+
+
+SLOW = """
+import sys, time, kwsd.memory
+step = kwsd.memory.GraphMemory.step
+def slow(self, *args):
+    time.sleep(1.0)  # for a stride of a tenth of that
+    return step(self, *args)
+kwsd.memory.GraphMemory.step = slow
+from kwsd.cli import main
+sys.exit(main())
+"""
+
+
+def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
+    """Audio is lost and announced, what is decided is not stale, and the end is orderly."""
+    path, audio = tmp_path / "kwsd.sock", tmp_path / "audio.sock"
+    command = [sys.executable, "-c", SLOW, "run", "--source", "network", "--audio", audio, "--socket", path]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            while not audio.exists():
+                time.sleep(0.05)
+            events = subscribe(path, reconnect=False)
+            next(events)
+            connection = connect(audio)
+            connection.sendall(b'{"stream":"a"}\n')
+            samples = (np.resize(demo, 10 * 16000) * 32767).astype("<i2")
+            for start in range(0, len(samples), 3200):  # twice the pace of speech
+                connection.sendall(samples[start : start + 3200].tobytes())
+                time.sleep(0.1)
+            assert isinstance(next(events), SourceUp)
+            lost = next(event for event in events if isinstance(event, Overrun))
+            assert lost.lost_seconds > 1
+            daemon.send_signal(signal.SIGTERM)
+            last = list(events)[-1]
+            assert daemon.wait(5) == 0
+            log = daemon.stderr.read()
+        finally:
+            daemon.kill()
+    connection.close()
+    assert isinstance(last, Goodbye)
+    assert last.heard_seconds < 3  # not what had waited
+    assert "Traceback" not in log
+    assert "overrun: a lost" in log
+
+
+def test_no_descriptors_left(quiet, tmp_path):
+    """Whoever can not be served is refused or waits; when others leave, all is as before."""
+
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+
+    daemon, path, audio = quiet(folder=tmp_path, preexec_fn=few)
+    crowd = [connect(path) for _ in range(60)]
+    others = [connect(audio) for _ in range(60)]
+    time.sleep(0.5)
+    first_lines = [one.recv(4096) for one in crowd]
+    assert sum(b'"hello"' in line for line in first_lines) == 18
+    assert sum(b"18 subscribers are connected, no more can be" in line for line in first_lines) == 42
+    refused = [one.recv(4096) for one in others[18:]]
+    assert all(b"18 streams are connected, no more can be" in line for line in refused)
+    for one in crowd + others:
+        one.close()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert isinstance(next(subscribe(path)), Hello)
+            break
+        except Exception:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    connection = send(audio, np.zeros(1600, "<i2"))
+    events = subscribe(path, since=None)
+    next(events)
+    connection.close()
+    assert isinstance(next(event for event in events if isinstance(event, SourceDown)), SourceDown)
+    ends_well(daemon)
+
+
+def test_sigterm_under_load(start_daemon, tmp_path):
+    daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE)
+    samples, _ = soundfile.read(DEMO, dtype="int16")
+    told = [[] for _ in range(30)]
+
+    def follow(events):
+        events.extend(subscribe(path, reconnect=False))
+
+    threads = [threading.Thread(target=follow, args=(events,)) for events in told]
+    for thread in threads:
+        thread.start()
+
+    def feed():
+        try:
+            for _ in range(200):
+                daemon.stdin.buffer.write(samples.tobytes())
+        except OSError:
+            pass
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    time.sleep(1.5)
+    started = time.monotonic()
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(5) == 0
+    assert time.monotonic() - started < 5
+    feeding.join(5)
+    for thread in threads:
+        thread.join(5)
+    for events in told:
+        assert isinstance(events[-1], Goodbye)
+        numbers = [event.seq for event in events if hasattr(event, "seq")]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert "Traceback" not in daemon.stderr.read()
+
+
+def test_a_foreign_model_on_sighup_leaves_all_as_it_was(start_daemon, tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    config.write_text(f"source: {DEMO}\n")
+    daemon, path = start_daemon("--config", config)
+    events = subscribe(path, reconnect=False)
+    assert isinstance(next(events), Hello)
+    (tmp_path / "foreign.onnx").write_bytes(DEMO.read_bytes()[:5000])
+    config.write_text(f"source: {DEMO}\nmodel: {tmp_path / 'foreign.onnx'}\n")
+    daemon.send_signal(signal.SIGHUP)
+    assert isinstance(next(event for event in events if isinstance(event, DetectionEvent)), DetectionEvent)
+    log = ends_well(daemon)
+    assert "foreign.onnx: " in log
+    assert "the old configuration stays" in log
+
+
+def test_a_file_where_the_socket_should_be_is_kept(tmp_path):
+    path = tmp_path / "kwsd.sock"
+    path.write_text("precious")
+    result = kwsd("run", "--source", DEMO, "--socket", path)
+    assert result.returncode == 1
+    assert result.stderr == f"kwsd: {path}: is a file that is not a socket; remove it or choose another --socket\n"
+    assert path.read_text() == "precious"
+
+
+def test_nan_infinities_clipping_and_an_offset_do_not_deafen(quiet, tmp_path, demo):
+    daemon, path, audio = quiet(folder=tmp_path)
+    events = subscribe(path, reconnect=False)
+    assert isinstance(next(events), Hello)
+    bad = np.full(16000, 0.3, "<f4")
+    bad[::7], bad[1::7], bad[2::7], bad[3::7] = np.nan, np.inf, -np.inf, 1e30
+    good = demo[: 4 * 16000].astype("<f4")
+    send(audio, np.concatenate([bad, good + 0.2, bad, good]), encoding="f32le", live=False).close()
+    labels = []
+    for event in events:
+        if isinstance(event, DetectionEvent):
+            labels.append(event.label)
+            assert -120 <= event.loudness_dbfs <= 1
+        elif isinstance(event, SourceDown):
+            break
+    assert labels == ["down", "down"]
+    ends_well(daemon)
+
+
+def test_a_clock_that_is_set_back_changes_no_number_and_no_history(monkeypatch):
+    class Clock(datetime):
+        year_now = 2030
+
+        @classmethod
+        def now(cls, zone=None):
+            return cls(cls.year_now, 1, 1, tzinfo=zone)
+
+    monkeypatch.setattr("kwsd.bus.datetime", Clock)
+    bus, told = Bus(), []
+    stamped = [bus.publish(Overrun(stream="a", lost_seconds=0.1))]
+    Clock.year_now = 2020
+    stamped.append(bus.publish(Overrun(stream="a", lost_seconds=0.1)))
+    bus.resume(bus.subscribe(told.append), Request(since=Since(stamped[0].boot_id, 0)))
+    assert [event.seq for event in stamped] == [0, 1]
+    assert [event.time[:4] for event in stamped] == ["2030", "2020"]
+    assert [json.loads(line)["type"] for line in b"".join(told).splitlines()] == ["subscribed", "overrun"]
+
+
+def test_every_line_of_a_connection_fits_the_schema(start_daemon, few_seconds_wav):
+    schema = json.loads(files("kwsd").joinpath("events.schema.json").read_text())
+    _, path = start_daemon("--source", few_seconds_wav)
+    with connect(path) as connection, connection.makefile("rb") as lines:
+        connection.sendall(b'{"type":"subscribe","since":{"boot_id":"x","seq":3},"scores":true}\n')
+        told = [json.loads(line) for line in lines]
+    for line in told:
+        jsonschema.validate(line, schema)
+    assert {line["type"] for line in told} == {
+        "hello", "source_up", "subscribed", "gap", "scores", "detection", "source_down", "goodbye",
+    }  # fmt: skip

@@ -1,0 +1,19 @@
+"""A little of `tests/fuzz.py`; by hand it throws 100,000 inputs at each."""
+
+import pytest
+
+import fuzz
+
+
+@pytest.mark.parametrize("name", ["wav", "requests", "headers", "events", "tokens"])
+def test_what_is_nearly_right_is_taken_or_refused_in_a_line(name, tmp_path):
+    read, seeds, refuses = fuzz.targets(tmp_path)[name]
+    assert fuzz.fuzz(read, seeds, refuses, 1000, seed=2) == []
+
+
+def test_the_fuzzer_finds_what_breaks():
+    def breaks(data):
+        if b"8" not in data:
+            raise KeyError(data)
+
+    assert fuzz.fuzz(breaks, [b'{"8":8}'], ValueError, 1000, seed=1)
