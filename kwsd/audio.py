@@ -52,9 +52,11 @@ def to_mono(samples: NDArray[Any], channel: int | None = None) -> FloatArray:
     Returns:
         shape (n_samples,), float32.
     """
-    if channel is not None and samples.ndim == 2:
-        samples = samples[:, channel - 1]
-    finite = np.nan_to_num(np.clip(samples, -1.0, 1.0), nan=0.0)
+    if samples.ndim == 2 and (channel is not None or samples.shape[1] == 1):
+        samples = samples[:, (channel or 1) - 1]
+    finite = np.clip(samples, -1.0, 1.0)
+    if np.isnan(finite.sum()):  # once for all: a look at each of them would take longer than the rest
+        finite = np.nan_to_num(finite, nan=0.0)
     mono = finite if finite.ndim == 1 else finite.mean(axis=1)
     return np.asarray(mono, np.float32)
 
@@ -66,8 +68,10 @@ def decode_pcm(data: bytes, encoding: str, n_channels: int, channel: int | None 
     """
     dtype = PCM_ENCODINGS[encoding]
     values = np.frombuffer(data, dtype).reshape(-1, n_channels)
-    full_scale = 1.0 if dtype.kind == "f" else 2.0 ** (8 * dtype.itemsize - 1)
-    return to_mono(values.astype(np.float64) / full_scale, channel)
+    if dtype.kind == "f":
+        return to_mono(values, channel)
+    mono = values[:, (channel or 1) - 1] if channel or n_channels == 1 else values.mean(axis=1)
+    return mono.astype(np.float32) * np.float32(2.0 ** (1 - 8 * dtype.itemsize))
 
 
 def fit_length(samples: FloatArray, n_samples: int) -> FloatArray:
