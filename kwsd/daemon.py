@@ -1,7 +1,7 @@
 """The daemon: startup, serve, shutdown.
 
-The law of this file: the event loop serves subscribers and takes audio from the network, one
-thread reads each other source, one hears all of them. Audio flows to the one that hears,
+The law of this file: the event loop serves subscribers, one thread reads each source, one all
+that comes over the network, and one hears all of them. Audio flows to the one that hears,
 events from there to the loop. Nothing ever waits in the other direction.
 """
 
@@ -112,7 +112,7 @@ class Daemon:
         for capture in self._captures.values():
             capture.start()
         if self._network:
-            await self._network.start()
+            self._network.start()
             log.info("audio is taken on %s", self._config.audio)
         if self._clips:
             self._clips.start()

@@ -3,27 +3,35 @@
     (echo '{"stream":"hall","rate_hz":16000}'; arecord -t raw -f S16_LE -r 16000) | nc -U audio.sock
 
 The law of this file: a connection is a stream. It begins with one line of JSON that says what
-follows, and ends when it is closed. It lives on the daemon's event loop, since a thread for
-each of hundreds of streams would cost more than hearing them.
+follows, and ends when it is closed. One thread reads all of them: one for each of hundreds, or
+an event loop that wakes up for every piece, would cost more than hearing them.
 """
 
-import asyncio
 import json
+import logging
+import selectors
+import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kwsd.audio import MAX_CHANNELS, PCM_ENCODINGS, RATES_HZ, Chunk, decode_pcm
 from kwsd.capture import TAKE_SECONDS, End, Inbox, Up
 from kwsd.config import unix_path
 from kwsd.events import Error
-from kwsd.sockets import ACCEPTED_AT_ONCE, bind, bind_tcp, most_connections, queue_many
+from kwsd.sockets import bind, bind_tcp, most_connections
+
+log = logging.getLogger("kwsd")
 
 _HEADER_BYTES = 4096
 _HEADER_SECONDS = 5.0
-_PAUSE_SECONDS = 0.02
+_READ_BYTES = 2**16
+_GATHER_SECONDS = 0.02  # between two rounds of reading
+_IDLE_SECONDS = 0.2  # for how long nobody looks whether a header is late, or the end has come
+_JOIN_SECONDS = 1.0
 _MOST_CLOCKS = 10_000  # of names that come once and never again
 
 
@@ -75,32 +83,8 @@ class Header:
         return header
 
 
-@dataclass(slots=True)
-class _Shared:
-    """What all connections share.
-
-    Attributes:
-        busy: names of streams that are heard now, from here or elsewhere.
-        began: when each name was first heard, for its clock.
-        channel: which channel of a stream is heard.
-    """
-
-    inbox: Inbox
-    busy: set[str]
-    channel: Callable[[str], int | None]
-    began: dict[str, float] = field(default_factory=dict)
-    connections: set[asyncio.Transport] = field(default_factory=set)
-    most_connections: int = 1
-
-    def began_at(self, stream: str) -> float:
-        """When a stream's clock began: now, if it has none."""
-        if stream not in self.began and len(self.began) >= _MOST_CLOCKS:
-            del self.began[next(iter(self.began))]
-        return self.began.setdefault(stream, time.monotonic())
-
-
 class NetworkAudio:
-    """The audio socket.
+    """The audio socket, and its thread.
 
     Args:
         address: path of a Unix socket, or HOST:PORT of this machine.
@@ -111,106 +95,165 @@ class NetworkAudio:
 
     def __init__(self, address: str, inbox: Inbox, taken: set[str], channel: Callable[[str], int | None]) -> None:
         self._address, self._path = address, unix_path(address)
-        self._shared = _Shared(inbox, set(taken), channel)
-        self._server: asyncio.Server | None = None
+        self.inbox, self.channel = inbox, channel
+        self._busy = set(taken)  # names of streams that are heard now, from here or elsewhere
+        self._began: dict[str, float] = {}  # when each name was first heard, for its clock
+        self._senders: set[_Sender] = set()
+        self._selector = selectors.DefaultSelector()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Raises:
         SocketError: the address cannot be used.
         """
-        loop = asyncio.get_running_loop()
-        create, listener = (
-            (loop.create_unix_server, bind(self._path)) if self._path else (loop.create_server, bind_tcp(self._address))
-        )
-        self._shared.most_connections = most_connections()
-        self._server = await create(lambda: _Sender(self._shared), sock=listener, backlog=ACCEPTED_AT_ONCE)
-        queue_many(listener)
+        self._listener = bind(self._path) if self._path else bind_tcp(self._address)
+        self._listener.setblocking(False)
+        self._most_senders = most_connections()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread.start()
 
     def stop(self) -> None:
         """Let go of the address, and of everybody who sends."""
-        if self._server is None:
+        self._stopping.set()
+        if not self._thread.is_alive():
             return
-        self._server.close()
-        for connection in list(self._shared.connections):
-            connection.abort()
+        self._thread.join(_JOIN_SECONDS)
+        self._listener.close()
         if self._path:
-            with suppress(FileNotFoundError):
-                self._path.unlink()
+            self._path.unlink(missing_ok=True)
+
+    def claim(self, stream: str) -> float:
+        """The name is a sender's; when its clock began, which is now if it has none.
+
+        Raises:
+            ValueError: somebody else has it.
+        """
+        if stream in self._busy:
+            raise ValueError(f"stream: {stream!r:.40} is heard already")
+        self._busy.add(stream)
+        if stream not in self._began and len(self._began) >= _MOST_CLOCKS:
+            del self._began[next(iter(self._began))]
+        return self._began.setdefault(stream, time.monotonic())
+
+    def _run(self) -> None:
+        """The thread. Between two rounds more may come, so that what is read is worth a wake-up."""
+        while not self._stopping.is_set():
+            is_waiting = any(sender.is_paused for sender in self._senders)
+            for key, _ in self._selector.select(_GATHER_SECONDS if is_waiting else _IDLE_SECONDS):
+                if key.data:
+                    key.data.read()
+                else:
+                    self._accept()
+            now = time.monotonic()
+            for sender in [one for one in self._senders if one.is_paused or one.deadline]:
+                sender.look(now)
+            for sender in [one for one in self._senders if one.is_done]:
+                self._let_go(sender)
+            self._stopping.wait(_GATHER_SECONDS)
+        for sender in list(self._senders):
+            self._let_go(sender)
+
+    def _accept(self) -> None:
+        """All who wait."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # no descriptor is left for it
+                log.warning("audio: nobody can be let in (%s)", error.strerror)
+                return
+            sender = _Sender(self, connection)
+            self._senders.add(sender)
+            self._selector.register(connection, selectors.EVENT_READ, sender)
+            if len(self._senders) > self._most_senders:
+                sender.refuse(f"{self._most_senders} streams are connected, no more can be")
+
+    def _let_go(self, sender: "_Sender") -> None:
+        self._senders.discard(sender)
+        self._selector.unregister(sender.connection)
+        sender.connection.close()
+        if sender.header:
+            self._busy.discard(sender.header.stream)
+            self.inbox.put(sender.header.stream, End(), waits=False)
 
 
-class _Sender(asyncio.Protocol):
-    """One connection: a header, then samples."""
+class _Sender:
+    """One connection: a header, then samples.
 
-    def __init__(self, shared: _Shared) -> None:
-        self._shared = shared
-        self._header: Header | None = None
+    Attributes:
+        deadline: for the header, on the monotonic clock; 0 once it has come.
+        is_paused: what has come must wait, since the sender can.
+        is_done: it has gone, or was refused.
+    """
+
+    def __init__(self, server: NetworkAudio, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._server, self.connection = server, connection
+        self.header: Header | None = None
+        self.deadline = time.monotonic() + _HEADER_SECONDS
+        self.is_paused = self.is_done = False
         self._pending = b""
         self._position = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._shared.connections.add(transport)
-        self._deadline = asyncio.get_running_loop().call_later(
-            _HEADER_SECONDS, self._refuse, f"no header within {_HEADER_SECONDS:g} s"
-        )
-        if len(self._shared.connections) > self._shared.most_connections:
-            self._refuse(f"{self._shared.most_connections} streams are connected, no more can be")
-
-    def data_received(self, data: bytes) -> None:
+    def read(self) -> None:
+        """Take what has come."""
+        if self.is_paused or self.is_done:
+            return
+        try:
+            data = self.connection.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.is_done = True
+            return
         self._pending += data
-        if self._header is None:
+        if self.header is None:
             line, newline, rest = self._pending.partition(b"\n")
             if not newline and len(line) < _HEADER_BYTES:
                 return
             try:
                 self._begin(Header.parse(line[:_HEADER_BYTES]))
             except ValueError as error:
-                self._refuse(str(error))
+                self.refuse(str(error))
                 return
             self._pending = rest
         self._deliver()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
-        self._shared.connections.discard(self._transport)
-        if self._header:
-            self._shared.busy.discard(self._header.stream)
-            self._shared.inbox.put(self._header.stream, End(), waits=False)
-            self._header = None
+    def look(self, now: float) -> None:
+        """What is due without anything having come."""
+        if self.deadline and now > self.deadline:
+            self.refuse(f"no header within {_HEADER_SECONDS:g} s")
+        elif self.is_paused:
+            self._deliver()
+
+    def refuse(self, reason: str) -> None:
+        with suppress(OSError):
+            self.connection.send(Error(reason=reason).to_json().encode() + b"\n")
+        self.is_done = True
 
     def _begin(self, header: Header) -> None:
-        if header.stream in self._shared.busy:
-            raise ValueError(f"stream: {header.stream!r:.40} is heard already")
-        channel = self._shared.channel(header.stream)
+        channel = self._server.channel(header.stream)
         if channel is not None and channel > header.channels:
             raise ValueError(f"channels: {header.channels}, but channel {channel} of it is configured to be heard")
-        self._deadline.cancel()
-        self._header = header
-        self._shared.busy.add(header.stream)
-        began = self._shared.began_at(header.stream)
-        self._shared.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
+        began = self._server.claim(header.stream)
+        self.header, self._channel, self.deadline = header, channel, 0.0
+        self._frame_bytes = PCM_ENCODINGS[header.encoding].itemsize * header.channels
+        self._piece_bytes = max(1, round(TAKE_SECONDS * header.rate_hz)) * self._frame_bytes
+        self._server.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
 
     def _deliver(self) -> None:
         """Hand over what has come, in pieces: what waits is bounded by them."""
-        header = self._header
-        if header is None:
-            return
-        frame_bytes = PCM_ENCODINGS[header.encoding].itemsize * header.channels
-        piece_bytes = max(1, round(TAKE_SECONDS * header.rate_hz)) * frame_bytes
-        channel = self._shared.channel(header.stream)
-        while whole := min(piece_bytes, len(self._pending) // frame_bytes * frame_bytes):
-            if not header.live and self._shared.inbox.is_full(header.stream):
-                self._transport.pause_reading()
-                asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._deliver)
+        header = self.header
+        assert header
+        while whole := min(self._piece_bytes, len(self._pending) // self._frame_bytes * self._frame_bytes):
+            self.is_paused = not header.live and self._server.inbox.is_full(header.stream)
+            if self.is_paused:
                 return
-            samples = decode_pcm(self._pending[:whole], header.encoding, header.channels, channel)
+            samples = decode_pcm(self._pending[:whole], header.encoding, header.channels, self._channel)
             self._pending = self._pending[whole:]
-            self._shared.inbox.put(header.stream, Chunk(samples, self._position), waits=False)
+            self._server.inbox.put(header.stream, Chunk(samples, self._position), waits=False)
             self._position += len(samples)
-        self._transport.resume_reading()
-
-    def _refuse(self, reason: str) -> None:
-        self._deadline.cancel()
-        self._transport.write(Error(reason=reason).to_json().encode() + b"\n")
-        self._transport.close()

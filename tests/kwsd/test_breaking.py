@@ -188,15 +188,14 @@ def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
                 connection.sendall(samples[start : start + 3200].tobytes())
                 time.sleep(0.1)
             assert isinstance(next(events), SourceUp)
-            lost = next(event for event in events if isinstance(event, Overrun))
-            assert lost.lost_seconds > 1
             daemon.send_signal(signal.SIGTERM)
-            last = list(events)[-1]
+            *rest, last = events
             assert daemon.wait(5) == 0
             log = daemon.stderr.read()
         finally:
             daemon.kill()
     connection.close()
+    assert sum(event.lost_seconds for event in rest if isinstance(event, Overrun)) > 4
     assert isinstance(last, Goodbye)
     assert last.heard_seconds < 3  # not what had waited
     assert "Traceback" not in log
