@@ -70,7 +70,8 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
     with tempfile.TemporaryDirectory() as folder:
         events, audio = Path(folder) / "events.sock", Path(folder) / "audio.sock"
         command = ["taskset", "-c", "0", sys.executable, "-m", "kwsd", "run", "--source", "network"]
-        daemon = subprocess.Popen([*command, "--audio", audio, "--socket", events, "--device", device])
+        command += ["--audio", audio, "--socket", events, "--device", device]
+        daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             while not (audio.exists() and events.exists()):
                 if daemon.poll() is not None:

@@ -171,7 +171,7 @@ def _add(graph: _Graph, layer: layers.Add) -> str:
 def _average_pooling_1d(graph: _Graph, layer: layers.AveragePooling1D) -> str:
     [n_steps] = layer.pool_size
     newest = graph.last(graph.recall(layer.input, n_steps - 1), n_steps)
-    return graph.op("ReduceMean", newest, axes=[_STEPS], keepdims=1)
+    return graph.op("AveragePool", newest, kernel_shape=[n_steps, 1])  # a ReduceMean takes ten times as long
 
 
 _WRITERS: dict[type[layers.Layer], Callable[[_Graph, Any], str]] = {

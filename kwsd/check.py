@@ -8,7 +8,7 @@ from kwsd.audio import dbfs
 from kwsd.config import Config, StreamConfig, check_thresholds, unix_path
 from kwsd.errors import KwsdError
 from kwsd.model import load_model
-from kwsd.sockets import bind, is_live
+from kwsd.sockets import bind, is_live, tcp_secrets
 from kwsd.sources import make_source
 
 
@@ -28,6 +28,10 @@ def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
     parts.append(("socket", lambda: _socket(config.socket)))
     if config.audio:
         parts.append(("audio socket", lambda: _audio_socket(config.audio or "")))
+    if config.tcp:
+        parts.append(("tcp", lambda: _tcp(config)))
+    if config.clips:
+        parts.append(("clips", lambda: _clips(config)))
     for name, part in parts:
         try:
             yield True, f"{name}: {part()}"
@@ -64,3 +68,16 @@ def _socket(path: Path) -> str:
 def _audio_socket(address: str) -> str:
     path = unix_path(address)
     return _socket(path) if path else address
+
+
+def _tcp(config: Config) -> str:
+    token, tls = tcp_secrets(config)
+    return f"{config.tcp}{', with a token' if token else ''}{', with TLS' if tls else ''}"
+
+
+def _clips(config: Config) -> str:
+    from kwsd.clips import Clips
+
+    assert config.clips
+    Clips(config.clips)
+    return f"kept in {config.clips.folder}"

@@ -63,11 +63,8 @@ def open_doors(config: Config) -> list[Door]:
     Raises:
         SocketError: one of them cannot be opened; then none is.
     """
-    tcp = []
-    if config.tcp:
-        token = _read_token(config.token_file) if config.token_file else None
-        tls = _load_certificate(config.tls_certificate, config.tls_key) if config.tls_certificate else None
-        tcp = [Door(bind_tcp(config.tcp), token, tls)]
+    secrets = tcp_secrets(config)
+    tcp = [Door(bind_tcp(config.tcp), *secrets)] if config.tcp else []
     try:
         if passed := systemd.activated():
             return [Door(listener) for listener in passed] + tcp
@@ -77,6 +74,17 @@ def open_doors(config: Config) -> list[Door]:
         for door in tcp:
             door.listener.close()
         raise
+
+
+def tcp_secrets(config: Config) -> "tuple[bytes | None, ssl.SSLContext | None]":
+    """The token and the certificate that are configured.
+
+    Raises:
+        SocketError: one of them cannot be used.
+    """
+    token = _read_token(config.token_file) if config.token_file else None
+    tls = _load_certificate(config.tls_certificate, config.tls_key) if config.tls_certificate else None
+    return token, tls
 
 
 def bind(path: Path, mode: int = 0o660, group: str | None = None) -> socket.socket:

@@ -82,7 +82,9 @@ def test_what_the_readme_refers_to_is_there():
 
 
 def test_the_readmes_configuration_is_the_default(tmp_path):
-    streams, example = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    tcp, streams, example = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "tcp.yaml").write_text(tcp)
+    assert load_config(tmp_path / "tcp.yaml", {}).tcp == "0.0.0.0:7310"
     (tmp_path / "streams.yaml").write_text(streams)
     assert load_config(tmp_path / "streams.yaml", {}).stream_names == ["kitchen", "hall", "yard"]
     (tmp_path / "kwsd.yaml").write_text(example)
@@ -90,7 +92,7 @@ def test_the_readmes_configuration_is_the_default(tmp_path):
     assert set(re.findall(r"^(?:# )?(\w+):", example, re.M)) == {field.name for field in fields(Config)}
 
 
-@pytest.mark.parametrize("name", ["peers", "streams", "labelling"])
+@pytest.mark.parametrize("name", ["peers", "streams", "subscribers", "day", "labelling"])
 def test_a_benchmark_says_how_it_is_used(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     assert "usage" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

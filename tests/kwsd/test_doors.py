@@ -212,3 +212,19 @@ def test_scores_come_for_those_who_ask_and_say_what_was_decided(start_daemon):
     other = subscribe(path, reconnect=False)
     assert isinstance(next(other), Hello)
     assert not isinstance(next(other), Scores)
+
+
+def test_check_looks_at_the_secrets_and_the_folder_of_clips(token_file, tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    keys = {"source": str(DEMO), "tcp": "127.0.0.1:7310", "token_file": str(token_file)}
+    config.write_text(json.dumps(keys | {"clips": {"folder": str(tmp_path)}}))
+    result = kwsd("check", "--config", config, "--socket", tmp_path / "s")
+    assert result.returncode == 0, result.stdout
+    assert "ok    tcp: 127.0.0.1:7310, with a token\n" in result.stdout
+    assert f"ok    clips: kept in {tmp_path}\n" in result.stdout
+    token_file.chmod(0o644)
+    config.write_text(json.dumps(keys | {"clips": {"folder": str(tmp_path / "absent")}}))
+    result = kwsd("check", "--config", config, "--socket", tmp_path / "s")
+    assert result.returncode == 1
+    assert f"FAIL  tcp: {token_file}: everybody can read the token; chmod o-r it\n" in result.stdout
+    assert "make this folder, and let kwsd write to it" in result.stdout
