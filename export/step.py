@@ -73,20 +73,27 @@ class _Graph:
     def integers(self, *values: int) -> str:
         return self.constant(np.array(values))
 
-    def last(self, x: str, n_steps: int, output: str | None = None) -> str:
-        ends = self.integers(-n_steps), self.integers(np.iinfo(np.int64).max), self.integers(_STEPS)
-        return self.op("Slice", x, *ends, output=output)
+    def last(self, x: str, n_steps: int) -> str:
+        return self.op("Slice", x, *self._last(n_steps, _STEPS))
+
+    def _last(self, n: int, axis: int) -> tuple[str, str, str]:
+        return self.integers(-n), self.integers(np.iinfo(np.int64).max), self.integers(axis)
 
     def recall(self, tensor: keras.KerasTensor, n_past: int) -> str:
-        """A value with its last `n_past` steps before the newest ones."""
+        """A value with its last `n_past` steps before the newest ones.
+
+        Pasts are (batch, steps, bands, channels), so that a step lies in one piece. ONNX Runtime
+        makes the transpositions part of its own, to blocks of channels and back.
+        """
         _, _, *bands, channels = tensor.shape
-        shape = ("batch", channels, n_past, *(bands or [1]))
+        shape = ("batch", n_past, *(bands or [1]), channels)
         past, following = f"past_{len(self._outputs)}", f"next_{len(self._outputs)}"
         self._inputs.append(_float(past, shape))
         self._outputs.append(_float(following, shape))
-        both = self.op("Concat", past, self.of(tensor), axis=_STEPS)
-        self.last(both, n_past, output=following)
-        return both
+        newest = self.op("Transpose", self.of(tensor), perm=[0, 2, 3, 1])
+        both = self.op("Concat", past, newest, axis=1)
+        self.op("Slice", both, *self._last(n_past, 1), output=following)
+        return self.op("Transpose", both, perm=[0, 3, 1, 2])
 
     def finished(self) -> onnx.ModelProto:
         n_bands, n_labels = self._model.input_shape[-1], self._model.output_shape[-1]
