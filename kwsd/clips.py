@@ -81,6 +81,8 @@ class Clips:
 
     def stop(self) -> None:
         """Write what waits, with the audio that there is."""
+        if not self._thread.is_alive():
+            return
         try:
             self._queue.put(None, timeout=_JOIN_SECONDS)
         except queue.Full:

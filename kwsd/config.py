@@ -3,19 +3,16 @@
 The law of this file: a configuration is right in all its keys before anything starts.
 """
 
-import difflib
 import ipaddress
 import os
 import re
-import types
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any, Literal, get_args
 
 from kwsd.audio import MAX_CHANNELS, RATES_HZ
 from kwsd.errors import ConfigError
+from kwsd.typed_yaml import build, read_yaml, unknown_key
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -133,9 +130,9 @@ def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
     Raises:
         ConfigError: the file cannot be read, or with all mistakes in it, one a line.
     """
-    data = _read_yaml(path) if path else {}
+    data = read_yaml(path) if path else {}
     problems: list[str] = []
-    config = _build(Config, data, "", problems)
+    config = build(Config, data, "", problems)
     if not problems:
         given = {key: value for key, value in changes.items() if value is not None}
         if "threshold" in given:  # one for all means all
@@ -188,83 +185,13 @@ def check_thresholds(config: Config, keywords: list[str]) -> None:
         ConfigError: a threshold for a label that the model does not have.
     """
     problems = [
-        _unknown_key(f"{prefix}thresholds.{label}", label, keywords)
+        unknown_key(f"{prefix}thresholds.{label}", label, keywords)
         for prefix, stream in _stream_groups(config)
         for label in stream.thresholds
         if label not in keywords
     ]
     if problems:
         raise ConfigError("\n".join(problems))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's booleans: yes, no, on and off are keywords here, and must stay text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's name and kind)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(), _Loader)  # noqa: S506  (a SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold keys and values, not a {type(data).__name__}")
-    return data
-
-
-def _build(kind: type, data: dict[str, Any], prefix: str, problems: list[str]) -> Any:
-    hints = get_type_hints(kind)
-    values = {}
-    for key, value in data.items():
-        path = f"{prefix}{key}"
-        if not isinstance(key, str) or key not in hints:
-            problems.append(_unknown_key(path, str(key), list(hints)))
-        else:
-            values[key] = _convert(hints[key], value, path, problems)
-    return kind(**values) if not problems else None
-
-
-def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
-    """Check a value against a type hint; a mistake is added to `problems`."""
-    if get_origin(hint) is types.UnionType:  # only "T | None" occurs
-        return None if value is None else _convert(get_args(hint)[0], value, path, problems)
-    if is_dataclass(hint) and isinstance(value, dict):
-        return _build(hint, value, f"{path}.", problems)  # type: ignore[arg-type]
-    if get_origin(hint) is dict and isinstance(value, dict):
-        return {str(key): _convert(get_args(hint)[1], item, f"{path}.{key}", problems) for key, item in value.items()}
-    if get_origin(hint) is Literal:
-        if value in get_args(hint):
-            return value
-        problems.append(f"{path}: {value!r} is not one of {', '.join(get_args(hint))}")
-    elif hint is Path and isinstance(value, str) and value and "\0" not in value:
-        return Path(os.path.expanduser(value))  # noqa: PTH111  (unlike Path's, it leaves an unknown user's ~ alone)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(hint, type) and type(value) is hint:
-        return value
-    else:
-        problems.append(f"{path}: {value!r} is not {_NAMES.get(hint, 'a group of keys')}")
-    return None
-
-
-_NAMES = {str: "text (quote it?)", int: "a whole number", float: "a number", Path: "a path"}
-
-
-def _unknown_key(path: str, key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-    return f"{path}: unknown key; {hint}"
 
 
 def _stream_groups(config: Config) -> list[tuple[str, StreamConfig]]:

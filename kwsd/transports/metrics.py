@@ -106,6 +106,7 @@ class MetricsServer:
 
     def __init__(self, address: str, metrics: Metrics) -> None:
         self._address, self._metrics = address, metrics
+        self._server: ThreadingWSGIServer | None = None
         self._figures: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = make_wsgi_app(metrics.registry)
 
     def start(self) -> None:
@@ -122,8 +123,9 @@ class MetricsServer:
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
 
     def _answer(self, environ: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")

@@ -21,7 +21,7 @@ from kwsd.bus import Bus
 from kwsd.client import subscribe
 from kwsd.events import DetectionEvent, Error, Goodbye, Hello, Overrun, SourceDown, SourceUp, parse_event
 from kwsd.requests import Request, Since
-from support import DEMO, kwsd
+from support import DEMO, free_port, kwsd
 
 
 def connect(path):
@@ -284,6 +284,17 @@ def test_a_foreign_model_on_sighup_leaves_all_as_it_was(start_daemon, tmp_path):
     log = ends_well(daemon)
     assert "foreign.onnx: " in log
     assert "the old configuration stays" in log
+
+
+def test_what_cannot_start_ends_with_a_line_whatever_else_is_configured(tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    keys = {"source": str(tmp_path / "absent.wav"), "metrics": f"127.0.0.1:{free_port()}"}
+    config.write_text(json.dumps(keys | {"clips": {"folder": str(tmp_path)}, "audio": str(tmp_path / "a")}))
+    result = kwsd("run", "--config", config, "--socket", tmp_path / "s")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"kwsd: {tmp_path / 'absent.wav'}: No such file or directory"
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_file_where_the_socket_should_be_is_kept(tmp_path):
