@@ -16,7 +16,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
-from support import DEMO
+from support import DEMO, ROOT
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n"
 SERVER = (
@@ -79,6 +79,29 @@ def server(tmp_path):
     server.start()
     yield server
     server.stop()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+def test_it_is_heard_under_the_units_sandbox(server, tmp_path):
+    """`MemoryDenyWriteExecute` would break PortAudio's callbacks, `@resources` NumPy, and others others."""
+    path = tmp_path / "kwsd.sock"
+    sandbox = [sys.executable, ROOT / "tests" / "sandbox.py", ROOT / "systemd" / "kwsd.service"]
+    command = [*sandbox, sys.executable, "-m", "kwsd", "run", "--source", "microphone", "--socket", path]
+    samples, _ = soundfile.read(DEMO, frames=4 * 16000, dtype="int16")
+    with subprocess.Popen(command, env=server.environment, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            while not path.exists():
+                assert daemon.poll() is None, daemon.stderr.read()
+                time.sleep(0.05)
+            events = []
+            threading.Thread(target=collect, args=(events, path), daemon=True).start()
+            wait_for(events, Hello, 1)
+            server.speak(samples)
+            wait_for(events, DetectionEvent, 1)
+        finally:
+            daemon.terminate()
+        assert daemon.wait(5) == 0
+    assert next(event for event in events if isinstance(event, DetectionEvent)).label == "down"
 
 
 def collect(events, path):
