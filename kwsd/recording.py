@@ -1,6 +1,7 @@
 """Recordings: whatever libsndfile reads becomes samples, or one line that says why it does not."""
 
 import os
+import stat
 import struct
 from pathlib import Path
 
@@ -62,11 +63,11 @@ def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: i
 
 def _refuse_truncated(path: Path) -> None:
     try:
-        if path.exists() and not path.is_file():
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise AudioError(f"{path}: not a file; raw PCM from a pipe goes to --source -")
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             header = file.read(12)
-        size = path.stat().st_size
     except OSError as error:
         raise AudioError(f"{path}: {error.strerror}") from None
     if not header:
@@ -76,5 +77,5 @@ def _refuse_truncated(path: Path) -> None:
     if len(header) < 12:
         raise AudioError(f"{path}: truncated inside its header")
     declared = struct.unpack("<I", header[4:8])[0] + 8
-    if size < declared < _UNKNOWN_RIFF_SIZE:
-        raise AudioError(f"{path}: truncated, {size} of {declared} bytes are there")
+    if status.st_size < declared < _UNKNOWN_RIFF_SIZE:
+        raise AudioError(f"{path}: truncated, {status.st_size} of {declared} bytes are there")
