@@ -55,7 +55,7 @@ def to_mono(samples: NDArray[Any], channel: int | None = None) -> FloatArray:
     if samples.ndim == 2 and (channel is not None or samples.shape[1] == 1):
         samples = samples[:, (channel or 1) - 1]
     finite = np.clip(samples, -1.0, 1.0)
-    if np.isnan(finite.sum()):  # once for all: a look at each of them would take longer than the rest
+    if np.isnan(finite).any():
         finite = np.nan_to_num(finite, nan=0.0)
     mono = finite if finite.ndim == 1 else finite.mean(axis=1)
     return np.asarray(mono, np.float32)
