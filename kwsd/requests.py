@@ -61,7 +61,7 @@ class Request:
         if kind != "subscribe":
             raise ValueError(f"request type {kind!r:.40} is not known to this daemon; there is subscribe")
         if unknown := data.keys() - {"type", "labels", "streams", "since", "scores"}:
-            raise ValueError(f"{min(unknown):.40}: unknown key; there are labels, streams, since, scores")
+            raise ValueError(f"{min(unknown)!r:.40}: unknown key; there are labels, streams, since, scores")
         names = {key: _names(key, data[key]) for key in ("labels", "streams") if data.get(key) is not None}
         since, scores = data.get("since"), data.get("scores", False)
         if type(scores) is not bool:

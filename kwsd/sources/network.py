@@ -66,7 +66,7 @@ class Header:
         kinds: dict[str, Any] = {one.name: one.type for one in fields(cls)}
         for key, value in data.items():
             if key not in kinds:
-                raise ValueError(f"{key}: unknown key; there are {', '.join(kinds)}")
+                raise ValueError(f"{key!r:.40}: unknown key; there are {', '.join(kinds)}")
             if type(value) is not kinds[key]:
                 raise ValueError(f"{key}: {value!r:.40} is not of type {kinds[key].__name__}")
         if not data.get("stream"):

@@ -159,7 +159,7 @@ def test_only_what_was_asked_for_is_told():
         (b"[" * 5000, "not a line of JSON"),
         (b"[1,2]", "request type None is not known"),
         (b'{"type":"party"}', "request type 'party' is not known to this daemon; there is subscribe"),
-        (b'{"type":"subscribe","label":["a"]}', "label: unknown key; there are labels"),
+        (b'{"type":"subscribe","label":["a"]}', "'label': unknown key; there are labels"),
         (b'{"type":"subscribe","labels":"stop"}', "labels: must be a list of names"),
         (b'{"type":"subscribe","streams":[1]}', "streams: must be a list of names"),
         (b'{"type":"subscribe","since":5}', "since: must be"),
