@@ -26,7 +26,7 @@ log = logging.getLogger("kwsd")
 
 _QUEUE_PIECES = 2000  # some seconds of many streams, while a disk is slow
 _MOST_STREAMS = 1000
-_JOIN_SECONDS = 2.0
+_JOIN_SECONDS = 0.7
 _WINDOW_SECONDS = 2.0  # no less than a model hears at once
 
 

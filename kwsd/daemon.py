@@ -219,8 +219,8 @@ class Daemon:
         deadline = time.monotonic() + _JOIN_SECONDS
         for capture in self._captures.values():
             capture.join(deadline)
-        if self._thread.is_alive():
-            self._thread.join(_JOIN_SECONDS)  # one inference; nobody else needs the loop now
+        if self._thread.is_alive():  # one inference; nobody else needs the loop now
+            self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _stop_keeping(self) -> None:
         if self._clips:

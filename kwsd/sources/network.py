@@ -31,7 +31,7 @@ _HEADER_SECONDS = 5.0
 _READ_BYTES = 2**16
 _GATHER_SECONDS = 0.02  # between two rounds of reading
 _IDLE_SECONDS = 0.2  # for how long nobody looks whether a header is late, or the end has come
-_JOIN_SECONDS = 1.0
+_JOIN_SECONDS = 0.5
 _MOST_CLOCKS = 10_000  # of names that come once and never again
 
 
