@@ -66,6 +66,9 @@ class Capture:
         stream: whose audio it is.
         inbox: gets it.
         silent_seconds: for how long a live source may deliver nothing but zeros.
+
+    Attributes:
+        opening_since: when it began to open the source, on the monotonic clock; None at other times.
     """
 
     def __init__(self, source: Source, stream: str, inbox: "Inbox", silent_seconds: float = 30.0) -> None:
@@ -74,6 +77,7 @@ class Capture:
         self._stopping = threading.Event()
         self._n_failures = self._n_silent = 0
         self._told = ""  # why it is down
+        self.opening_since: float | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -105,7 +109,12 @@ class Capture:
         while not self._stopping.is_set():
             try:
                 if opened is None:
-                    opened, start_seconds = self._source.open(), time.monotonic() - started
+                    self.opening_since = time.monotonic()
+                    try:
+                        opened = self._source.open()
+                    finally:
+                        self.opening_since = None
+                    start_seconds = time.monotonic() - started
                 self._deliver(opened, start_seconds)
                 return
             except Exception as error:
@@ -238,6 +247,11 @@ class Inbox:
             self.taken_since, self._since = self._since, time.monotonic()
             self._changed.notify_all()
             return [(stream, item) for stream, items in taken.items() for item in items]
+
+    def waiting_seconds(self) -> float:
+        """For how long something waits that nobody takes."""
+        with self._changed:
+            return time.monotonic() - self._since if self._queues else 0.0
 
     def is_full(self, stream: str) -> bool:
         """Whether `put` would wait, or drop."""

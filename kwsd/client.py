@@ -16,7 +16,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -25,6 +25,7 @@ from kwsd.config import default_socket, host_and_port, unix_path
 from kwsd.errors import SocketError
 from kwsd.events import Error, Event, Goodbye, Hello, Published, Subscribed, parse_event
 from kwsd.requests import Since
+from kwsd.sockets import keep_alive
 
 if TYPE_CHECKING:
     import ssl
@@ -68,7 +69,7 @@ def subscribe(
         with closing(connection), connection.makefile("rb") as lines:
             try:
                 connection.sendall(server.introduction)
-                while line := _read_line(lines, server):
+                while (line := _read_line(lines, server)).endswith(b"\n"):
                     request, events = following.receive(line)
                     if request:
                         connection.sendall(request)
@@ -80,7 +81,7 @@ def subscribe(
             except (_BrokenError, OSError) as error:
                 if not reconnect:
                     raise SocketError(str(error)) from None
-        connection = _connect_again(server)
+        connection = _connect_again(server, following)
 
 
 async def subscribe_async(
@@ -96,29 +97,29 @@ async def subscribe_async(
     """As `subscribe`, on an event loop."""
     server = _Server.at(address, token, tls)
     following = _Following(server, labels, streams, since, scores)
-    n_failures, was_there = 0, False
+    was_there = False
     while True:
         try:
             reader, writer = await server.open()
-            was_there, n_failures = True, 0
         except OSError as error:
             if not was_there:
                 raise _nobody(server, error) from None
-            await asyncio.sleep(_RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)])
-            n_failures += 1
+            await asyncio.sleep(following.pause())
             continue
+        was_there = True
         try:
             writer.write(server.introduction)
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):
                 request, events = following.receive(line)
                 if request:
                     writer.write(request)
                 for event in events:
                     yield event
-        except ConnectionError:
+        except OSError:
             pass
         finally:
             writer.close()
+        await asyncio.sleep(following.pause())
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class _Server:
     def connect(self) -> socket.socket:
         if not self.path:
             connection = socket.create_connection((self.host, self.port), _TIMEOUT_SECONDS)
+            keep_alive(connection)
             connection.settimeout(_TIMEOUT_SECONDS if self.tls else None)
             secure = self.tls.wrap_socket(connection, server_hostname=self.host) if self.tls else connection
             secure.settimeout(None)
@@ -164,7 +166,9 @@ class _Server:
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self.path:
             return await asyncio.open_unix_connection(self.path, limit=_LINE_BYTES)
-        return await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=_LINE_BYTES)
+        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=_LINE_BYTES)
+        keep_alive(writer.get_extra_info("socket"))
+        return reader, writer
 
     def __str__(self) -> str:
         return str(self.path or f"{self.host}:{self.port}")
@@ -192,6 +196,13 @@ class _Following:
         if scores:
             self._wanted["scores"] = True
         self._asking = False
+        self._n_failures = 0
+
+    def pause(self) -> float:
+        """Seconds to wait before the next connection, more and more while nobody serves."""
+        seconds = _RETRY_SECONDS[min(self._n_failures, len(_RETRY_SECONDS) - 1)]
+        self._n_failures += 1
+        return seconds
 
     def receive(self, line: bytes) -> tuple[bytes, list[Event]]:
         """A line of the daemon: what to send it now, and what the subscriber is told.
@@ -206,7 +217,11 @@ class _Following:
         if isinstance(event, Error):
             raise SocketError(f"{self._server}: {event.reason}")
         if isinstance(event, Hello):
-            return self._ask(event), [event]
+            self._n_failures = 0
+            request = self._ask(event)
+            if self._since is None:  # so that nothing is missed that happens before the first event comes
+                self._since = Since(event.boot_id, event.next_seq - 1)
+            return request, [event]
         if isinstance(event, Subscribed):
             self._asking = False
             return b"", []
@@ -233,15 +248,12 @@ def _read_line(lines: BinaryIO, server: _Server) -> bytes:
         raise _BrokenError(f"{server}: the connection broke ({error.strerror})") from None
 
 
-def _connect_again(server: _Server) -> socket.socket:
+def _connect_again(server: _Server, following: _Following) -> socket.socket:
     """As soon as somebody serves."""
-    n_failures = 0
     while True:
-        time.sleep(_RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)])
-        try:
+        time.sleep(following.pause())
+        with suppress(SocketError):
             return _connect(server)
-        except SocketError:
-            n_failures += 1
 
 
 def _connect(server: _Server) -> socket.socket:

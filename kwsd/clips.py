@@ -8,6 +8,7 @@ Nothing is half-written: a file has its name when it is whole.
 import io
 import logging
 import queue
+import re
 import threading
 import time
 import wave
@@ -25,9 +26,10 @@ from kwsd.events import DetectionEvent
 log = logging.getLogger("kwsd")
 
 _QUEUE_PIECES = 2000  # some seconds of many streams, while a disk is slow
-_MOST_STREAMS = 1000
+_LAST_EVENT_SECONDS = 1.0
 _JOIN_SECONDS = 0.7
 _WINDOW_SECONDS = 2.0  # no less than a model hears at once
+_OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z_.+_\d+\.wav")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,13 @@ class Piece:
     samples: FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing more comes of a stream, or it goes on elsewhere."""
+
+    stream: str
+
+
 @dataclass(slots=True)
 class _Recent:
     """The last seconds of one stream, and the detections whose audio has not all come."""
@@ -48,7 +57,7 @@ class _Recent:
     end_seconds: float = 0.0
     pieces: deque[Piece] = field(default_factory=deque)
     waiting: list[DetectionEvent] = field(default_factory=list)
-    heard_at: float = field(default_factory=time.monotonic)
+    ended_at: float | None = None
 
 
 class Clips:
@@ -61,7 +70,7 @@ class Clips:
     def __init__(self, config: ClipsConfig) -> None:
         self._config = config
         self._streams: dict[str, _Recent] = {}
-        self._queue: queue.Queue[Piece | DetectionEvent | None] = queue.Queue(_QUEUE_PIECES)
+        self._queue: queue.Queue[Piece | Ended | DetectionEvent | None] = queue.Queue(_QUEUE_PIECES)
         self._is_full = False
         _refuse_unwritable(config.folder)
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
@@ -69,7 +78,7 @@ class Clips:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, item: Piece | DetectionEvent) -> None:
+    def put(self, item: Piece | Ended | DetectionEvent) -> None:
         """Audio that was heard, or an event as it went out. Never waits; any thread may call it."""
         try:
             self._queue.put_nowait(item)
@@ -90,19 +99,33 @@ class Clips:
         self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            recent = self._recent(item.stream)
+        while True:
+            try:
+                item = self._queue.get(timeout=_LAST_EVENT_SECONDS)
+            except queue.Empty:
+                self._forget()
+                continue
+            if item is None:
+                break
+            recent = self._streams.setdefault(item.stream, _Recent())
             if isinstance(item, DetectionEvent):
                 recent.waiting.append(item)
+            elif isinstance(item, Ended):
+                recent.ended_at = time.monotonic()
             else:
+                recent.ended_at = None
                 self._hear(recent, item)
+            self._forget()
         for recent in self._streams.values():
             self._write(recent, recent.waiting)
 
-    def _recent(self, stream: str) -> _Recent:
-        if stream not in self._streams and len(self._streams) >= _MOST_STREAMS:  # names of the network may be many
-            del self._streams[min(self._streams, key=lambda name: self._streams[name].heard_at)]
-        return self._streams.setdefault(stream, _Recent())
+    def _forget(self) -> None:
+        """Streams that have ended, once their last event must have come: it takes another way than the audio."""
+        now = time.monotonic()
+        for name, recent in list(self._streams.items()):
+            if recent.ended_at is not None and now - recent.ended_at > _LAST_EVENT_SECONDS:
+                self._write(recent, recent.waiting)
+                del self._streams[name]
 
     def _hear(self, recent: _Recent, piece: Piece) -> None:
         follows = abs(piece.seconds - recent.end_seconds) * piece.rate_hz < 1 and piece.rate_hz == recent.rate_hz
@@ -110,7 +133,6 @@ class Clips:
             self._write(recent, recent.waiting)
             recent.waiting, recent.rate_hz = [], piece.rate_hz
             recent.pieces.clear()
-        recent.heard_at = time.monotonic()
         recent.pieces.append(piece)
         recent.end_seconds = piece.seconds + len(piece.samples) / piece.rate_hz
         due = [event for event in recent.waiting if self._until(event) <= recent.end_seconds]
@@ -125,17 +147,24 @@ class Clips:
 
     def _write(self, recent: _Recent, events: list[DetectionEvent]) -> None:
         for event in events:
-            if not recent.pieces:
+            samples = self._around(recent, event)
+            if not len(samples):
+                log.warning("clips: the audio of event %d has gone already; it is not recorded", event.seq)
                 continue
-            samples = np.concatenate([piece.samples for piece in recent.pieces])
-            began = recent.pieces[0].seconds
-            first = max(0, round((event.start_seconds - self._config.before_seconds - began) * recent.rate_hz))
-            last = round((self._until(event) - began) * recent.rate_hz)
             try:
-                self._save(event, samples[first:last], recent.rate_hz)
+                self._save(event, samples, recent.rate_hz)
                 self._make_room()
             except OSError as error:
                 log.warning("clips: %s: event %d is not recorded (%s)", self._config.folder, event.seq, error.strerror)
+
+    def _around(self, recent: _Recent, event: DetectionEvent) -> FloatArray:
+        """What is there of an event's audio. Shape: (any,)."""
+        if not recent.pieces:
+            return np.empty(0, np.float32)
+        began = recent.pieces[0].seconds
+        first = round((event.start_seconds - self._config.before_seconds - began) * recent.rate_hz)
+        last = round((self._until(event) - began) * recent.rate_hz)
+        return np.concatenate([piece.samples for piece in recent.pieces])[max(0, first) : max(0, last)]
 
     def _save(self, event: DetectionEvent, samples: FloatArray, rate_hz: int) -> None:
         moment = event.time.replace(":", "").replace("-", "")
@@ -153,7 +182,8 @@ class Clips:
 
     def _make_room(self) -> None:
         """The oldest clips go while there are too many, or they are too old."""
-        clips = sorted((path.stat().st_mtime, path) for path in self._config.folder.glob("*.wav"))
+        ours = (path for path in self._config.folder.glob("*.wav") if _OURS.fullmatch(path.name))
+        clips = sorted((path.stat().st_mtime, path) for path in ours)
         sizes = {path: path.stat().st_size for _, path in clips}
         total, most = sum(sizes.values()), self._config.max_megabytes * 1e6
         oldest = time.time() - self._config.max_days * 86400

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from kwsd import systemd
 from kwsd.audio import MAX_CHANNELS, RATES_HZ
 from kwsd.errors import ConfigError
 from kwsd.typed_yaml import build, read_yaml, unknown_key
@@ -235,7 +236,7 @@ def _transport_problems(config: Config) -> list[str]:
             found.append(f"tcp: {address} is open to other machines; name a token_file that they must know")
     if (config.tls_certificate is None) != (config.tls_key is None):
         found.append("tls_certificate, tls_key: one does not go without the other")
-    if config.tcp is None and (config.token_file or config.tls_certificate):
+    if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():
         found.append("tcp: token_file and tls_certificate are for it, and it is not there")
     return found
 

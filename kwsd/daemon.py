@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kwsd import systemd
 from kwsd.bus import Bus
@@ -26,7 +26,7 @@ from kwsd.events import PROTOCOL, DetectionEvent, Event, Goodbye, Hello, Overrun
 from kwsd.health import Health
 from kwsd.model import Model, load_model
 from kwsd.readable import readable
-from kwsd.sockets import open_doors
+from kwsd.sockets import open_doors, renew
 from kwsd.sources import make_source
 from kwsd.sources.network import NetworkAudio
 from kwsd.transports.jsonlines import JsonLines
@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # only who configures them pays for them
     from kwsd.transports.metrics import Metrics, MetricsServer, State
 
 log = logging.getLogger("kwsd")
+
+T = TypeVar("T")
 
 _RELOADED = {"threshold", "thresholds", "model", "device", "streams"}
 _JOIN_SECONDS = 2.0
@@ -71,8 +73,9 @@ class Daemon:
             for name, config in sources.items()
             if config.source != "network"
         }
-        self._health = Health(self._ear, self._config.stream_names, set(self._captures), time.monotonic())
-        self._network = self._make_network(self._config.audio) if self._config.audio else None
+        streams = self._config.stream_names
+        self._health = Health(self._ear, self._inbox, streams, self._captures, time.monotonic())
+        self._network = self._make_network() if self._config.audio else None
         self._clips = self._make_clips()
         self._metrics, self._metrics_server = self._make_metrics()
         self._thread = threading.Thread(target=self._listen, name="ear", daemon=True)
@@ -84,14 +87,14 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_Trouble())
         self._ended: asyncio.Future[str] = self._loop.create_future()
-        doors = open_doors(self._config)
-        self._transport = JsonLines(doors, self._bus, self._hello)
+        self._doors = open_doors(self._config)
+        self._transport = JsonLines(self._doors, self._bus, self._hello)
         await self._transport.start()
         reason = "could not start"
         try:
             await self._startup()
             sources = ", ".join(self._config.of_stream(name).source for name in self._config.stream_names)
-            log.info("listening to %s; events on %s", sources, ", ".join(door.address for door in doors))
+            log.info("listening to %s; events on %s", sources, ", ".join(door.address for door in self._doors))
             reason = await self._ended
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
         except Exception as error:
@@ -125,10 +128,11 @@ class Daemon:
     def _make_clips(self) -> "Clips | None":
         if self._config.clips is None:
             return None
-        from kwsd.clips import Clips, Piece
+        from kwsd.clips import Clips, Ended, Piece
 
         clips = Clips(self._config.clips)
         self._ear.on_audio = lambda *piece: clips.put(Piece(*piece))
+        self._ear.on_end = lambda stream: clips.put(Ended(stream))
         return clips
 
     def _make_metrics(self) -> "tuple[Metrics | None, MetricsServer | None]":
@@ -155,10 +159,11 @@ class Daemon:
             provider=self._model.provider,
         )
 
-    def _make_network(self, address: str) -> NetworkAudio:
-        return NetworkAudio(
-            address, self._inbox, set(self._captures), lambda stream: self._config.of_stream(stream).channel
-        )
+    def _make_network(self) -> NetworkAudio:
+        def channel(stream: str) -> int | None:
+            return self._config.of_stream(stream).channel
+
+        return NetworkAudio(self._config, self._inbox, set(self._captures), channel)
 
     def _load(self) -> tuple[Config, Model]:
         config = self._configure()
@@ -176,18 +181,20 @@ class Daemon:
     async def _reload(self) -> None:
         """All is checked first; then the ear swaps between two chunks, or nothing changes."""
         try:
-            config, model = await asyncio.to_thread(self._load)
+            config, model = await _in_thread(self._load)
+            kept = {one.name: getattr(self._config, one.name) for one in fields(Config) if one.name not in _RELOADED}
+            changed = [name for name, value in kept.items() if getattr(config, name) != value]
+            if _sources(config) != _sources(self._config):
+                changed.append("streams")
+                kept["streams"] = self._config.streams
+            config = replace(config, **kept)
+            renew(self._doors, config)
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return
-        kept = {one.name: getattr(self._config, one.name) for one in fields(Config) if one.name not in _RELOADED}
-        changed = [name for name, value in kept.items() if getattr(config, name) != value]
-        if _sources(config) != _sources(self._config):
-            changed.append("streams")
-            kept["streams"] = self._config.streams
         if changed:
             log.warning("reload: %s can change only with a restart", ", ".join(changed))
-        self._config, self._model = replace(config, **kept), model
+        self._config, self._model = config, model
         self._ear.swap(self._model, self._config)
         self._log_model()
         log.info("reload: done")
@@ -283,6 +290,25 @@ class Daemon:
             model=self._model.card.name,
             provider=self._model.provider,
         )
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """As `asyncio.to_thread`, but the end of the process does not wait for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def tell(finish: Callable[[Any], None], outcome: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if future.done() else finish(outcome))
+
+    def run() -> None:
+        try:
+            tell(future.set_result, function())
+        except Exception as error:
+            tell(future.set_exception, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
 
 
 def _sources(config: Config) -> dict[str, StreamConfig]:

@@ -59,9 +59,11 @@ class Ear:
         wants_scores: whether the events that come include running scores.
         on_audio: called with what is heard of a stream: its name, the rate, the stream time
             of the first sample, and the samples.
+        on_end: called with the name of a stream of which nothing more comes.
     """
 
     on_audio: Callable[[str, int, float, FloatArray], object] | None = None
+    on_end: Callable[[str], object] | None = None
 
     def __init__(self, model: Model, config: Config) -> None:
         self._begin(model, config)
@@ -156,6 +158,8 @@ class Ear:
             self._streams[name] = _Heard(name, item.rate_hz, item.start_seconds, spotter)
             self.figures.setdefault(name, StreamFigures()).is_up = True
             return [SourceUp(stream=name, rate_hz=item.rate_hz)]
+        if self.on_end:
+            self.on_end(name)
         stream = self._streams.pop(name, None)
         last_words = stream.spotter.flush() if stream and isinstance(item, End) else []
         if stream:

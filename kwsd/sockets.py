@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kwsd import systemd
-from kwsd.config import Config, host_and_port
+from kwsd.config import Config, host_and_port, is_loopback
 from kwsd.errors import SocketError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _SPARE_DESCRIPTORS = 64  # for all that is not a connection
 _MIN_TOKEN_BYTES = 16
 
 
-@dataclass(frozen=True)
+@dataclass
 class Door:
     """A socket through which subscribers come.
 
@@ -54,7 +54,7 @@ class Door:
     def address(self) -> str:
         """A path, or HOST:PORT."""
         name = self.listener.getsockname()
-        return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+        return name if isinstance(name, str) else f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def open_doors(config: Config) -> list[Door]:
@@ -63,17 +63,51 @@ def open_doors(config: Config) -> list[Door]:
     Raises:
         SocketError: one of them cannot be opened; then none is.
     """
-    secrets = tcp_secrets(config)
-    tcp = [Door(bind_tcp(config.tcp), *secrets)] if config.tcp else []
+    token, tls = tcp_secrets(config)
+    tcp = [Door(bind_tcp(config.tcp), token, tls)] if config.tcp else []
     try:
         if passed := systemd.activated():
-            return [Door(listener) for listener in passed] + tcp
-        listener = bind(config.socket, int(config.socket_mode, 8), config.socket_group)
+            return [_passed_door(listener, token, tls) for listener in passed] + tcp
+        listener = bind_unix(config.socket, config)
         return [Door(listener, removed=config.socket), *tcp]
     except SocketError:
         for door in tcp:
             door.listener.close()
         raise
+
+
+def renew(doors: list[Door], config: Config) -> None:
+    """Read the token and the certificate again, for who comes from now on.
+
+    Raises:
+        SocketError: one of them cannot be used; nothing is changed.
+    """
+    token, tls = tcp_secrets(config)
+    for door in doors:
+        if door.listener.family != socket.AF_UNIX:
+            door.token = token
+            if door.tls and tls:
+                _load(door.tls, config)
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Notice within two minutes that the other machine has gone without a word."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _passed_door(listener: socket.socket, token: bytes | None, tls: "ssl.SSLContext | None") -> Door:
+    """systemd's socket, under the same rules as our own."""
+    if listener.family == socket.AF_UNIX:
+        return Door(listener)
+    door = Door(listener, token, tls)
+    if token is None and not is_loopback(door.address):
+        raise SocketError(f"{door.address}: is open to other machines; name a token_file that they must know")
+    return door
 
 
 def tcp_secrets(config: Config) -> "tuple[bytes | None, ssl.SSLContext | None]":
@@ -83,8 +117,18 @@ def tcp_secrets(config: Config) -> "tuple[bytes | None, ssl.SSLContext | None]":
         SocketError: one of them cannot be used.
     """
     token = _read_token(config.token_file) if config.token_file else None
-    tls = _load_certificate(config.tls_certificate, config.tls_key) if config.tls_certificate else None
+    if not config.tls_certificate:
+        return token, None
+    import ssl
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(tls, config)
     return token, tls
+
+
+def bind_unix(path: Path, config: Config) -> socket.socket:
+    """As `bind`, for those for whom the configuration's sockets are."""
+    return bind(path, int(config.socket_mode, 8), config.socket_group)
 
 
 def bind(path: Path, mode: int = 0o660, group: str | None = None) -> socket.socket:
@@ -148,16 +192,13 @@ def _read_token(path: Path) -> bytes:
     return token
 
 
-def _load_certificate(certificate: Path, key: Path | None) -> "ssl.SSLContext":
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _load(tls: "ssl.SSLContext", config: Config) -> None:
     try:
-        context.load_cert_chain(certificate, key, password="")
+        tls.load_cert_chain(config.tls_certificate or "", config.tls_key, password="")  # none, rather than a question
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise SocketError(f"{certificate}, {key}: not a certificate and its key, in PEM ({reason})") from None
-    return context
+        names = f"{config.tls_certificate}, {config.tls_key}"
+        raise SocketError(f"{names}: not a certificate and its key, in PEM ({reason})") from None
 
 
 @contextmanager

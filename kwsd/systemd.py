@@ -21,11 +21,11 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.sendto(state.encode(), _abstract(address))
-        except OSError as error:  # a service manager that has gone takes nobody down
-            logging.getLogger("kwsd").warning("NOTIFY_SOCKET %s: %s", address, error.strerror)
+    except OSError as error:  # a service manager that has gone, or no descriptor: it takes nobody down
+        logging.getLogger("kwsd").warning("NOTIFY_SOCKET %s: %s", address, error.strerror)
 
 
 def watchdog_seconds() -> float | None:
@@ -35,13 +35,16 @@ def watchdog_seconds() -> float | None:
     return int(wanted) / 1e6 if wanted.isdecimal() and is_ours else None
 
 
+def is_activated() -> bool:
+    """Whether systemd opened sockets for this process."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid())
+
+
 def activated() -> list[socket.socket]:
     """Listening sockets that systemd opened for this process, so that subscribers could come before it."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    if not is_activated():
         return []
     n_passed = int(os.environ.get("LISTEN_FDS", "0"))
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # not for our children
-        os.environ.pop(name, None)
     return [socket.socket(fileno=_FIRST_DESCRIPTOR + n) for n in range(n_passed)]
 
 

@@ -20,14 +20,15 @@ from typing import Any
 
 from kwsd.audio import MAX_CHANNELS, PCM_ENCODINGS, RATES_HZ, Chunk, decode_pcm
 from kwsd.capture import TAKE_SECONDS, End, Inbox, Up
-from kwsd.config import unix_path
+from kwsd.config import Config, unix_path
 from kwsd.events import Error
-from kwsd.sockets import bind, bind_tcp, most_connections
+from kwsd.sockets import bind_tcp, bind_unix, most_connections
 
 log = logging.getLogger("kwsd")
 
 _HEADER_BYTES = 4096
 _HEADER_SECONDS = 5.0
+_NAME_LETTERS = 100
 _READ_BYTES = 2**16
 _GATHER_SECONDS = 0.02  # between two rounds of reading
 _IDLE_SECONDS = 0.2  # for how long nobody looks whether a header is late, or the end has come
@@ -72,6 +73,8 @@ class Header:
         if not data.get("stream"):
             raise ValueError("stream: must name the stream")
         header = cls(**data)
+        if not header.stream.isprintable() or len(header.stream) > _NAME_LETTERS:
+            raise ValueError(f"stream: {header.stream!r:.40} is not a name of up to {_NAME_LETTERS} printable letters")
         if header.encoding not in PCM_ENCODINGS:
             raise ValueError(f"encoding: {header.encoding!r:.40} is not one of {', '.join(PCM_ENCODINGS)}")
         for key, value, (least, most) in (
@@ -87,18 +90,20 @@ class NetworkAudio:
     """The audio socket, and its thread.
 
     Args:
-        address: path of a Unix socket, or HOST:PORT of this machine.
+        config: for the address, and who may connect to it.
         inbox: gets the streams.
         taken: names that belong to other sources.
         channel: which channel of a stream is heard, counted from 1; None for the mean.
     """
 
-    def __init__(self, address: str, inbox: Inbox, taken: set[str], channel: Callable[[str], int | None]) -> None:
-        self._address, self._path = address, unix_path(address)
+    def __init__(self, config: Config, inbox: Inbox, taken: set[str], channel: Callable[[str], int | None]) -> None:
+        assert config.audio
+        self._config, self._address, self._path = config, config.audio, unix_path(config.audio)
         self.inbox, self.channel = inbox, channel
         self._busy = set(taken)  # names of streams that are heard now, from here or elsewhere
         self._began: dict[str, float] = {}  # when each name was first heard, for its clock
         self._senders: set[_Sender] = set()
+        self._is_full = False
         self._selector = selectors.DefaultSelector()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
@@ -107,7 +112,7 @@ class NetworkAudio:
         """Raises:
         SocketError: the address cannot be used.
         """
-        self._listener = bind(self._path) if self._path else bind_tcp(self._address)
+        self._listener = bind_unix(self._path, self._config) if self._path else bind_tcp(self._address)
         self._listener.setblocking(False)
         self._most_senders = most_connections()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -162,8 +167,11 @@ class NetworkAudio:
             except BlockingIOError:
                 return
             except OSError as error:  # no descriptor is left for it
-                log.warning("audio: nobody can be let in (%s)", error.strerror)
+                if not self._is_full:
+                    log.warning("audio: nobody can be let in (%s)", error.strerror)
+                self._is_full = True
                 return
+            self._is_full = False
             sender = _Sender(self, connection)
             self._senders.add(sender)
             self._selector.register(connection, selectors.EVENT_READ, sender)

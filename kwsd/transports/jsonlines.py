@@ -6,19 +6,22 @@ and judged in bounded memory and time; nothing that a client does touches anothe
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from functools import partial
 from socket import AF_UNIX
+from typing import Any
 
 from kwsd.bus import Bus, Subscription, encode
 from kwsd.events import Error, Hello
 from kwsd.requests import Request, parse_token
-from kwsd.sockets import ACCEPTED_AT_ONCE, Door, most_connections, queue_many
+from kwsd.sockets import ACCEPTED_AT_ONCE, Door, keep_alive, most_connections, queue_many
 
 MAX_LINE_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024  # of what a subscriber does not read; then its queue fills
 _LINE_SECONDS = 5.0  # for a line that was begun, for the token, and for the handshake of TLS
 _FAREWELL_SECONDS = 1.0
+_KEPT_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # it may be systemd's
 
 
 class JsonLines:
@@ -43,9 +46,11 @@ class JsonLines:
         loop = asyncio.get_running_loop()
         self.max_connections = most_connections()
         for door in self._doors:
-            connect = partial(_Connection, self, door.token)
+            connect = partial(_Connection, self, door)
             if door.listener.family == AF_UNIX:
-                server = await loop.create_unix_server(connect, sock=door.listener, backlog=ACCEPTED_AT_ONCE)
+                server = await loop.create_unix_server(
+                    connect, sock=door.listener, backlog=ACCEPTED_AT_ONCE, **_KEPT_FILE
+                )
             else:
                 server = await loop.create_server(
                     connect,
@@ -75,16 +80,18 @@ class JsonLines:
 class _Connection(asyncio.Protocol):
     """One client: nobody, until it has shown the token, then a subscriber."""
 
-    def __init__(self, server: JsonLines, token: bytes | None) -> None:
-        self._server, self._token = server, token
+    def __init__(self, server: JsonLines, door: Door) -> None:
+        self._server, self._token = server, door.token
         self._subscription: Subscription | None = None
         self._pending = b""
+        self._is_held = False
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(_BUFFER_BYTES)
+        keep_alive(transport.get_extra_info("socket"))
         n_others, most = len(self._server.connections), self._server.max_connections
         self._server.connections.add(self)
         if n_others >= most:
@@ -95,26 +102,39 @@ class _Connection(asyncio.Protocol):
             self._within(_LINE_SECONDS, f"no token within {_LINE_SECONDS:g} s")
 
     def data_received(self, data: bytes) -> None:
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        for line in lines:
-            if line.strip() and not self._transport.is_closing():  # an empty line is forgiven
-                self._judge(line)
-        if self._transport.is_closing():
-            return
-        if len(self._pending) > MAX_LINE_BYTES:
-            self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
-        elif self._subscription and (lines or not self._deadline):
-            self._in_time()
-            if self._pending:
-                self._within(_LINE_SECONDS, f"a line without its end for {_LINE_SECONDS:g} s")
+        self._pending += data
+        self._read_on()
 
     def pause_writing(self) -> None:
+        self._is_held = True
         if self._subscription:
             self._subscription.hold()
 
     def resume_writing(self) -> None:
+        self._is_held = False
         if self._subscription:
             self._subscription.release()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """One line a turn of the loop, and none from who does not read: many cost the others nothing."""
+        if self._transport.is_closing() or self._is_held:
+            return
+        line, newline, rest = self._pending.partition(b"\n")
+        if len(line) > MAX_LINE_BYTES:
+            self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
+        elif newline:
+            self._pending = rest
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+            if self._subscription:
+                self._in_time()
+            if line.strip():  # an empty line is forgiven
+                self._judge(line)
+        else:
+            self._transport.resume_reading()
+            if line and self._subscription and not self._deadline:
+                self._within(_LINE_SECONDS, f"a line without its end for {_LINE_SECONDS:g} s")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
@@ -136,9 +156,7 @@ class _Connection(asyncio.Protocol):
         self._subscription = self._server.bus.subscribe(self._transport.write)
 
     def _judge(self, line: bytes) -> None:
-        if len(line) > MAX_LINE_BYTES:
-            self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
-        elif self._subscription:
+        if self._subscription:
             try:
                 self._server.bus.resume(self._subscription, Request.parse(line))
             except ValueError as error:

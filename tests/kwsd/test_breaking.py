@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 import jsonschema
@@ -103,6 +105,27 @@ def test_hundreds_of_connections_that_leave_at_once(quiet, tmp_path):
     assert n_descriptors(daemon) == n_before
     connection = send(audio, np.zeros(1600, "<i2"))
     assert isinstance(next(events), SourceUp)
+    connection.close()
+    ends_well(daemon)
+
+
+def test_thousands_of_requests_hold_nobody_up(quiet, tmp_path):
+    """Each asks for all that is kept; the others are told in time."""
+    daemon, path, audio = quiet(folder=tmp_path)
+    for _ in range(200):
+        send(audio, np.zeros(0, "<i2")).close()
+    others = subscribe(path)
+    assert isinstance(next(others), Hello)
+    with connect(path) as rude:
+        rude.setblocking(False)
+        request = b'{"type":"subscribe","since":{"boot_id":"","seq":0}}\n'
+        with suppress(BlockingIOError):
+            for _ in range(100):
+                rude.send(request * 1000)
+        started = time.monotonic()
+        connection = send(audio, np.zeros(0, "<i2"), stream="b")
+        assert any(isinstance(event, SourceUp) and event.stream == "b" for event in islice(others, 1000))
+        assert time.monotonic() - started < 1
     connection.close()
     ends_well(daemon)
 

@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import aclosing, suppress
 
 import pytest
 
@@ -162,3 +164,61 @@ def test_listen_takes_the_same_choices(serve, demo):
     wrong = subprocess.run([*command, "--since", "x"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "'x' is not BOOT_ID:SEQ" in wrong.stderr
+
+
+class FakeDaemon:
+    """Says its lines to one connection after another, and hears the first line of each."""
+
+    def __init__(self, path, *connections):
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(8)
+        self.n_accepted, self.asked = 0, []
+        self._thread = threading.Thread(target=self._run, args=(connections,), daemon=True)
+        self._thread.start()
+
+    def _run(self, connections):
+        for said in connections:
+            connection, _ = self._listener.accept()
+            self.n_accepted += 1
+            with connection:
+                connection.sendall(said)
+                connection.settimeout(0.3)
+                with suppress(TimeoutError):
+                    self.asked.append(connection.recv(1000))
+        self._listener.close()
+
+
+HELLO = (
+    b'{"type":"hello","protocol":1,"boot_id":"b","next_seq":5,"streams":[],"labels":["a"],"model":"m","provider":"p"}\n'
+)
+UP = b'{"type":"source_up","seq":5,"boot_id":"b","time":"t","stream":"s","rate_hz":16000}\n'
+SUBSCRIBED = b'{"type":"subscribed","next_seq":5}\n'
+
+
+def first_of(events, n):
+    return [next(events) for _ in range(n)]
+
+
+async def first_of_async(path, n):
+    async with aclosing(subscribe_async(path)) as events:
+        return [await anext(events) for _ in range(n)]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_line_that_breaks_off_is_no_error_and_what_came_before_the_first_event_is_not_lost(tmp_path, how):
+    """The daemon was killed in the middle of its first event: it comes again, since it is asked for."""
+    path = tmp_path / "s"
+    daemon = FakeDaemon(path, HELLO + UP[:40], b"", HELLO + SUBSCRIBED + UP)
+    told = first_of(subscribe(path), 3) if how == "sync" else asyncio.run(first_of_async(path, 3))
+    assert [type(event) for event in told] == [Hello, Hello, SourceUp]
+    daemon._thread.join(2)
+    assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 4}
+
+
+def test_who_is_let_in_and_thrown_out_does_not_hammer(tmp_path):
+    path = tmp_path / "s"
+    daemon = FakeDaemon(path, *[b""] * 1000)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(first_of_async(path, 1), 1.5))
+    assert 2 <= daemon.n_accepted <= 5

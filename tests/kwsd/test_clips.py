@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
 from kwsd.client import subscribe
-from kwsd.clips import Clips, Piece
+from kwsd.clips import Clips, Ended, Piece
 from kwsd.config import ClipsConfig
 from kwsd.errors import OutputError
 from kwsd.events import DetectionEvent, parse_event
@@ -57,6 +58,30 @@ def test_what_does_not_come_any_more_is_not_waited_for(tmp_path):
     first, second = keep(tmp_path, broken, before_seconds=5.0)
     assert positions(first) == (0, 2999)
     assert positions(second) == (9000, 10999)
+
+
+def test_a_stream_that_has_ended_is_written_and_forgotten(tmp_path):
+    clips = Clips(ClipsConfig(tmp_path))
+    clips.start()
+    for item in (piece(0), Ended("a"), event(1, 1.0)):
+        clips.put(item)
+    deadline = time.monotonic() + 5
+    while not list(tmp_path.glob("*.wav")) or clips._streams:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    clips.stop()
+
+
+def test_what_somebody_else_put_there_is_left_alone(tmp_path):
+    mine = tmp_path / "grandma.wav"
+    mine.write_bytes(bytes(50_000))
+    os.utime(mine, (0, 0))
+    items = [item for n in range(9) for item in (piece(n * 1000), event(n, n + 1.0))]
+    assert mine in keep(tmp_path, items, max_megabytes=0.01)
+
+
+def test_audio_that_has_gone_is_no_clip(tmp_path):
+    assert keep(tmp_path, [piece(9000), event(1, 3.0)]) == []
 
 
 def test_streams_do_not_mix(tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import grp
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -119,6 +120,24 @@ def test_listen_takes_token_and_certificate_from_files(start, token_file):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listen:
         assert isinstance(parse_event(listen.stdout.readline()), Hello)
         listen.kill()
+
+
+def test_a_reload_renews_the_token(start_daemon, token_file, tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    address = f"127.0.0.1:{free_port()}"
+    config.write_text(json.dumps({"source": str(DEMO), "tcp": address, "token_file": str(token_file)}))
+    daemon, _ = start_daemon("--config", config)
+    log = iter(daemon.stderr)
+    token_file.write_text("short")
+    daemon.send_signal(signal.SIGHUP)
+    assert "too short for a token" in next(line for line in log if "reload:" in line)
+    assert isinstance(next(subscribe(address, token=TOKEN)), Hello)
+    token_file.write_text("quite another token")
+    daemon.send_signal(signal.SIGHUP)
+    assert next(line for line in log if "reload: done" in line)
+    assert isinstance(next(subscribe(address, token="quite another token")), Hello)
+    with pytest.raises(SocketError, match="wrong token"):
+        next(subscribe(address, token=TOKEN))
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def test_thresholds_and_channels_are_a_streams_own(start_network, model, demo):
         (b'{"rate_hz":16000}\n', "stream: must name the stream"),
         (b'{"stream":"a","rate":1}\n', "'rate': unknown key; there are stream, rate_hz"),
         (b'{"stream":"a","rate_hz":"x"}\n', "rate_hz: 'x' is not of type int"),
+        (b'{"stream":"a\\u0000b"}\n', "is not a name of up to 100 printable letters"),
+        (b'{"stream":"\\ud800"}\n', "is not a name of up to 100 printable letters"),
         (b'{"stream":"a","rate_hz":5}\n', "rate_hz: 5 is not between 4000"),
         (b'{"stream":"a","encoding":"mp3"}\n', "encoding: 'mp3' is not one of s16le"),
         (b'{"stream":"second"}\n', "channels: 1, but channel 2 of it is configured"),

@@ -1,0 +1,67 @@
+"""Who is deaf, and when starting anew would help."""
+
+import pytest
+
+from kwsd.capture import Capture, Inbox, Up
+from kwsd.config import Config, StreamConfig
+from kwsd.ear import Ear
+from kwsd.health import DEAF_SECONDS, Health
+
+
+class Nothing:
+    name, is_live = "nothing", True
+
+
+@pytest.fixture
+def parts(model):
+    config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
+    ear, inbox = Ear(model, config), Inbox()
+    capture = Capture(Nothing(), "hall", inbox)
+    return ear, inbox, capture, Health(ear, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
+
+
+def hear(ear, *streams):
+    for stream in streams:
+        ear.hear([(stream, Up(16000, 0.0))])
+        ear.figures[stream].heard_seconds += 1
+
+
+def test_nobody_is_heard_at_first(parts):
+    ear, _, _, health = parts
+    assert health.deaf(0.0) == {"hall": "not heard yet", "yard": "not heard yet"}
+    assert not health.has_heard_all
+    hear(ear, "hall")
+    health.look(1.0)
+    assert health.has_heard_all  # of what kwsd reads itself
+    assert health.deaf(1.0) == {"yard": "not heard yet"}
+
+
+def test_who_is_up_and_not_heard_is_deaf_and_a_reason_only_if_it_is_our_own(parts):
+    ear, _, _, health = parts
+    hear(ear, "hall", "yard")
+    health.look(0.0)
+    later = DEAF_SECONDS + 1
+    assert health.deaf(later) == {"hall": "no audio for 11 s", "yard": "no audio for 11 s"}
+    assert health.is_stuck(later)
+    ear.figures["hall"].heard_seconds += 1
+    health.look(later)
+    assert health.deaf(later) == {"yard": "no audio for 11 s"}
+    assert not health.is_stuck(later)
+
+
+def test_a_source_that_is_down_is_no_reason_unless_opening_it_hangs(parts):
+    _, _, capture, health = parts
+    assert not health.is_stuck(1000.0)
+    capture.opening_since = 900.0
+    assert not health.is_stuck(950.0)
+    assert health.is_stuck(961.0)
+
+
+def test_audio_that_nobody_takes_is_a_reason(parts, monkeypatch):
+    _, inbox, _, health = parts
+    now = 100.0
+    monkeypatch.setattr("kwsd.capture.time.monotonic", lambda: now)
+    inbox.put("yard", Up(16000, 0.0), waits=False)
+    assert not health.is_stuck(now)
+    now += DEAF_SECONDS + 1
+    assert health.is_stuck(now)
