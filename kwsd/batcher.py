@@ -137,13 +137,15 @@ class Batcher:
 
     def _advance(self, rows: IntArray) -> Iterator[Decided]:
         """A stride of each of these rows."""
-        every = slice(None) if len(rows) == len(self._pending) else rows  # views instead of copies
-        frames = log_spectra(self._frames[every], self._params)
-        news = self._pending[every, self._overlap :]
+        is_all = len(rows) == len(self._pending)
+        every = slice(None) if is_all else rows  # views instead of copies
+        pending = self._pending[every]
+        frames = log_spectra(self._frames if is_all else frames_of(pending, self._params), self._params)
+        news = pending[:, self._overlap :]
         ends = self._ends[every] + self._stride_samples
         self._ends[every] = ends
         self._energies[rows, ends // self._stride_samples % self._energies.shape[1]] = np.vecdot(news, news)
-        self._pending[every, : self._overlap] = self._pending[every, self._stride_samples :]
+        self._pending[every, : self._overlap] = pending[:, self._stride_samples :]
         self._n_pending[every] = self._overlap
         posteriors = self._memory.step(frames, rows)
         whole = ends >= self._card.window_samples
