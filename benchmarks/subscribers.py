@@ -123,7 +123,7 @@ def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
                 if number % 2 == 0:
                     say.stream = socket.socket(socket.AF_UNIX)
                     say.stream.connect(str(audio))
-                    say.stream.sendall(b'{"stream":"a room with a name"}\n')
+                    say.stream.sendall(b'{"stream":"room %d of many"}\n' % (number % 100))
                 else:
                     say.stream.close()
 
