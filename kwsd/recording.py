@@ -5,6 +5,7 @@ import stat
 import struct
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from kwsd.audio import RATES_HZ, FloatArray, to_mono
@@ -12,6 +13,9 @@ from kwsd.errors import AudioError
 
 # A writer that cannot seek back (a pipe) leaves a placeholder near the type's maximum.
 _UNKNOWN_RIFF_SIZE = 0x7FFF_0000
+
+_BLOCK_SAMPLES = 2**20
+"""So much is read at once: a damaged header may tell of more than fits in memory."""
 
 
 def open_recording(path: Path) -> soundfile.SoundFile:
@@ -46,11 +50,17 @@ def read_recording(path: Path) -> tuple[FloatArray, int]:
         AudioError: as `open_recording`, or damaged further in.
     """
     with open_recording(path) as file:
-        return read_block(file, path, -1), file.samplerate
+        blocks = [read_block(file, path, _BLOCK_SAMPLES)]
+        while len(blocks[-1]) == _BLOCK_SAMPLES:
+            blocks.append(read_block(file, path, _BLOCK_SAMPLES))
+        samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+        if not len(samples):
+            raise AudioError(f"{path}: damaged recording (its header tells of audio, and there is none)")
+        return samples, file.samplerate
 
 
 def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: int | None = None) -> FloatArray:
-    """Read up to `n_samples` mono samples (all that is left for -1); none at the end. `channel` as in `to_mono`.
+    """Read up to `n_samples` mono samples; none at the end. `channel` as in `to_mono`.
 
     Raises:
         AudioError: the data is damaged.

@@ -1,5 +1,7 @@
 """A little of `tests/fuzz.py`; by hand it throws 100,000 inputs at each."""
 
+from contextlib import suppress
+
 import pytest
 
 import fuzz
@@ -9,6 +11,14 @@ import fuzz
 def test_what_is_nearly_right_is_taken_or_refused_in_a_line(name, tmp_path):
     read, seeds, refuses = fuzz.targets(tmp_path)[name]
     assert fuzz.fuzz(read, seeds, refuses, 1000, seed=2) == []
+
+
+def test_a_header_that_tells_of_more_than_fits_in_memory_is_no_memory_error(tmp_path):
+    read, seeds, refuses = fuzz.targets(tmp_path)["wav"]
+    flac = bytearray(next(seed for seed in seeds if seed.startswith(b"fLaC")))
+    flac[22:26] = b"\xff\xff\xff\xff"  # of the count of samples
+    with suppress(refuses):
+        read(bytes(flac))
 
 
 def test_the_fuzzer_finds_what_breaks():
