@@ -241,8 +241,8 @@ class Inbox:
             self._gathering = False
             if self._closed:
                 return []
-            n_seconds = TAKE_SECONDS / self._max_seconds
-            taken = {stream: queue.take(n_seconds * queue.max_samples) for stream, queue in self._queues.items()}
+            share = TAKE_SECONDS / self._max_seconds
+            taken = {stream: queue.take(share * queue.max_samples) for stream, queue in self._queues.items()}
             self._queues = {stream: queue for stream, queue in self._queues.items() if queue.items}
             self.taken_since, self._since = self._since, time.monotonic()
             self._changed.notify_all()

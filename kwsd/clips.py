@@ -72,6 +72,7 @@ class Clips:
         self._streams: dict[str, _Recent] = {}
         self._queue: queue.Queue[Piece | Ended | DetectionEvent | None] = queue.Queue(_QUEUE_PIECES)
         self._is_full = False
+        self._look_at = 0.0
         _refuse_unwritable(config.folder)
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
 
@@ -122,6 +123,9 @@ class Clips:
     def _forget(self) -> None:
         """Streams that have ended, once their last event must have come: it takes another way than the audio."""
         now = time.monotonic()
+        if now < self._look_at:  # not for every piece of hundreds of streams
+            return
+        self._look_at = now + _LAST_EVENT_SECONDS
         for name, recent in list(self._streams.items()):
             if recent.ended_at is not None and now - recent.ended_at > _LAST_EVENT_SECONDS:
                 self._write(recent, recent.waiting)

@@ -32,7 +32,7 @@ from kwsd.model import Model, load_model
 from kwsd.recording import read_recording
 
 _JOB_CLIPS = 256
-_RUN_WINDOWS = 32  # whose spectra fit a core's cache
+_RUN_WINDOWS = 32  # more in a run are no faster
 
 _VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
 """Shift in seconds and gain. Only the first without `augment`."""
