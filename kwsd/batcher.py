@@ -16,7 +16,7 @@ from kwsd.audio import FloatArray, decibels
 from kwsd.card import ModelCard
 from kwsd.decision import Decision
 from kwsd.frontend import frames_of, log_spectra
-from kwsd.memory import IntArray, Memory, more_rows
+from kwsd.memory import IntArray, Memory, Rows, more_rows
 
 OnPosteriors = Callable[[FloatArray, int], object]
 OnScores = Callable[[IntArray, FloatArray, IntArray], object]
@@ -138,7 +138,7 @@ class Batcher:
     def _advance(self, rows: IntArray) -> Iterator[Decided]:
         """A stride of each of these rows."""
         is_all = len(rows) == len(self._pending)
-        every = slice(None) if is_all else rows  # views instead of copies
+        every: Rows = slice(None) if is_all else rows  # views instead of copies
         pending = self._pending[every]
         frames = log_spectra(self._frames if is_all else frames_of(pending, self._params), self._params)
         news = pending[:, self._overlap :]
@@ -150,16 +150,17 @@ class Batcher:
         posteriors = self._memory.step(frames, rows)
         whole = ends >= self._card.window_samples
         if whole.all():
-            yield from self._decide(rows, posteriors, ends)
+            yield from self._decide(rows, every, posteriors, ends)
         elif whole.any():
-            yield from self._decide(rows[whole], posteriors[whole], ends[whole])
+            yield from self._decide(rows[whole], rows[whole], posteriors[whole], ends[whole])
 
-    def _decide(self, rows: IntArray, posteriors: FloatArray, ends: IntArray) -> Iterator[Decided]:
+    def _decide(self, rows: IntArray, every: Rows, posteriors: FloatArray, ends: IntArray) -> Iterator[Decided]:
+        """A window of each of these rows; `every` means the same ones."""
         if self._listeners:
             for row, of_row, end in zip(rows.tolist(), posteriors, ends.tolist(), strict=True):
                 if row in self._listeners:
                     self._listeners[row](of_row, end)
-        scores, fires = self._decision.push(rows, posteriors, ends)
+        scores, fires = self._decision.push(every, posteriors, ends)
         if self.on_scores:
             self.on_scores(rows, scores, ends)
         if not fires.any():

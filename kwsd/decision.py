@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray
 from kwsd.card import ModelCard
-from kwsd.memory import IntArray, more_rows
+from kwsd.memory import IntArray, Rows, more_rows
 
 
 def chosen_thresholds(
@@ -45,34 +45,33 @@ class Decision:
         self._thresholds = thresholds
         self._refractory_samples = round(card.decision.refractory_seconds * card.frontend.sample_rate_hz)
         self._recent = np.zeros((n_rows, card.decision.smoothing_windows, n_labels), np.float32)
-        self._n_heard = np.zeros(n_rows, np.int64)
+        self._n_recent = np.zeros((n_rows, 1), np.float32)
         self._disarmed = np.zeros(thresholds.shape, bool)
         self._quiet_until = np.zeros(thresholds.shape, np.int64)
+        self._between = (-1, *[1] * (thresholds.ndim - 2))
 
-    def push(self, rows: IntArray, posteriors: FloatArray, ends: IntArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def push(self, rows: Rows, posteriors: FloatArray, ends: IntArray) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Decide about one window of each of some streams.
 
         The score is the mean over the last windows, fewer at the start of a stream.
 
         Args:
-            rows: shape (n,), which streams; none of them twice.
+            rows: which n streams; none of them twice.
             posteriors: shape (n, n_labels), float32.
             ends: shape (n,), sample clock of the windows' ends, at the model's rate.
 
         Returns:
             scores, shape (n, n_labels), and which fire, shape (n, ..., n_labels).
         """
-        n_recent = self._recent.shape[1]
-        self._recent[rows, self._n_heard[rows] % n_recent] = posteriors
-        self._n_heard[rows] += 1
-        n_means = np.minimum(self._n_heard[rows], n_recent).astype(np.float32)
-        scores: FloatArray = self._recent[rows].sum(axis=1) / n_means[:, None]
-        between = (-1, *[1] * (self._thresholds.ndim - 2))
-        above = scores.reshape(*between, scores.shape[-1]) >= self._thresholds[rows]
+        recent = np.concatenate([self._recent[rows, 1:], posteriors[:, None]], axis=1)
+        n_recent = np.minimum(self._n_recent[rows] + 1, recent.shape[1])
+        self._recent[rows], self._n_recent[rows] = recent, n_recent
+        scores: FloatArray = recent.sum(axis=1) / n_recent
+        above = scores.reshape(*self._between, scores.shape[-1]) >= self._thresholds[rows]
         if not above.any():
             self._disarmed[rows] = False
             return scores, above
-        ends = ends.reshape(*between, 1)
+        ends = ends.reshape(*self._between, 1)
         fires: NDArray[np.bool_] = above & ~self._disarmed[rows] & (ends >= self._quiet_until[rows])
         self._disarmed[rows] = above & (self._disarmed[rows] | fires)
         if fires.any():
@@ -81,14 +80,14 @@ class Decision:
 
     def add_rows(self, n: int) -> None:
         """Room for `n` streams more."""
-        self._thresholds, self._recent, self._n_heard, self._disarmed, self._quiet_until = (
+        self._thresholds, self._recent, self._n_recent, self._disarmed, self._quiet_until = (
             more_rows(values, n)
-            for values in (self._thresholds, self._recent, self._n_heard, self._disarmed, self._quiet_until)
+            for values in (self._thresholds, self._recent, self._n_recent, self._disarmed, self._quiet_until)
         )
 
     def begin(self, row: int, thresholds: NDArray[np.float64] | None = None) -> None:
         """A row's stream begins anew, with thresholds of shape (..., n_labels) in place of its own."""
-        for values in (self._recent, self._n_heard, self._disarmed, self._quiet_until):
+        for values in (self._recent, self._n_recent, self._disarmed, self._quiet_until):
             values[row] = 0
         if thresholds is not None:
             self._thresholds[row] = thresholds

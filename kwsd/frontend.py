@@ -5,9 +5,9 @@ the streaming form gives the same numbers as the batch form for any chunking. Ev
 local to one frame, because nothing that looks at a whole clip could run on a stream.
 
 Exactness. Each row of numpy's FFT is computed by itself. BLAS sums in an order that depends
-on the shapes, so the mel product gives it the same shape always. So frames are bit-identical
-however the samples were chunked, and whatever is computed beside them. soxr's stream and one-shot forms differ by
-rounding alone, at most about 1e-6 of full scale.
+on the shapes, so the mel product is one frame's, always. So frames are bit-identical however
+the samples were chunked, and whatever is computed beside them. soxr's stream and one-shot
+forms differ by rounding alone, at most about 1e-6 of full scale.
 """
 
 import json
@@ -24,8 +24,6 @@ from kwsd.audio import FloatArray, fit_length
 _RESAMPLER = "soxr HQ"
 _CACHED_FRAMES = 160
 """Frames whose spectra fit in a core's cache: more at once take twice as long each."""
-
-_BLOCK_FRAMES = 8  # of a mel product
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def _log_spectra(frames: FloatArray, params: FrontendParams) -> FloatArray:
     spectrum = np.fft.rfft(padded)
     power = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)  # (..., n_frames, fft_size // 2 + 1)
     if params.n_mel_bands:
-        power = _mel_power(power, params)
+        power = (power[..., None, :] @ _mel_weights(params))[..., 0, :]
     else:
         power[..., 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
     logarithms: FloatArray = np.log(power + np.float32(params.log_floor))
@@ -201,16 +199,6 @@ class Resampler:
         self._stream = (
             None if same else soxr.ResampleStream(self._from_hz, self._to_hz, 1, dtype="float32", quality="HQ")
         )
-
-
-def _mel_power(power: FloatArray, params: FrontendParams) -> FloatArray:
-    """Shape: (..., fft_size // 2 + 1) -> (..., n_mel_bands), float32."""
-    rows = power.reshape(-1, power.shape[-1])
-    n_rows = len(rows)
-    if missing := -n_rows % _BLOCK_FRAMES:
-        rows = np.concatenate([rows, np.zeros((missing, rows.shape[1]), np.float32)])
-    mel = rows.reshape(-1, _BLOCK_FRAMES, rows.shape[1]) @ _mel_weights(params)
-    return mel.reshape(-1, params.n_mel_bands)[:n_rows].reshape(*power.shape[:-1], params.n_mel_bands)
 
 
 @lru_cache

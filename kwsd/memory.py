@@ -15,6 +15,7 @@ from kwsd.card import ModelCard
 from kwsd.runtime import ort
 
 IntArray = NDArray[np.int64]
+Rows = IntArray | slice
 T = TypeVar("T", bound=np.generic)
 
 
