@@ -40,9 +40,8 @@ class Request:
 
     def wants(self, event: Event) -> bool:
         """Whether this subscriber is told."""
-        label, stream = getattr(event, "label", None), getattr(event, "stream", None)
-        return (label is None or self.wants_label(label)) and (
-            self.streams is None or stream is None or stream in self.streams
+        return (self.labels is None or getattr(event, "label", None) in (None, *self.labels)) and (
+            self.streams is None or getattr(event, "stream", None) in (None, *self.streams)
         )
 
     def wants_label(self, label: str) -> bool:

@@ -81,9 +81,11 @@ class Spotter:
     def flush(self) -> list[Detection]:
         """End the stream: decide about its last word as half a second of quiet would let it be.
 
-        A stream shorter than a window is filled up to one first.
+        A stream shorter than a window is filled up to one first; one of no samples says nothing.
         """
         rest = self._resampler.flush()
+        if not self._n_heard + len(rest):
+            return []
         missing = max(0, self._window_samples - self._n_heard - len(rest))
         quiet = np.zeros(missing + round(_FLUSH_SECONDS * self._rate_hz), np.float32)
         return self._hear(np.concatenate([rest, quiet]))

@@ -66,3 +66,14 @@ def test_after_a_reset_the_past_is_forgotten(model, ten_seconds):
     first = spotter.push(ten_seconds)
     spotter.reset(0.0)
     assert spotter.push(ten_seconds) == first
+
+
+def test_a_stream_of_no_samples_is_not_heard(model):
+    decided = []
+    spotter = Spotter(model, 48000, on_posteriors=lambda *of_window: decided.append(of_window))
+    assert spotter.flush() == []
+    assert decided == []
+    spotter.reset(0.0)
+    spotter.push(np.zeros(480, np.float32))
+    spotter.flush()
+    assert decided  # however short
