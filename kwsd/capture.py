@@ -237,7 +237,7 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: self._queues or self._closed)
             self._gathering = True
-            self._changed.wait_for(self._is_gathered, GATHER_SECONDS)
+            self._changed.wait_for(self._is_gathered, max(0.0, self._since + GATHER_SECONDS - time.monotonic()))
             self._gathering = False
             if self._closed:
                 return []
