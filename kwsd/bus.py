@@ -69,10 +69,10 @@ class Subscription:
         self._lines.append(line)
         return is_full
 
-    def put_if_idle(self, line: bytes) -> None:
-        """Write a line, unless so many wait that it would cost events."""
-        if len(self._lines) < self._max_events // 2:
-            self.put(line)
+    def put_now(self, line: bytes) -> None:
+        """Write a line, or forget it: what is true now does not wait, nor cost events."""
+        if not self._is_held:
+            self._write(line)
 
     def restart(self, request: Request, lines: list[bytes]) -> None:
         """What waits is not wanted any more, but this is, and what `request` says from now on."""
@@ -133,7 +133,7 @@ class Bus:
             if request.labels not in lines:
                 wanted = {label: score for label, score in event.scores.items() if request.wants_label(label)}
                 lines[request.labels] = encode(replace(event, scores=wanted))
-            subscription.put_if_idle(lines[request.labels])
+            subscription.put_now(lines[request.labels])
 
     def resume(self, subscription: Subscription, request: Request) -> None:
         """From here on a subscriber gets what it asks for, and first what it missed."""

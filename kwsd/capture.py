@@ -1,7 +1,7 @@
 """Capture: drives a source in a thread of its own and keeps it alive; all of them fill one inbox.
 
 The law of this file: the reading thread never waits for inference when its source is live;
-then the oldest audio is dropped, and the positions of the chunks tell how much. A source
+then what waits is dropped, and the positions of the chunks tell how much. A source
 that breaks is opened again, with back-off, for ever; one that delivers nothing but zeros is
 broken, and is up again with its first sound. Each state is told once:
 
@@ -158,34 +158,36 @@ class Capture:
 
 
 class _Queue:
-    """What waits of one stream."""
+    """What waits of one stream, each item with the moment when it came, on the monotonic clock."""
 
     def __init__(self, max_samples: float) -> None:
-        self.items: deque[Item] = deque()
+        self.items: deque[tuple[float, Item]] = deque()
         self.n_samples, self.max_samples = 0, max_samples
 
     @property
     def is_full(self) -> bool:
         return self.n_samples >= self.max_samples
 
-    def append(self, item: Item) -> None:
-        self.items.append(item)
+    def append(self, item: Item, at: float) -> None:
+        self.items.append((at, item))
         self.n_samples += _n_samples(item)
 
     def take(self, n_samples: float) -> list[Item]:
         """Everything up to so much audio, but no less than the first item."""
         taken: list[Item] = []
-        while self.items and (not taken or _n_samples(self.items[0]) <= n_samples):
-            taken.append(self.items.popleft())
+        while self.items and (not taken or _n_samples(self.items[0][1]) <= n_samples):
+            taken.append(self.items.popleft()[1])
             n_samples -= _n_samples(taken[-1])
             self.n_samples -= _n_samples(taken[-1])
         return taken
 
-    def drop_oldest(self) -> None:
-        """Only audio is dropped, never the news about the source."""
-        oldest = next(i for i, item in enumerate(self.items) if isinstance(item, Chunk))
-        self.n_samples -= _n_samples(self.items[oldest])
-        del self.items[oldest]
+    def drop_audio(self) -> None:
+        """Only audio is dropped, never the news about the source.
+
+        All that waits, in one piece: of words with many small holes in them none would be heard.
+        """
+        self.items = deque(one for one in self.items if not isinstance(one[1], Chunk))
+        self.n_samples = 0
 
 
 def _n_samples(item: Item) -> int:
@@ -211,19 +213,20 @@ class Inbox:
         self._changed = threading.Condition()
 
     def put(self, stream: str, item: Item, waits: bool) -> None:
-        """Add what happens next in a stream. When its queue is full, wait, or drop its oldest audio."""
+        """Add what happens next in a stream. When its queue is full, wait, or drop the audio in it."""
         with self._changed:
             if waits:
                 self._changed.wait_for(lambda: not self._is_full(stream) or self._closed)
             elif self._is_full(stream) and isinstance(item, Chunk):
-                self._queues[stream].drop_oldest()
+                self._queues[stream].drop_audio()
+            now = time.monotonic()
             if not self._queues:
-                self._since = time.monotonic()
+                self._since = now
             if isinstance(item, Up):
                 self._rates_hz[stream] = item.rate_hz
             if stream not in self._queues:
                 self._queues[stream] = _Queue(self._max_seconds * self._rates_hz.get(stream, 1))
-            self._queues[stream].append(item)
+            self._queues[stream].append(item, now)
             if isinstance(item, Down | End):
                 self._rates_hz.pop(stream, None)
             if not self._gathering or self._is_gathered():
@@ -237,14 +240,15 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: self._queues or self._closed)
             self._gathering = True
-            self._changed.wait_for(self._is_gathered, max(0.0, self._since + GATHER_SECONDS - time.monotonic()))
+            oldest = min((queue.items[0][0] for queue in self._queues.values()), default=0.0)
+            self._changed.wait_for(self._is_gathered, max(0.0, oldest + GATHER_SECONDS - time.monotonic()))
             self._gathering = False
             if self._closed:
                 return []
             share = TAKE_SECONDS / self._max_seconds
             taken = {stream: queue.take(share * queue.max_samples) for stream, queue in self._queues.items()}
             self._queues = {stream: queue for stream, queue in self._queues.items() if queue.items}
-            self.taken_since, self._since = self._since, time.monotonic()
+            self.taken_since, self._since = oldest, time.monotonic()
             self._changed.notify_all()
             return [(stream, item) for stream, items in taken.items() for item in items]
 

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """The `kwsd` command. Returns its exit status."""
     args = _parser().parse_args()
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
     try:
         return int(args.function(args))
     except KwsdError as error:
@@ -180,6 +182,8 @@ def _token(path: Path) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise SocketError(f"{path}: {error.strerror}; it must hold the daemon's token") from None
+    except ValueError:
+        raise SocketError(f"{path}: not text; it must hold the daemon's token") from None
 
 
 def _trust(path: Path) -> "ssl.SSLContext":

@@ -13,11 +13,13 @@ missed exactly once. What is gone for good is a `Gap`.
 
 import asyncio
 import json
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from errno import EACCES
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -155,6 +157,7 @@ class _Server:
             secure = self.tls.wrap_socket(connection, server_hostname=self.host) if self.tls else connection
             secure.settimeout(None)
             return secure
+        self._refuse_foreign()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(str(self.path))
@@ -165,10 +168,16 @@ class _Server:
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self.path:
+            self._refuse_foreign()
             return await asyncio.open_unix_connection(self.path, limit=_LINE_BYTES)
         reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=_LINE_BYTES)
         keep_alive(writer.get_extra_info("socket"))
         return reader, writer
+
+    def _refuse_foreign(self) -> None:
+        """Where nobody has said which socket, and anybody may have made this one."""
+        if self.path == default_socket() and self.path.lstat().st_uid not in (0, os.getuid()):
+            raise PermissionError(EACCES, "it is another user's")
 
     def __str__(self) -> str:
         return str(self.path or f"{self.host}:{self.port}")

@@ -13,6 +13,7 @@ import threading
 import time
 import wave
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,8 @@ _QUEUE_PIECES = 2000  # some seconds of many streams, while a disk is slow
 _LAST_EVENT_SECONDS = 1.0
 _JOIN_SECONDS = 0.7
 _WINDOW_SECONDS = 2.0  # no less than a model hears at once
-_OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z_.+_\d+\.wav")
+_ROOM_SECONDS = 600.0  # how often clips are looked for that are too old
+_OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z_.+_\d+\.(wav|json)(\.part)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Clips:
         self._streams: dict[str, _Recent] = {}
         self._queue: queue.Queue[Piece | Ended | DetectionEvent | None] = queue.Queue(_QUEUE_PIECES)
         self._is_full = False
-        self._look_at = 0.0
+        self._look_at = self._room_at = 0.0
         _refuse_unwritable(config.folder)
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
 
@@ -100,6 +102,7 @@ class Clips:
         self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
+        self._sweep()
         while True:
             try:
                 item = self._queue.get(timeout=_LAST_EVENT_SECONDS)
@@ -130,6 +133,9 @@ class Clips:
             if recent.ended_at is not None and now - recent.ended_at > _LAST_EVENT_SECONDS:
                 self._write(recent, recent.waiting)
                 del self._streams[name]
+        if now >= self._room_at:
+            self._make_room()
+            self._room_at = now + _ROOM_SECONDS
 
     def _hear(self, recent: _Recent, piece: Piece) -> None:
         follows = abs(piece.seconds - recent.end_seconds) * piece.rate_hz < 1 and piece.rate_hz == recent.rate_hz
@@ -157,9 +163,10 @@ class Clips:
                 continue
             try:
                 self._save(event, samples, recent.rate_hz)
-                self._make_room()
             except OSError as error:
                 log.warning("clips: %s: event %d is not recorded (%s)", self._config.folder, event.seq, error.strerror)
+        if events:
+            self._make_room()
 
     def _around(self, recent: _Recent, event: DetectionEvent) -> FloatArray:
         """What is there of an event's audio. Shape: (any,)."""
@@ -174,29 +181,46 @@ class Clips:
         moment = event.time.replace(":", "").replace("-", "")
         name = f"{moment}_{_file_name(event.stream)}_{_file_name(event.label)}_{event.seq}.wav"
         path = self._config.folder / name
-        part = path.with_suffix(".part")
+        contents = {path.with_suffix(".json"): event.to_json().encode() + b"\n", path: _wav(samples, rate_hz)}
+        parts = {whole: whole.with_name(f"{whole.name}.part") for whole in contents}
         try:
-            part.write_bytes(_wav(samples, rate_hz))
-            path.with_suffix(".json").write_text(event.to_json() + "\n")
-            part.replace(path)
+            for whole, content in contents.items():
+                parts[whole].write_bytes(content)
+            for whole, part in parts.items():
+                part.replace(whole)
         except BaseException:
-            for left in (part, path.with_suffix(".json")):
+            for left in (*parts.values(), path.with_suffix(".json")):
                 left.unlink(missing_ok=True)
             raise
 
+    def _ours(self, ending: str) -> list[Path]:
+        return [path for path in self._config.folder.glob(f"*{ending}") if _OURS.fullmatch(path.name)]
+
+    def _sweep(self) -> None:
+        """What a daemon that was killed has left half-done."""
+        events = [path for path in self._ours(".json") if not path.with_suffix(".wav").exists()]
+        with suppress(OSError):
+            for path in (*self._ours(".part"), *events):
+                path.unlink(missing_ok=True)
+
     def _make_room(self) -> None:
         """The oldest clips go while there are too many, or they are too old."""
-        ours = (path for path in self._config.folder.glob("*.wav") if _OURS.fullmatch(path.name))
-        clips = sorted((path.stat().st_mtime, path) for path in ours)
-        sizes = {path: path.stat().st_size for _, path in clips}
-        total, most = sum(sizes.values()), self._config.max_megabytes * 1e6
+        clips = []
+        for path in self._ours(".wav"):
+            with suppress(FileNotFoundError):  # somebody has removed it just now
+                status = path.stat()
+                clips.append((status.st_mtime, status.st_size, path))
+        total, most = sum(size for _, size, _ in clips), self._config.max_megabytes * 1e6
         oldest = time.time() - self._config.max_days * 86400
-        for modified, path in clips:
-            if total <= most and modified >= oldest:
-                break
-            total -= sizes[path]
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
+        try:
+            for modified, size, path in sorted(clips):
+                if total <= most and modified >= oldest:
+                    break
+                total -= size
+                path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("clips: %s: old clips cannot be removed (%s)", self._config.folder, error.strerror)
 
 
 def _file_name(text: str) -> str:

@@ -79,6 +79,7 @@ class Daemon:
         self._clips = self._make_clips()
         self._metrics, self._metrics_server = self._make_metrics()
         self._thread = threading.Thread(target=self._listen, name="ear", daemon=True)
+        self._one_reload = asyncio.Lock()
 
     async def run(self) -> None:
         """Raises:
@@ -161,7 +162,8 @@ class Daemon:
 
     def _make_network(self) -> NetworkAudio:
         def channel(stream: str) -> int | None:
-            return self._config.of_stream(stream).channel
+            known = stream in self._config.stream_names  # what the one source is said to be holds for no other
+            return self._config.of_stream(stream).channel if known else None
 
         return NetworkAudio(self._config, self._inbox, set(self._captures), channel)
 
@@ -180,6 +182,10 @@ class Daemon:
 
     async def _reload(self) -> None:
         """All is checked first; then the ear swaps between two chunks, or nothing changes."""
+        async with self._one_reload:
+            await self._load_and_swap()
+
+    async def _load_and_swap(self) -> None:
         try:
             config, model = await _in_thread(self._load)
             kept = {one.name: getattr(self._config, one.name) for one in fields(Config) if one.name not in _RELOADED}
@@ -191,6 +197,9 @@ class Daemon:
             renew(self._doors, config)
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
+            return
+        except Exception:  # a defect: shown with its traceback, and survived
+            log.exception("reload: failed; the old configuration stays")
             return
         if changed:
             log.warning("reload: %s can change only with a restart", ", ".join(changed))

@@ -88,9 +88,9 @@ class Ear:
         Chunks of different streams are heard side by side. What a stream is told does not
         depend on that.
         """
-        if self._next:
-            self._begin(*self._next)
-            self._next = None
+        following, self._next = self._next, None
+        if following:
+            self._begin(*following)
             for heard in self._streams.values():
                 heard.spotter = self._new_spotter(heard.name, heard.rate_hz, heard.seconds)
         events: list[Event] = []

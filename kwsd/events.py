@@ -144,7 +144,7 @@ class Subscribed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Gap(Event):
-    """Of what a subscriber missed, `n_lost` events are gone; null if nobody knows how many."""
+    """Of what happened meanwhile, `n_lost` events are gone, whomever they were for; null if nobody knows how many."""
 
     type: ClassVar[str] = "gap"
     reason: str

@@ -187,6 +187,10 @@ def _read_token(path: Path) -> bytes:
         raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None
     if everybody:
         raise SocketError(f"{path}: everybody can read the token; chmod o-r it")
+    try:
+        token.decode()
+    except ValueError:
+        raise SocketError(f"{path}: not text, as a token must be; make one: openssl rand -hex 32 > {path}") from None
     if len(token) < _MIN_TOKEN_BYTES:
         raise SocketError(f"{path}: too short for a token; make one: openssl rand -hex 32 > {path}")
     return token

@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         problems.append(f"{path}: {value!r} is not one of {', '.join(get_args(hint))}")
     elif hint is Path and isinstance(value, str) and value and "\0" not in value:
         return Path(os.path.expanduser(value))  # noqa: PTH111  (unlike Path's, it leaves an unknown user's ~ alone)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE:
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
@@ -87,6 +87,7 @@ def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     return None
 
 
+_HUGE = 1e300  # a whole number may be larger than any float
 _NAMES = {str: "text (quote it?)", int: "a whole number", float: "a number", Path: "a path"}
 
 

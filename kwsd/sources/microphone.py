@@ -9,6 +9,7 @@ also work under systemd's `MemoryDenyWriteExecute`.
 import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from kwsd.audio import Chunk, to_mono
@@ -54,11 +55,15 @@ class Microphone:
             stream = sounddevice.InputStream(
                 device=info["index"],
                 samplerate=rate_hz,
-                channels=self._channel or _n_channels(sounddevice, info, rate_hz),
+                channels=info["max_input_channels"] if self._channel else _n_channels(sounddevice, info, rate_hz),
                 dtype="float32",
                 latency=_LATENCY_SECONDS,
             )
-            stream.start()
+            try:
+                stream.start()
+            except sounddevice.PortAudioError:
+                stream.close(ignore_errors=True)
+                raise
             Microphone._n_open += 1
         except (sounddevice.PortAudioError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -66,23 +71,24 @@ class Microphone:
         return Opened(rate_hz, self._chunks(sounddevice, stream, rate_hz))
 
     def _chunks(self, sounddevice: Any, stream: Any, rate_hz: int) -> Generator[Chunk, None, None]:
-        started, position = time.monotonic(), 0
+        position, read_at = 0, time.monotonic()
         try:
             while True:
                 n_samples = self._wait(stream)
                 samples, overflowed = stream.read(n_samples)
+                before, read_at = read_at, time.monotonic()
                 if overflowed:  # PortAudio does not say how much was lost; the clock does
-                    elapsed = round((time.monotonic() - started) * rate_hz) - n_samples
-                    position = max(position, elapsed)
+                    position += max(0, round((read_at - before) * rate_hz) - n_samples)
                 chunk = Chunk(to_mono(samples, self._channel), position)
                 position = chunk.end
                 yield chunk
         except sounddevice.PortAudioError as error:
             raise SourceError(f"{self.name}: stopped ({str(error).splitlines()[0]})") from None
         finally:
-            Microphone._n_open -= 1
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
+            with self._opening:
+                Microphone._n_open -= 1
 
     def _wait(self, stream: Any) -> int:
         """Samples that are ready, as soon as there are some."""
@@ -136,5 +142,6 @@ def _n_channels(sounddevice: Any, info: Any, rate_hz: int) -> int:
 
 def _rescan(sounddevice: Any) -> None:
     """PortAudio lists devices once, at its start; only a restart finds what was plugged in."""
-    sounddevice._terminate()
+    with suppress(sounddevice.PortAudioError):  # if the last start failed, there is nothing to end
+        sounddevice._terminate()
     sounddevice._initialize()

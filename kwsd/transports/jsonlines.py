@@ -107,6 +107,7 @@ class _Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_held = True
+        self._transport.pause_reading()  # who takes nothing is not listened to either
         if self._subscription:
             self._subscription.hold()
 

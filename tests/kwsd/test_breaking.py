@@ -130,6 +130,23 @@ def test_thousands_of_requests_hold_nobody_up(quiet, tmp_path):
     ends_well(daemon)
 
 
+def test_who_reads_nothing_cannot_make_the_daemon_keep_what_it_sends(quiet, tmp_path):
+    daemon, path, audio = quiet(folder=tmp_path)
+    with connect(path) as rude, connect(audio) as talker:
+        rude.sendall(b'{"type":"subscribe","scores":true}\n')
+        talker.sendall(b'{"stream":"a","live":false}\n')
+        talker.sendall(bytes(2 * 16000 * 400))  # 4,000 scores: more than any buffer takes
+        rude.setblocking(False)
+        n_taken, deadline = 0, time.monotonic() + 2
+        while time.monotonic() < deadline:
+            try:
+                n_taken += rude.send(bytes(b"x" * 65536))
+            except BlockingIOError:
+                time.sleep(0.05)
+        assert n_taken < 2_000_000
+    ends_well(daemon)
+
+
 def test_kill_and_restart_lose_nothing_unannounced(start_daemon, tmp_path, demo):
     """A subscriber stays; the daemon is killed in the middle of its events and started again."""
     events = []

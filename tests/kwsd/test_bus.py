@@ -60,6 +60,19 @@ def test_a_slow_subscriber_is_told_what_it_lost_and_nobody_else_loses():
     assert slow.lines[-1]["seq"] == n_published
 
 
+def test_scores_are_neither_kept_for_who_does_not_read_nor_counted_as_lost():
+    bus = Bus()
+    slow = Told(bus)
+    bus.resume(slow.subscription, Request(scores=True))
+    slow.subscription.hold()
+    for _ in range(QUEUE_EVENTS):
+        bus.publish_scores(Scores(stream="hall", end_seconds=1.0, scores={"stop": 0.5}))
+    publish(bus, QUEUE_EVENTS)
+    slow.subscription.release()
+    assert [line["seq"] for line in slow.lines[1:]] == list(range(QUEUE_EVENTS))
+    assert bus.n_lagged == 0
+
+
 def test_who_has_left_gets_nothing():
     bus = Bus()
     gone = Told(bus)

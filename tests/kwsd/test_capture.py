@@ -126,7 +126,7 @@ def test_a_source_that_was_never_there_is_an_error_at_once():
         Capture(FakeSource(True, SourceError("no such device")), "a", Inbox()).start()
 
 
-def test_a_full_live_queue_drops_its_oldest_audio_but_no_news():
+def test_a_full_live_queue_drops_what_waits_but_no_news():
     inbox = Inbox(max_seconds=0.03)
     inbox.put("a", Up(1000, 0.0), waits=False)
     inbox.put("b", Up(1000, 0.0), waits=False)
@@ -136,7 +136,24 @@ def test_a_full_live_queue_drops_its_oldest_audio_but_no_news():
     items = inbox.take()
     assert items[0] == ("a", Up(1000, 0.0))
     heard = [(stream, item.position) for stream, item in items if isinstance(item, Chunk)]
-    assert heard == [("a", 70), ("a", 80), ("a", 90), ("b", 5)]
+    assert heard == [("a", 90), ("b", 5)]
+
+
+@pytest.mark.parametrize("share", [0.95, 0.8, 0.5])
+def test_what_is_heard_under_overload_is_whole_enough_for_words(share):
+    """Of audio with a hole in every second nothing would be heard, and nobody would notice."""
+    inbox, wholes, taken, due, end = Inbox(), [0], 0, 0.0, 0
+    inbox.put("a", Up(1000, 0.0), waits=False)
+    for number in range(3000):  # a minute, in chunks of 20 ms
+        inbox.put("a", chunk(20 * number, 20), waits=False)
+        due += share * 20
+        while taken < due - 100:  # as much as can be heard meanwhile
+            for _, item in inbox.take():
+                if isinstance(item, Chunk):
+                    wholes[-1:] = [wholes[-1] + 20] if item.position == end else [wholes[-1], 20]
+                    end, taken = item.end, taken + 20
+    assert sorted(wholes)[-2] >= 1900
+    assert sum(wholes) >= 0.9 * share * 60_000 - 2000
 
 
 def test_what_is_taken_at_once_is_bounded_and_the_rest_comes_next():
@@ -149,6 +166,19 @@ def test_what_is_taken_at_once_is_bounded_and_the_rest_comes_next():
     assert [[getattr(item, "position", type(item)) for item in items] for items in taken] == [
         [Up, 0, 40], [80, 120], [160, 200], [240, 280, Down],
     ]  # fmt: skip
+
+
+def test_it_is_known_since_when_what_is_taken_has_waited():
+    inbox = Inbox()
+    inbox.put("a", Up(1000, 0.0), waits=False)
+    began = time.monotonic()
+    for position in range(0, 300, 100):
+        inbox.put("a", chunk(position, 100), waits=False)
+    for _ in range(3):
+        time.sleep(0.05)
+        inbox.take()
+        assert inbox.taken_since - began < 0.02
+    assert inbox.waiting_seconds() == 0.0
 
 
 def test_streams_that_are_up_are_waited_for_but_not_long():

@@ -135,6 +135,11 @@ def test_check_says_ok_or_what_to_do(tmp_path):
     assert "Traceback" not in bad.stderr
 
 
+def test_without_standard_output_there_is_no_traceback():
+    command = f"{sys.executable} -m kwsd check --source {DEMO} >&-"
+    assert "Traceback" not in subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60).stderr
+
+
 def test_a_reader_that_closes_early_is_no_error():
     command = f"{sys.executable} -m kwsd spot --threshold 0.2 {DEMO} | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)

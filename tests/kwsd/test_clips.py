@@ -109,6 +109,19 @@ def test_what_is_too_old_goes(tmp_path):
     assert new.name.endswith("_2.wav")
 
 
+def test_what_a_killed_daemon_left_is_swept_away_and_what_is_too_old_goes_without_a_new_clip(tmp_path):
+    old = keep(tmp_path, [piece(0), event(1, 1.0)])[0]
+    os.utime(old, (0, 0))
+    name = old.stem.replace("_1", "_2")
+    for left in (f"{name}.json", f"{name}.wav.part", f"{name}.json.part", "notes.json", "mine.part"):
+        (tmp_path / left).write_text("{")
+    clips = Clips(ClipsConfig(tmp_path))
+    clips.start()
+    clips.put(piece(0))
+    clips.stop()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.part", "notes.json"]
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(OutputError, match="absent: No such file or directory; make this folder"):
         Clips(ClipsConfig(tmp_path / "absent"))

@@ -80,6 +80,17 @@ def test_single_mistakes(config_file, text, reason):
         load_config(config_file(text), {})
 
 
+def test_text_that_begins_like_a_boolean_is_text(config_file):
+    config = load_config(config_file("source: falsetto.wav\nmodel: trueno.onnx"), {})
+    assert (config.source, str(config.model)) == ("falsetto.wav", "trueno.onnx")
+
+
+def test_a_number_larger_than_any_and_an_unknown_home_are_no_tracebacks(config_file):
+    with pytest.raises(ConfigError, match=r"threshold: 9+ is not a number"):
+        load_config(config_file(f"threshold: {'9' * 400}"), {})
+    assert load_config(config_file("audio: ~nosuchuser/a.sock"), {}).audio == "~nosuchuser/a.sock"
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"absent.yaml: No such file"):
         load_config(tmp_path / "absent.yaml", {})

@@ -165,10 +165,13 @@ def test_a_door_that_must_not_open_is_refused_in_a_line(tmp_path, keys, problem)
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize(("content", "mode", "problem"), [(TOKEN, 0o644, "everybody can read"), ("x", 0o600, "short")])
+@pytest.mark.parametrize(
+    ("content", "mode", "problem"),
+    [(TOKEN.encode(), 0o644, "everybody can read"), (b"x", 0o600, "short"), (b"\xff" * 40, 0o600, "not text")],
+)
 def test_a_token_that_is_none_is_refused(tmp_path, content, mode, problem):
     token, config = tmp_path / "token", tmp_path / "kwsd.yaml"
-    token.write_text(content)
+    token.write_bytes(content)
     token.chmod(mode)
     config.write_text(json.dumps({"source": str(DEMO), "tcp": "127.0.0.1:0", "token_file": str(token)}))
     result = kwsd("run", "--config", config, "--socket", tmp_path / "s")
@@ -231,6 +234,18 @@ def test_scores_come_for_those_who_ask_and_say_what_was_decided(start_daemon):
     other = subscribe(path, reconnect=False)
     assert isinstance(next(other), Hello)
     assert not isinstance(next(other), Scores)
+
+
+def test_check_finds_what_run_would_end_with(tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        busy_keys = dict.fromkeys(("audio", "tcp", "metrics"), address)
+        config.write_text(json.dumps({"source": str(DEMO), "socket_group": "nosuchgroup", **busy_keys}))
+        out = kwsd("check", "--config", config, "--socket", tmp_path / "s").stdout
+    for part in ("audio socket", "tcp", "metrics"):
+        assert f"FAIL  {part}: {address}: cannot be bound (Address already in use" in out
+    assert "cannot be given to group nosuchgroup (there is no such group)" in out
 
 
 def test_check_looks_at_the_secrets_and_the_folder_of_clips(token_file, tmp_path):

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import soundfile
 
 from kwsd.client import subscribe
 from kwsd.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
-from support import DEMO, ROOT
+from support import DEMO, ROOT, meanwhile
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n"
 SERVER = (
@@ -52,8 +53,8 @@ class SoundServer:
         folder.chmod(0o700)
         (folder / ".asoundrc").write_text(ASOUNDRC)
 
-    def start(self):
-        source = f"module-pipe-source source_name=mic file={self.fifo} format=s16le rate=16000 channels=1"
+    def start(self, n_channels=1):
+        source = f"module-pipe-source source_name=mic file={self.fifo} format=s16le rate=16000 channels={n_channels}"
         self.process = subprocess.Popen([*SERVER, "-L", source], env=self.environment, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while subprocess.run(["pactl", "info"], env=self.environment, capture_output=True).returncode:
@@ -145,6 +146,38 @@ def test_a_word_played_into_the_microphone_is_heard_also_after_it_was_unplugged(
     assert daemon.wait(5) == 0
     listening.join(5)
     assert isinstance(events[-1], Goodbye)
+
+
+LEVELS = """
+import sys, numpy as np
+from kwsd.sources.microphone import Microphone
+for channel in (1, 2):
+    rate_hz, chunks = Microphone(None, channel).open()
+    n_heard, loudest = 0, 0.0
+    for chunk in chunks:
+        n_heard, loudest = n_heard + len(chunk.samples), max(loudest, np.abs(chunk.samples).max())
+        if n_heard > rate_hz:
+            break
+    chunks.close()
+    print(loudest)
+"""
+
+
+def test_a_named_channel_is_that_channel_of_the_device(tmp_path):
+    server = SoundServer(tmp_path)
+    server.start(n_channels=2)
+    try:
+        stereo = np.zeros((16000 * 10, 2), np.int16)
+        stereo[:, 1] = 16384 * np.sin(np.arange(len(stereo)) * 0.4)
+        meanwhile(server.speak, stereo)
+        levels = subprocess.run(
+            [sys.executable, "-c", LEVELS], env=server.environment, capture_output=True, text=True, timeout=30
+        )
+        left, right = map(float, levels.stdout.split())
+        assert left < 0.001
+        assert 0.4 < right < 0.6
+    finally:
+        server.stop()
 
 
 def test_devices_and_check_see_the_microphone(server):

@@ -31,6 +31,17 @@ def start_network(start_daemon, tmp_path):
     return start
 
 
+def test_the_channel_of_the_one_source_is_nobody_elses(start_daemon, tmp_path, write_wav, demo):
+    stereo = write_wav("stereo.wav", np.stack([demo[:80000], demo[:80000]], axis=1))
+    config, audio = tmp_path / "kwsd.yaml", tmp_path / "audio.sock"
+    config.write_text(f"source: {stereo}\nchannel: 2\naudio: {audio}\n")
+    daemon, path = start_daemon("--config", config)
+    events = subscribe(path)
+    send(audio, np.zeros(1600), stream="hall")  # one channel
+    assert next(event for event in events if isinstance(event, SourceUp) and event.stream == "hall")
+    daemon.terminate()
+
+
 def connect(path):
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(20)

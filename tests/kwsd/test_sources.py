@@ -1,7 +1,10 @@
 """The configuration's word for a source finds the right one, and a missing library is one line."""
 
 import sys
+import time
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,3 +66,32 @@ def test_one_channel_of_a_recording_or_the_mean_of_all(write_wav, noise):
     np.testing.assert_allclose(heard(None), np.clip(noise, -1, 1) / 2, atol=1e-7)
     with pytest.raises(SourceError, match=r"stereo.wav: has no channel 3, only 2"):
         heard(3)
+
+
+@pytest.mark.parametrize(("rate_of_the_device", "lost"), [(999.95, 200), (1000.05, 200)])
+def test_what_an_overflow_lost_is_measured_since_the_last_read(monkeypatch, rate_of_the_device, lost):
+    """A device's clock differs by seconds a day from the system's: that is nothing lost."""
+    now = 0.0
+
+    class Device:
+        read_available = 100
+
+        def read(self, n_samples):
+            nonlocal now
+            now += 300 / rate_of_the_device if now > 5000 else 100 / rate_of_the_device
+            return np.zeros((n_samples, 1), np.float32), now > 5000
+
+        def abort(self, ignore_errors):
+            pass
+
+        close = abort
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    chunks = Microphone(None)._chunks(SimpleNamespace(PortAudioError=OSError), Device(), 1000)
+    ends = [0]
+    for chunk in islice(chunks, 60_000):
+        if chunk.position > ends[-1]:
+            break
+        ends.append(chunk.end)
+    assert len(ends) > 49_000
+    assert chunk.position - ends[-1] == pytest.approx(lost, abs=1)
