@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -23,6 +24,10 @@ from kwsd.sweep import GRID, Sweep, nearest
 _ENOUGH = 10  # events that count as a rate; with fewer, the rate is read off the slope
 _TAIL = 40
 _SHOWS_NONE = 3.0  # no event in so many times the mean time between events shows that it is no shorter, at 95 %
+
+
+Basis = Literal["counted", "extrapolated", "kept"]
+"""The false accepts that there are; or, of few, how fast they thin out; or, of none, the model's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,13 @@ class Calibration:
     Attributes:
         keywords: in the model's order.
         per_hour: the budget; hours: of recordings.
-        extrapolated: too few false accepts fit the budget to be counted, so the thresholds
-            follow from how fast they thin out.
+        basis: where the thresholds come from.
     """
 
     keywords: list[Keyword]
     per_hour: float
     hours: float
-    extrapolated: bool
+    basis: "Basis"
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -92,8 +96,8 @@ def calibrate(
     card = model.card
     keywords = [card.labels.index(label) for label in card.keywords]
     own = np.array([nearest(card.decision.thresholds[label]) for label in card.keywords])
-    steps, rates = _by_step(counts[:, keywords], own, seconds / 3600)
-    step, extrapolated = _choose(steps, rates, per_hour, seconds / 3600)
+    steps, n_false = _by_step(counts[:, keywords], own)
+    step, basis = _choose(steps, n_false, per_hour, seconds / 3600)
     chosen = np.clip(own + step, 0, len(GRID) - 1)
     missed = card.results.get("missed", {})
     return Calibration(
@@ -103,7 +107,7 @@ def calibrate(
         ],
         per_hour,
         hours=seconds / 3600,
-        extrapolated=extrapolated,
+        basis=basis,
     )
 
 
@@ -143,36 +147,40 @@ def _hear(path: Path, model: Model, sweep: Sweep, on_progress: Callable[[float],
     return n_samples / rate_hz
 
 
-def _by_step(
-    counts: NDArray[np.int64], own: NDArray[np.int64], hours: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """False accepts an hour when all thresholds are moved by so many steps of the grid."""
+def _by_step(counts: NDArray[np.int64], own: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """False accepts of all keywords when all thresholds are moved by so many steps of the grid.
+
+    Shape: counts (n_grid, n_keywords), own (n_keywords,) -> steps and false accepts, (n_steps,), which never rise.
+    """
     steps = np.arange(-int(own.min()), len(GRID) - int(own.min()))
     at = np.clip(own + steps[:, None], 0, len(GRID) - 1)
-    per_step = counts[at, np.arange(len(own))].sum(axis=1)
+    n_false = counts[at, np.arange(len(own))].sum(axis=1)
     # A higher threshold can count one more: a long event falls apart. A rate does not rise.
-    return steps, np.maximum.accumulate(per_step[::-1])[::-1] / hours
+    return steps, np.maximum.accumulate(n_false[::-1])[::-1]
 
 
-def _choose(steps: NDArray[np.int64], rates: NDArray[np.float64], per_hour: float, hours: float) -> tuple[int, bool]:
-    """The first step within the budget: counted where that means something, else extrapolated.
+def _choose(steps: NDArray[np.int64], n_false: NDArray[np.int64], per_hour: float, hours: float) -> tuple[int, Basis]:
+    """By how much to move the thresholds.
 
-    Thresholds are never lowered on too little audio. High scores thin out exponentially on
-    the logit scale, so the rate of few events goes on falling by the same factor a step
-    (peaks over threshold, J. Pickands, 1975).
+    Where the budget is events enough to be counted, the first step within it. Else high scores
+    thin out exponentially on the logit scale, so the rate of few events goes on falling by the
+    same factor a step (peaks over threshold, J. Pickands, 1975). Thresholds are lowered only
+    where more events than the budget were counted right below: a room in which nothing was
+    said tells nothing about one in which somebody speaks.
     """
-    within = np.flatnonzero(rates <= per_hour)
-    counted = int(within[0]) if len(within) else len(steps) - 1
-    if per_hour * hours >= _ENOUGH:
-        return int(steps[counted]), False
-    tail = np.flatnonzero(rates * hours <= _TAIL)
-    few = int(tail[0]) if len(tail) else len(steps) - 1
-    if rates[few] * hours < 1:  # nothing fired even far below the model's own thresholds: too quiet to lower them
-        return 0, True
-    mean_excess = rates[few + 1 :].sum() / rates[few]  # in whole steps, so geometric
-    excess = np.log(max(1.0, rates[few] / per_hour)) / np.log1p(1 / max(mean_excess, 0.1))
+    budget = per_hour * hours
+    if budget >= _ENOUGH and n_false[0] > budget:
+        above = np.flatnonzero(n_false <= budget)
+        return int(steps[above[0] if len(above) else -1]), "counted"
+    if n_false[-1] > _TAIL:
+        return int(steps[-1]), "counted"
+    few = int(np.argmax(n_false <= _TAIL))
+    if n_false[few] == 0:
+        return 0, "kept"
+    mean_excess = n_false[few + 1 :].sum() / n_false[few]  # in whole steps, so geometric
+    excess = np.log(max(1.0, n_false[few] / budget)) / np.log1p(1 / max(mean_excess, 0.1))
     step = int(steps[few] + np.ceil(excess))
-    return (step if hours >= _SHOWS_NONE / per_hour else max(0, step)), True
+    return (step, "extrapolated") if step > 0 else (0, "kept")
 
 
 def _missed(missed: dict[str, list[float]], label: str, at: int) -> float | None:
@@ -191,12 +199,20 @@ def describe(calibration: Calibration) -> Iterable[str]:
         f"{n_false} false accepts in {calibration.hours:.2f} hours; "
         f"asked for are at most {calibration.per_hour:g} an hour"
     )
-    if n_false > calibration.per_hour * calibration.hours and min(calibration.thresholds.values()) >= GRID[-1] - 1e-4:
+    highest = min(calibration.thresholds.values()) >= GRID[-1] - 1e-4
+    if n_false > calibration.per_hour * calibration.hours and highest:
         yield "even the highest thresholds fire more often than that: is a keyword said in these recordings?"
     elif calibration.hours < calibration.needed_hours:
         yield (
             f"too little audio to show {calibration.per_hour:g} an hour: that takes {calibration.needed_hours:.1f} "
-            "hours. The thresholds are extrapolated from how the false accepts thin out; record more and repeat"
+            f"hours. The thresholds are {_BASES[calibration.basis]}; record more and repeat"
         )
-    elif calibration.extrapolated:
-        yield "few false accepts fit this budget: the thresholds are extrapolated from how they thin out"
+    elif calibration.basis != "counted":
+        yield f"few false accepts fit this budget: the thresholds are {_BASES[calibration.basis]}"
+
+
+_BASES = {
+    "counted": "counted",
+    "extrapolated": "extrapolated from how the false accepts thin out",
+    "kept": "the model's own, since these recordings give no reason for others",
+}

@@ -38,10 +38,10 @@ def test_counted_where_there_is_enough_and_extrapolated_where_not():
     chosen = {20.0: [], 0.1: []}
     for _ in range(100):
         scores = random.exponential(1 / 0.15, random.poisson(1000))
-        rates = np.array([np.count_nonzero(scores >= step) for step in steps], float)
+        n_false = np.array([np.count_nonzero(scores >= step) for step in steps])
         for budget, rates_there in chosen.items():
-            step, extrapolated = _choose(steps, rates, budget, 1.0)
-            assert extrapolated == (budget < 10)
+            step, basis = _choose(steps, n_false, budget, 1.0)
+            assert basis == ("extrapolated" if budget < 10 else "counted")
             rates_there.append(true_rates[step])
     assert np.median(chosen[20.0]) == pytest.approx(20, rel=0.2)
     assert np.median(chosen[0.1]) == pytest.approx(0.1, rel=0.4)
@@ -58,11 +58,28 @@ def test_a_silent_room_lowers_nothing_blindly(model, write_wav):
     assert calibration.thresholds == pytest.approx(own, abs=0.02)  # the grid's nearest
 
 
+@pytest.mark.parametrize("hours", [0.1, 9.9, 10.0, 100.0])
+def test_hours_of_quiet_lower_nothing(hours):
+    steps = np.arange(-43, 50)
+    assert _choose(steps, np.zeros(len(steps), int), 1.0, hours) == (0, "kept")
+    few = np.where(steps < -20, 8, 0)  # something is taken for a keyword, but only far below
+    assert _choose(steps, few, 10.0 / hours, hours) == (0, "kept")
+
+
+def test_a_room_that_was_counted_lowers_them_too():
+    steps = np.arange(-43, 50)
+    n_false = np.where(steps < -5, 500, 20)
+    assert _choose(steps, n_false, 1.0, 24.0) == (-5, "counted")
+    assert _choose(steps, np.full(len(steps), 500), 1.0, 24.0) == (49, "counted")
+    assert _choose(steps, np.full(len(steps), 500), 1.0, 1.0) == (49, "counted")
+
+
 def test_a_budget_that_cannot_be_met_is_said():
     loud = [Keyword("yes", float(round(GRID[-1], 5)), 30, None)]
-    assert "even the highest thresholds" in list(describe(Calibration(loud, 0.5, 30.0, False)))[-1]
+    assert "even the highest thresholds" in list(describe(Calibration(loud, 0.5, 30.0, "counted")))[-1]
     fine = [Keyword("yes", 0.9, 10, None)]
-    assert "highest" not in " ".join(describe(Calibration(fine, 0.5, 30.0, False)))
+    assert "highest" not in " ".join(describe(Calibration(fine, 0.5, 30.0, "counted")))
+    assert "the model's own" in list(describe(Calibration(fine, 0.5, 30.0, "kept")))[-1]
 
 
 def test_mistakes(model, tmp_path):
