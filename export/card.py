@@ -1,6 +1,5 @@
 """The model card of a run: what `kwsd.card` describes, filled in from what was measured."""
 
-import json
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from export.convert import OPSET
 from kwsd.card import GoldenCheck, ModelCard, golden_windows
 from kwsd.errors import ExportError
+from train.files import read_json
 from train.subject import KerasModel
 
 _GOLDEN_SEED, _GOLDEN_WINDOWS = 20171116, 8
@@ -52,13 +52,13 @@ def make_card(run: Path, subject: KerasModel, attribution: str, note: str) -> Mo
 def _measured(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"{path}: missing; the command that began this training makes it")
-    measured: dict[str, Any] = json.loads(path.read_text())
-    return measured
+    report: dict[str, Any] = read_json(path)
+    return report
 
 
 def _pace(path: Path) -> dict[str, float]:
     """How long it took, and how many windows a second that was."""
-    epochs = json.loads(path.read_text())
+    epochs = read_json(path)
     return {
         "minutes": round(sum(epoch["seconds"] for epoch in epochs) / 60, 1),
         "windows_per_second": round(float(np.median([epoch["windows_per_second"] for epoch in epochs]))),
@@ -69,7 +69,7 @@ def _training(config: dict[str, Any]) -> dict[str, Any]:
     kept = ("hyperparameters", "files_digest", "n_clips", "git_revision")
     exporters = {name: metadata.version(name) for name in ("tf2onnx", "onnx")} | {"opset": OPSET}
     return {
-        "data": "Speech Commands layout, split by speaker",
+        "data": "Speech Commands layout, split by the speakers that file names tell",
         **{key: config[key] for key in kept},
         "versions": config["versions"] | exporters,
     }

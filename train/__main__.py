@@ -27,8 +27,11 @@ def main() -> int:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("train: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"train: interrupted{args.after_interruption}", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, a folder without permission: said as the system says it
+        print(f"train: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -81,14 +84,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
     from train.material import gather
-    from train.streams import Streams, evaluate_streams, streams_of
+    from train.streams import evaluate_streams, streams_of
 
     if args.background:
         streams = _over_own_recordings(args, corpus)
     else:
-        material = gather(corpus, args.split, args.cache)
-        streams = Streams("stream", material, streams_of(material), args.hours)
-    report = evaluate_streams(subject, streams, args.split, args.seed, folder)
+        streams = streams_of(gather(corpus, args.split, args.cache), args.hours, args.seed)
+    report = evaluate_streams(subject, streams, args.split, folder)
     for name, stream in report["streams"].items():
         _print_stream(name, stream)
     print(f"written: {folder}/{streams.kind}-{args.split}.json, .png")
@@ -96,14 +98,14 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
 
 def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
     from train.material import gather
-    from train.streams import BACKGROUND, Streams
+    from train.streams import over_own_recordings
 
     own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
     material = gather(own, args.split, args.cache, whole_noises=True)
     hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
     if hours < args.hours:
         print(f"your recordings last {hours:.2f} hours: the stream is no longer, since repeats prove nothing")
-    return Streams("background", material, {"background": BACKGROUND}, min(hours, args.hours))
+    return over_own_recordings(material, args.hours, args.seed)
 
 
 def _print_stream(name: str, stream: dict[str, Any]) -> None:
@@ -132,13 +134,21 @@ def _results(args: argparse.Namespace) -> None:
 
 
 def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
-    return find_corpus(args.data, keywords, tuple(args.noise), tuple(args.speech))
+    corpus = find_corpus(args.data, keywords, tuple(args.noise), tuple(args.speech))
+    if n_nameless := corpus.n_nameless:
+        print(
+            f"train: {corpus.root}: {n_nameless} clips do not say who speaks (SPEAKER_nohash_N.wav); each counts as "
+            "a speaker of its own, so the same voice may be trained on and measured with",
+            file=sys.stderr,
+        )
+    return corpus
 
 
 def _parser() -> argparse.ArgumentParser:
     from train.material import default_cache
 
     parser = argparse.ArgumentParser(prog="python -m train", description="From recordings to a Keras model.")
+    parser.set_defaults(after_interruption="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("fetch", help="download the Speech Commands recordings")
@@ -149,7 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")
     data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="more noise recordings")
-    data.add_argument("--speech", type=Path, action="append", default=[], metavar="DIR", help="speech without keywords")
+    data.add_argument(
+        "--speech",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="speech without keywords, a speaker a file",
+    )
     data.add_argument(
         "--cache",
         type=Path,
@@ -165,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int)
     command.add_argument("--epochs", type=int)
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other hyper-parameter")
-    command.set_defaults(function=_fit)
+    command.set_defaults(function=_fit, after_interruption="; the same command goes on where it stopped")
 
     command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
     command.add_argument("model", type=Path, metavar="RUN-OR-MODEL", help="a run's folder, or an ONNX file")

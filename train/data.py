@@ -60,6 +60,11 @@ class Corpus:
     noises: list[Clip]
     speech: dict[str, list[Clip]]
 
+    @property
+    def n_nameless(self) -> int:
+        """Clips whose names do not say who speaks."""
+        return sum("_nohash_" not in clip.path.name for clips in self.clips.values() for clip in clips)
+
     def files_digest(self) -> str:
         """Names the set of recordings: sha256 over split, name and length of each, in hex."""
         groups = [*self.clips.items(), ("noise", self.noises), *self.speech.items()]

@@ -7,7 +7,6 @@ few false accepts to learn it from. Scores stay posteriors: moving them in place
 thresholds, which was tried, missed more on other streams at one threshold for all.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from kwsd.sweep import GRID
 from train.data import Corpus
 from train.features import Examples, held_out_examples
+from train.files import write_json
 from train.material import Material
-from train.streams import Heard, hear, scenes, stream_seed, streams_of
+from train.streams import Heard, hear, streams_of
 from train.subject import KerasModel
 
 HOURS = 2.0
@@ -39,16 +39,12 @@ def choose(subject: KerasModel, corpus: Corpus, material: Material, run: Path) -
         subject: a run's model for which nothing was chosen yet.
         material: of the validation split.
     """
-    heards = [
-        hear(subject, scenes(material, style, HOURS, stream_seed(_SEED, name)), f"choosing on {name}")
-        for name, style in streams_of(material).items()
-    ]
+    streams = streams_of(material, HOURS, _SEED).by_name
+    heards = [hear(subject, stream, f"choosing on {name}") for name, stream in streams.items()]
     report = choose_from(heards, subject.card.keywords, subject.card.decision.smoothing_windows)
     report["unknown_odds"] = unknown_odds(subject, held_out_examples(corpus, "validation", subject.card.frontend))
-    report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(streams_of(material))}
-    part = run / "part-decision.json"
-    part.write_text(json.dumps(report) + "\n")
-    part.replace(run / "decision.json")
+    report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(streams)}
+    write_json(run / "decision.json", report)
     return report
 
 

@@ -5,7 +5,6 @@ come from the same numbers.
 """
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kwsd.label import views
 from train import plots
 from train.data import RATE_HZ, Corpus, read_clip
 from train.features import Examples, held_out_examples
+from train.files import write_json
 from train.subject import KerasModel, Subject, digest, posteriors
 
 SNRS_DB = (20, 10, 5, 0)
@@ -44,7 +44,7 @@ def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict
         "accuracy_at_snr_db": {str(snr_db): _in_noise(subject, corpus, split, snr_db) for snr_db in SNRS_DB},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{split}.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / f"{split}.json", report)
     title = f"{card.name}, {split}: {report['accuracy']:.3f} of {report['n_clips']} clips"
     plots.confusion(report["confusion"], card.labels, title, folder / f"{split}.png")
     _write_labels(examples, heard, card.labels, corpus.root, folder / f"{split}.csv")

@@ -16,7 +16,6 @@ scenes that neither has heard (distillation: G. Hinton et al., 2015).
     RUN/decision.json    the decision chosen on validation streams (`train.decide`)
 """
 
-import json
 import math
 import subprocess
 import time
@@ -38,6 +37,7 @@ from train.data import Corpus
 from train.decide import choose
 from train.evaluate import evaluate
 from train.features import Examples, held_out_examples
+from train.files import read_json, write_json
 from train.hyperparameters import Hyperparameters
 from train.material import gather
 from train.subject import KerasModel
@@ -114,7 +114,7 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     params = ARCHITECTURES[architecture].frontend
     config = _configuration(corpus, architecture, params, hyper)
     _claim(run, config)
-    history: list[dict[str, float]] = _read_json(run / "history.json", [])
+    history: list[dict[str, float]] = read_json(run / "history.json") if (run / "history.json").exists() else []
     held_out = gather(corpus, "validation", cache)  # if streams cannot be made, that is said before the training
     if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
@@ -230,7 +230,7 @@ def _keep(model: keras.Model, run: Path, history: list[dict[str, float]], stage:
     """Put an epoch on disk. It counts once history.json, which is written last, has it."""
     n_done = len(history)
     _save(model, _checkpoint(run, n_done))
-    _write_json(run / "history.json", history)
+    write_json(run / "history.json", history)
     if n_done - 1 > stage.begin:
         _checkpoint(run, n_done - 1).unlink(missing_ok=True)
 
@@ -279,32 +279,22 @@ def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hy
 def _claim(run: Path, config: dict[str, Any]) -> None:
     """Write the configuration, or make sure that the same training was begun here."""
     path = run / "config.json"
-    begun = _read_json(path, None)
     ignored = ("versions", "git_revision")  # an update of a package need not end a training
-    if begun is not None:
+    if path.exists():
+        begun = read_json(path)
         if differing := [key for key in config if key not in ignored and begun.get(key) != config[key]]:
             raise TrainingError(
                 f"{run}: holds another training (different {', '.join(differing)}); give -o another folder"
             )
         return
     run.mkdir(parents=True, exist_ok=True)
-    _write_json(path, config)
+    write_json(path, config)
 
 
 def _save(model: keras.Model, path: Path) -> None:
     part = path.with_name(f"part-{path.name}")
     model.save(part)
     part.replace(path)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f"part-{path.name}")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    part.replace(path)
-
-
-def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text()) if path.exists() else default
 
 
 def _version(package: str) -> str:

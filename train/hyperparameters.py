@@ -12,10 +12,10 @@ class Hyperparameters:
 
     # One seed for the scenes, the initial weights and the order of windows.
     seed: int = 1
-    # Every epoch has scenes of 30 s that were never heard before. So many epochs the larger network learns from the
-    # truth, if the architecture has one, and then so many the network learns from it.
-    teacher_epochs: int = 45
+    # Every epoch has scenes of 30 s that were never heard before. So many the network learns from, and before that
+    # its teacher from so many, if the architecture has one.
     epochs: int = 50
+    teacher_epochs: int = 45
     scenes_per_epoch: int = 300
     # So many seconds of audio for a step: small enough to step often, yet some of every keyword.
     batch_seconds: int = 120

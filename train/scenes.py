@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kwsd.audio import FloatArray
+from kwsd.audio import FloatArray, dbfs
 from train import augment
 from train.data import RATE_HZ, UNKNOWN
 from train.material import Material
 
 _FADE_SAMPLES = RATE_HZ // 100
+_HISS_DBFS = -85.0  # of a quiet converter
+_SILENT = 1e-3  # root mean square: what is softer in a recording of noise is its coder's
 _MARGIN_SECONDS = 0.06  # at least so much of a clip is kept around its word
 
 
@@ -83,11 +85,19 @@ class Scene:
     spoken: list[Spoken]
 
 
-def compose(material: Material, style: Style, seconds: float, random: np.random.Generator) -> Scene:
-    """Make a scene of so many seconds."""
+def compose(
+    material: Material, style: Style, seconds: float, random: np.random.Generator, room: FloatArray | None = None
+) -> Scene:
+    """Make a scene of so many seconds.
+
+    Args:
+        room: what there is beside the speech, which is louder than it by `snr_db`; shape
+            (seconds * RATE_HZ,), float32. None for noise of the material.
+    """
     n_samples = round(seconds * RATE_HZ)
     samples = np.zeros(n_samples, np.float32)
-    level_db = random.uniform(*style.level_dbfs)
+    snr_db = random.uniform(*style.snr_db) if random.random() < style.noise else 60.0
+    level_db = random.uniform(*style.level_dbfs) if room is None else min(0.0, dbfs(room) + snr_db)
     spoken = []
     at = round(random.uniform(0.1, 1.0) * RATE_HZ)
     while True:
@@ -101,15 +111,14 @@ def compose(material: Material, style: Style, seconds: float, random: np.random.
         at += end - onset + round(random.uniform(*pause) * RATE_HZ)
     if random.random() < style.reverb:
         samples = augment.reverberate(samples, RATE_HZ, random)
-    snr_db = random.uniform(*style.snr_db) if random.random() < style.noise else 60.0
-    samples += noise_bed(material, n_samples, level_db - snr_db, style, random)
+    samples += noise_bed(material, n_samples, level_db - snr_db, style, random) if room is None else room
     return Scene(augment.limit(samples), spoken)
 
 
 def noise_bed(
     material: Material, n_samples: int, level_dbfs: float, style: Style, random: np.random.Generator
 ) -> FloatArray:
-    """Noise of a wandering level, never silent: recordings, colours that none has, or both.
+    """Noise of a wandering level, never silent: recordings, colours that none has, or both, and a converter's hiss.
 
     Shape: -> (n_samples,), float32.
     """
@@ -120,20 +129,23 @@ def noise_bed(
         else:
             layer = _recorded_noise(material, n_samples, random)
         bed += layer * augment.drifting_gain(n_samples, RATE_HZ, style.noise_drift_db, random)
-    floor_dbfs = -85.0  # the hiss of a quiet converter
-    return bed * np.float32(10 ** (max(level_dbfs, floor_dbfs) / 20) / max(augment.rms(bed), 1e-6))
+    hiss = random.standard_normal(n_samples, np.float32) * np.float32(10 ** (_HISS_DBFS / 20))
+    return hiss + bed * np.float32(10 ** (level_dbfs / 20) / max(augment.rms(bed), 1e-6))
 
 
 def _recorded_noise(material: Material, n_samples: int, random: np.random.Generator) -> FloatArray:
-    """A recording of noise, repeated where it is short. Root mean square 1, if it is not silent."""
+    """Recordings of noise, one after the other where they are short. Root mean square about 1 each."""
     lengths = material.lengths[material.noises]
-    index = random.choice(material.noises, p=lengths / lengths.sum())
-    length = int(material.lengths[index])
-    start = int(random.integers(0, max(1, length - n_samples)))
-    noise = material.samples(index, start, min(n_samples, length - start))
-    if len(noise) < n_samples:
-        noise = np.resize(np.roll(noise, random.integers(len(noise))), n_samples)
-    return noise / np.float32(max(augment.rms(noise), 1e-5))
+    noise = np.zeros(n_samples, np.float32)
+    at = 0
+    while at < n_samples:
+        index = random.choice(material.noises, p=lengths / lengths.sum())
+        length = int(material.lengths[index])
+        start = int(random.integers(0, max(1, length - n_samples)))
+        piece = material.samples(index, start, min(n_samples, length - start))
+        _lay(noise, piece / np.float32(max(augment.rms(piece), _SILENT)), at)
+        at += len(piece) - _FADE_SAMPLES
+    return noise
 
 
 def _piece(material: Material, style: Style, random: np.random.Generator) -> Piece:

@@ -7,9 +7,9 @@ and a second after its end; each keyword is hit once, and every other event is a
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from kwsd.sweep import GRID, Sweep
 from train import plots
 from train.data import RATE_HZ
 from train.evaluate import about, wilson
+from train.files import write_json
 from train.material import Material
 from train.scenes import Scene, Style, compose
 from train.subject import Subject
@@ -47,20 +48,22 @@ STREAMS = {
 
 BACKGROUND = Style(
     keyword=1.0, other=0.0, cut=0.0, double=0.0, speech=0.0, close=0.0, long_pause=(2.0, 10.0),
-    level_dbfs=(-40.0, -15.0), noise=1.0, snr_db=(0.0, 20.0), noise_drift_db=0.0, noise_layers=1, coloured=0.0,
-    speed=0.0, reverb=0.0,
+    noise=1.0, snr_db=(0.0, 20.0), speed=0.0, reverb=0.0,
 )  # fmt: skip
 """Keywords over the user's own recordings, which hold none."""
 
 
+Stream = list[Callable[[], Scene]]
+"""Scenes that follow each other, each made when it is called for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What to measure on: so many hours in each of some styles. `kind` names the report's files."""
+    """What to measure on, by name. `kind` names the report's files, and `seed` is what the streams come from."""
 
     kind: str
-    material: Material
-    styles: dict[str, Style]
-    hours: float
+    seed: int
+    by_name: dict[str, Stream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +101,56 @@ class Heard:
         return np.bincount([one.label for one in self.said], minlength=self.hits.shape[1])
 
 
-def streams_of(material: Material) -> dict[str, Style]:
-    """The kinds of stream that can be made: without keyword-free speech, only words."""
-    return {name: style for name, style in STREAMS.items() if name != "speech" or len(material.speech)}
-
-
-def scenes(material: Material, style: Style, hours: float, seed: int) -> list[Callable[[], Scene]]:
-    """A stream as its scenes of a minute, each made when it is called for."""
+def streams_of(material: Material, hours: float, seed: int) -> Streams:
+    """So many hours of each kind of stream that can be made: without keyword-free speech, only of words."""
     n_scenes = max(1, round(hours * 3600 / _SCENE_SECONDS))
-    return [
-        lambda i=i: compose(material, style, _SCENE_SECONDS, np.random.default_rng((seed, i)))  # type: ignore[misc]
-        for i in range(n_scenes)
+    styles = {name: style for name, style in STREAMS.items() if name != "speech" or len(material.speech)}
+    return Streams(
+        "stream",
+        seed,
+        {
+            name: [partial(_scene, material, style, (_seed_of(seed, name), number)) for number in range(n_scenes)]
+            for name, style in styles.items()
+        },
+    )
+
+
+def over_own_recordings(material: Material, hours: float, seed: int) -> Streams:
+    """Keywords over the material's noise recordings, each second of which is heard once, as loud as it is.
+
+    At most so many hours: repeats would prove nothing.
+    """
+    n_minute = round(_SCENE_SECONDS * RATE_HZ)
+    minutes = [
+        (int(index), start, min(n_minute, int(material.lengths[index]) - start))
+        for index in material.noises
+        for start in range(0, int(material.lengths[index]), n_minute)
     ]
+    n_most = round(hours * 3600 * RATE_HZ)
+    within = np.cumsum([n_samples for *_, n_samples in minutes]) <= max(n_most, minutes[0][2])
+    stream: Stream = [
+        partial(_scene_over, material, minute, (_seed_of(seed, "background"), number))
+        for number, minute in enumerate(minutes)
+        if within[number]
+    ]
+    return Streams("background", seed, {"background": stream})
 
 
-def hear(subject: Subject, stream: list[Callable[[], Scene]], what: str = "stream") -> Heard:
+def _scene(material: Material, style: Style, seeds: tuple[int, int]) -> Scene:
+    return compose(material, style, _SCENE_SECONDS, np.random.default_rng(seeds))
+
+
+def _scene_over(material: Material, minute: tuple[int, int, int], seeds: tuple[int, int]) -> Scene:
+    room = material.samples(*minute)
+    return compose(material, BACKGROUND, len(room) / RATE_HZ, np.random.default_rng(seeds), room)
+
+
+def _seed_of(seed: int, name: str) -> int:
+    """Streams of one seed differ from each other."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
+
+
+def hear(subject: Subject, stream: Stream, what: str = "stream") -> Heard:
     """Run a stream through a Spotter and match what fired with what was said."""
     card = subject.card
     sweep = Sweep(card)
@@ -159,29 +197,23 @@ def match_label(said: list[Said], times: list[float]) -> list[float]:
     return late
 
 
-def evaluate_streams(subject: Subject, streams: Streams, split: str, seed: int, folder: Path) -> dict[str, Any]:
+def evaluate_streams(subject: Subject, streams: Streams, split: str, folder: Path) -> dict[str, Any]:
     """Measure a model on streams; writes `KIND-SPLIT.json` and `.png` into `folder`."""
     card = subject.card
     report: dict[str, Any] = {
         **about(subject),
         "split": split,
-        "seed": seed,
+        "seed": streams.seed,
         "stride_seconds": card.stride_frames * card.frontend.hop_samples / card.frontend.sample_rate_hz,
         "streams": {},
     }
-    for name, style in streams.styles.items():
-        stream = scenes(streams.material, style, streams.hours, stream_seed(seed, name))
+    for name, stream in streams.by_name.items():
         report["streams"][name] = describe(hear(subject, stream, f"stream of {name}"), card.keywords)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{streams.kind}-{split}.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_json(folder / f"{streams.kind}-{split}.json", report)
     curves = {f"{name}, {one['hours']:.1f} h": one["curve"] for name, one in report["streams"].items()}
     plots.trade_off(curves, f"{card.name}, {split} speakers", folder / f"{streams.kind}-{split}.png")
     return report
-
-
-def stream_seed(seed: int, name: str) -> int:
-    """Streams of one seed differ from each other."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
 
 
 def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:

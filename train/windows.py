@@ -13,8 +13,10 @@ inside. Part of a word, or speech that goes on, is `unknown`; a window that near
 whole keyword, or held it long enough to decide, is nobody's and counts nothing.
 """
 
+import signal
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from os import cpu_count
@@ -25,6 +27,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray
+from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams, log_spectrogram, resample
 from train import augment
 from train.data import CLIP_SAMPLES, RATE_HZ
@@ -110,8 +113,14 @@ class Epochs:
                 self._pending[ahead] = deque(jobs)
         jobs_done = self._pending.pop(number)
         parts = []
-        while jobs_done:
-            parts.append(jobs_done.popleft().result())
+        try:
+            while jobs_done:
+                parts.append(jobs_done.popleft().result())
+        except BrokenProcessPool:
+            raise TrainingError(
+                "a process that makes scenes was ended by the system, mostly for want of memory; "
+                "with fewer scenes an epoch (--set scenes_per_epoch=...) less is needed"
+            ) from None
         return _joined(parts)
 
 
@@ -149,6 +158,8 @@ def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_l
         background[overlap > min(0.3 * (said.end - said.start), 0.1 * RATE_HZ)] = unknown
     words = background.copy()
     for said in scene.spoken:
+        if said.word == unknown:  # speech is that in all its parts
+            continue
         duration = said.end - said.start
         ended = ends >= said.end
         words[ended] = background[ended]
@@ -168,6 +179,7 @@ _recipe: Recipe  # of this worker process
 def _initialise(recipe: Recipe) -> None:
     global _recipe
     _recipe = recipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this process
 
 
 def _holds(said: Spoken, starts: IntArray, ends: IntArray) -> NDArray[np.bool_]:

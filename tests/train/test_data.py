@@ -122,10 +122,10 @@ def test_a_split_without_recordings_and_noise_that_is_too_short(copy):
     (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
     with pytest.raises(TrainingError, match="no recordings for the testing split"):
         balanced(find_corpus(copy, KEYWORDS), "testing", np.random.default_rng(0))
-    shutil.rmtree(copy / "_background_noise_")
-    for noise in (copy / "_background_noise_").glob("*.wav"):
+    noises = list((copy / "_background_noise_").glob("*.wav"))
+    assert noises
+    for noise in noises:
         soundfile.write(noise, np.zeros(40000), 16000)
-    with pytest.raises(TrainingError, match="no noise recordings of at least 3 s"):
-        silence(find_corpus(copy, KEYWORDS), "validation", 5, np.random.default_rng(0))
-    with pytest.raises(TrainingError, match="no noise recordings"):
-        silence(find_corpus(copy, KEYWORDS), "training", 5, np.random.default_rng(0))
+    for split in ("validation", "training"):
+        with pytest.raises(TrainingError, match="no noise recordings of at least 3 s"):
+            silence(find_corpus(copy, KEYWORDS), split, 5, np.random.default_rng(0))

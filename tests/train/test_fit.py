@@ -75,7 +75,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(run, corpus, cach
     def save(self, path, **options):
         real_save(self, path, **options)
         saved.append(path)
-        if len(saved) == 4:  # before the third or fourth epoch counts
+        if len(saved) == 4:  # before the last epoch counts
             raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "save", save)
@@ -88,6 +88,18 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(run, corpus, cach
     whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, tmp_path / "run"))
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)  # threads sum in any order
+
+
+def test_interrupted_before_its_first_epoch_a_network_still_has_its_teacher(run, corpus, cache, tmp_path):
+    handed_over = shutil.copytree(run, tmp_path / "run")
+    for path in ("model.keras", "checkpoint-4.keras"):
+        (handed_over / path).unlink()
+    history = json.loads((run / "history.json").read_text())
+    (handed_over / "history.json").write_text(json.dumps(history[:2]))
+    fit(corpus, "ds_tcn", HYPER, handed_over, cache)
+    whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, handed_over))
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_a_teacher_learns_first_where_there_is_one():
@@ -161,7 +173,8 @@ def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_p
     assert evaluate_streams("--seed", "4") != report
     assert (tmp_path / "stream-validation.png").stat().st_size > 5000
     report = evaluate_streams("--background", corpus.root / "_background_noise_")
-    assert list(report["streams"]) == ["background"]
+    [own] = [(name, one["hours"]) for name, one in report["streams"].items()]
+    assert own == ("background", round(12 / 3600, 3))  # as long as the recording is, and no longer
 
 
 def test_a_run_of_another_front_end_is_refused(run, tmp_path):
@@ -208,7 +221,15 @@ def test_scores():
     assert wilson(50, 100) == pytest.approx((0.404, 0.596), abs=1e-3)  # Wilson's own example range
 
 
-def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsys):
+def test_clips_that_do_not_say_who_speaks_are_counted(corpus_folder, tmp_path):
+    copy = shutil.copytree(corpus_folder, tmp_path / "copy")
+    for path in (copy / "yes").glob("*.wav"):
+        path.rename(path.with_name(path.name.replace("_nohash_", "_")))
+    assert find_corpus(copy, ("yes", "no")).n_nameless == len(list((copy / "yes").iterdir()))
+    assert find_corpus(corpus_folder, ("yes", "no")).n_nameless == 0
+
+
+def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsys, corpus_folder):
     def mistake(reason, *arguments):
         monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
         assert main() == 1
@@ -219,7 +240,11 @@ def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsy
     fit_here = ("fit", "--data", tmp_path, "-o", tmp_path / "r", "--architecture")
     mistake("no recordings found", *fit_here, "light_cnn")
     mistake("vgg: unknown; there are ds_tcn, light_cnn", *fit_here, "vgg")
+    mistake("/proc/r: No such file or directory", "fit", "--data", corpus_folder, "--words", "yes,no", "-o", "/proc/r")
     (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "config.json").write_text("{")
+    mistake("config.json: damaged", "fit", "--data", corpus_folder, "--words", "yes,no", "-o", tmp_path / "r")
+    (tmp_path / "r" / "config.json").unlink()
     mistake("no trained model here", "evaluate", tmp_path / "r", "--data", tmp_path)
     mistake("no such model file", "evaluate", tmp_path / "r.onnx", "--data", tmp_path)
     mistake("no reports", "results", tmp_path, "-o", tmp_path / "R.md")

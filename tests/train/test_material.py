@@ -1,5 +1,9 @@
 """Recordings of a split on disk, and where their words are."""
 
+import os
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -44,6 +48,27 @@ def test_a_word_is_found_in_its_noise(level):
     onset, end = word_edges((samples * 32767).astype(np.int16))
     assert onset == pytest.approx(5000, abs=330)
     assert end == pytest.approx(11800, abs=330)
+
+
+def test_a_soft_hiss_at_the_end_is_part_of_the_word():
+    random = np.random.default_rng(0)
+    samples = 0.0005 * random.standard_normal(16000)
+    samples[4000:8000] += 0.3 * np.sin(np.arange(4000) / 12)  # 210 Hz
+    samples[8000:11200] += 0.02 * np.diff(random.standard_normal(3201))  # 30 dB softer, and high
+    onset, end = word_edges((samples * 32767).astype(np.int16))
+    assert (onset, end) == (pytest.approx(4000, abs=330), pytest.approx(11200, abs=330))
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")
+def test_a_full_disk_is_an_error_and_leaves_nothing(corpus, tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            gather(corpus, "training", tmp_path)
+        assert not list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_silence_and_scraps_have_edges_too():

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kwsd.audio import dbfs
 from train.data import CLIP_SAMPLES, find_corpus
-from train.material import gather
-from train.scenes import Scene, Spoken, Style, compose
+from train.material import Material, gather
+from train.scenes import Scene, Spoken, Style, compose, noise_bed
 from train.windows import words_in_windows
 
 QUIET = replace(Style(), noise=0.0, reverb=0.0, speed=0.0)
@@ -44,6 +45,34 @@ def test_no_scene_is_digitally_silent_or_beyond_full_scale(material):
         assert min(np.abs(block).max() for block in np.split(samples, 50)) > 0
 
 
+def test_noise_is_many_recordings_and_hiss_where_they_are_silent(material, monkeypatch):
+    read = Material.samples
+    indices = []
+
+    def samples(self, index, start=0, n_samples=None):
+        indices.append(index)
+        return 0 * read(self, index, start, n_samples)
+
+    monkeypatch.setattr(Material, "samples", samples)
+    style = replace(Style(), coloured=0.0, noise_layers=1)
+    bed = noise_bed(material, 60 * 16000, -40.0, style, np.random.default_rng(0))
+    assert len(indices) > 60 * 16000 / material.lengths[material.noises].max()  # none of them is repeated by itself
+    assert np.abs(bed).reshape(-1, 160).max(axis=1).min() > 0
+    assert dbfs(bed) == pytest.approx(-85, abs=1)
+
+
+def test_a_room_stays_as_it_is_and_speech_is_louder(material):
+    room = 0.01 * np.random.default_rng(1).standard_normal(30 * 16000).astype(np.float32)
+    style = replace(QUIET, noise=1.0, snr_db=(20.0, 20.0), level_spread_db=0.0, close=0.0, long_pause=(3.0, 4.0))
+    scene = compose(material, style, 30.0, np.random.default_rng(0), room)
+    spoken = np.zeros(len(room), bool)
+    for one in scene.spoken:
+        spoken[max(0, one.start - 16000) : one.end + 16000] = True  # with what is around it in its clip
+    assert spoken.mean() < 0.9
+    np.testing.assert_array_equal(scene.samples[~spoken], room[~spoken])
+    assert dbfs(np.concatenate([scene.samples[one.start : one.end] for one in scene.spoken])) > dbfs(room) + 15
+
+
 def test_a_style_without_keywords_has_none(material):
     scene = compose(material, replace(Style(), keyword=0.0, other=0.0), 20.0, np.random.default_rng(0))
     assert scene.spoken
@@ -63,6 +92,14 @@ def test_which_word_a_window_holds():
     assert at[2.2] == 3  # 40 % are gone
     assert at[2.5] == 4  # the other word has ended last
     assert at[4.0] == 2
+
+
+def test_speech_is_unknown_in_all_its_parts():
+    scene = Scene(np.zeros(6 * 16000, np.float32), [Spoken(3, 8000, 8000 + 4 * 16000)])
+    words = words_in_windows(scene, 500, 160, CLIP_SAMPLES, n_labels=4)
+    first = int(np.argmax(words == 3))
+    assert set(words[:first]) == {2}
+    assert -1 not in words
 
 
 def test_what_follows_a_keyword_closely_does_not_take_it_away():
