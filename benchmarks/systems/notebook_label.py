@@ -1,6 +1,6 @@
 """The notebook's way to label a folder: SciPy's features of every clip, then one Keras `predict` for all.
 
-python notebook_label.py FOLDER
+python notebook_label.py FOLDER ARCHITECTURE
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import signal
 from scipy.io import wavfile
 
-from train.architectures import light_cnn
+from train.architectures import ARCHITECTURES
 
 
 def features(path: Path) -> np.ndarray:
@@ -26,7 +26,7 @@ def features(path: Path) -> np.ndarray:
     return np.log(power.T.astype(np.float32) + 1e-10)
 
 
-model = light_cnn((99, 81), 12)
+model = ARCHITECTURES[sys.argv[2]].build((99, 81), 12)
 paths = sorted(Path(sys.argv[1]).glob("*.wav"))
 model.predict(features(paths[0])[None], verbose=0)
 began = time.perf_counter()

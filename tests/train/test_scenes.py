@@ -95,7 +95,7 @@ def test_which_word_a_window_holds():
 
 
 def test_speech_is_unknown_in_all_its_parts():
-    scene = Scene(np.zeros(6 * 16000, np.float32), [Spoken(3, 8000, 8000 + 4 * 16000)])
+    scene = Scene(np.zeros(6 * 16000, np.float32), [Spoken(3, 24000, 24000 + 4 * 16000)])
     words = words_in_windows(scene, 500, 160, CLIP_SAMPLES, n_labels=4)
     first = int(np.argmax(words == 3))
     assert set(words[:first]) == {2}
