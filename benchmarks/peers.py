@@ -137,10 +137,8 @@ def _table(results: dict[int, list[dict[str, float]]], failed: dict[int, str]) -
             [run[key] for run in results[index]] for key in ("cpu_ms", "resident_mb", "load_seconds")
         )
         middle = statistics.median(cpu)
-        as_often = max((stride_ms for stride_ms in own if stride_ms <= one.decides_ms), default=min(own, default=0))
-        ratios = " | ".join(
-            f"{middle / own[stride_ms]:.1f}" if own else "" for stride_ms in (max(own, default=0), as_often)
-        )
+        as_often = max((stride_ms for stride_ms in own if stride_ms <= one.decides_ms), default=None)
+        ratios = " | ".join(f"{middle / own[ms]:.1f}" if ms in own else "" for ms in (100, as_often))
         lines.append(
             f"{start} {middle:.2f} ({min(cpu):.2f} to {max(cpu):.2f}) | {ratios} | {1000 / middle:.0f} |"
             f" {statistics.median(resident):.0f} | {statistics.median(load):.2f} |"

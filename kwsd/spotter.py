@@ -1,8 +1,8 @@
 """The Spotter: samples of one stream in, detections out.
 
 The law of this file: no thread, clock, socket, file or log. The daemon, `kwsd spot`,
-training's evaluation and the tests all run this object, so a recording
-replayed faster than real time gives exactly the detections that it would have given live.
+training's evaluation and the tests all run this object, so a recording replayed faster than
+real time gives exactly the detections that it would have given live.
 """
 
 from dataclasses import dataclass
