@@ -27,7 +27,8 @@ class Chunk:
     """What a source delivers: consecutive samples, any number of them.
 
     Attributes:
-        samples: shape (n_samples,), float32, full scale is 1.
+        samples: shape (n_samples,), float32, full scale is 1; from a source of several
+            streams (n_samples, n_streams).
         position: sample clock of `samples[0]`, counted at the source's own rate. It is
             larger than the end of the previous chunk when audio was lost between them.
     """

@@ -15,6 +15,8 @@ from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kwsd.audio import Chunk
 from kwsd.errors import KwsdError, SourceError
 from kwsd.sources import Opened, Source
@@ -63,7 +65,7 @@ class Capture:
     """A source and its thread.
 
     Args:
-        stream: whose audio it is.
+        streams: whose audio it is: one, or one for each column of the source's chunks.
         inbox: gets it.
         silent_seconds: for how long a live source may deliver nothing but zeros.
 
@@ -71,8 +73,8 @@ class Capture:
         opening_since: when it began to open the source, on the monotonic clock; None at other times.
     """
 
-    def __init__(self, source: Source, stream: str, inbox: "Inbox", silent_seconds: float = 30.0) -> None:
-        self._source, self._stream, self._inbox = source, stream, inbox
+    def __init__(self, source: Source, streams: list[str], inbox: "Inbox", silent_seconds: float = 30.0) -> None:
+        self._source, self._streams, self._inbox = source, streams, inbox
         self._silent_seconds = silent_seconds
         self._stopping = threading.Event()
         self._n_failures = self._n_silent = 0
@@ -101,7 +103,11 @@ class Capture:
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def _put(self, item: Item) -> None:
-        self._inbox.put(self._stream, item, waits=not self._source.is_live)
+        for column, stream in enumerate(self._streams):
+            own = item
+            if isinstance(item, Chunk) and item.samples.ndim == 2:
+                own = replace(item, samples=np.ascontiguousarray(item.samples[:, column]))
+            self._inbox.put(stream, own, waits=not self._source.is_live)
 
     def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is said, so that nobody waits for a dead source."""

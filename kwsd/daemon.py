@@ -27,7 +27,7 @@ from kwsd.health import Health
 from kwsd.model import Model, load_model
 from kwsd.readable import readable
 from kwsd.sockets import open_doors, renew
-from kwsd.sources import make_source
+from kwsd.sources import is_shared, make_source
 from kwsd.sources.network import NetworkAudio
 from kwsd.transports.jsonlines import JsonLines
 
@@ -67,12 +67,7 @@ class Daemon:
         self._bus = Bus()
         self._ear = Ear(self._model, self._config)
         self._inbox = Inbox()
-        sources = {name: self._config.of_stream(name) for name in self._config.stream_names}
-        self._captures = {
-            name: Capture(make_source(config), name, self._inbox, self._config.silent_seconds)
-            for name, config in sources.items()
-            if config.source != "network"
-        }
+        self._captures = self._make_captures()
         streams = self._config.stream_names
         self._health = Health(self._ear, self._inbox, streams, self._captures, time.monotonic())
         self._network = self._make_network() if self._config.audio else None
@@ -113,7 +108,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
         self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
-        for capture in self._captures.values():
+        for capture in dict.fromkeys(self._captures.values()):
             capture.start()
         if self._network:
             self._network.start()
@@ -125,6 +120,20 @@ class Daemon:
         self._thread.start()
         self._beating = self._loop.create_task(self._beat())  # kept: the loop holds no strong reference
         self._log_model()
+
+    def _make_captures(self) -> dict[str, Capture]:
+        """For each stream that kwsd reads itself what reads it; streams of one device have the same."""
+        by_source: dict[str, dict[str, StreamConfig]] = {}
+        for name in self._config.stream_names:
+            config = self._config.of_stream(name)
+            if config.source != "network":
+                by_source.setdefault(config.source if is_shared(config) else name, {})[name] = config
+        captures: dict[str, Capture] = {}
+        for configs in by_source.values():
+            source = make_source(*configs.values())
+            capture = Capture(source, list(configs), self._inbox, self._config.silent_seconds)
+            captures |= dict.fromkeys(configs, capture)
+        return captures
 
     def _make_clips(self) -> "Clips | None":
         if self._config.clips is None:

@@ -45,15 +45,24 @@ class Source(Protocol):
         ...
 
 
-def make_source(config: StreamConfig) -> Source:
-    """The source that a stream's configuration names; "network" is none, others come to it."""
+def is_shared(config: StreamConfig) -> bool:
+    """Whether streams that name the same source have to share it: a device is opened once."""
+    return config.source.partition(":")[0] == "microphone"
+
+
+def make_source(config: StreamConfig, *others: StreamConfig) -> Source:
+    """The source that a stream's configuration names; "network" is none, others come to it.
+
+    Args:
+        others: of more streams that share it.
+    """
     from kwsd.sources.microphone import Microphone
     from kwsd.sources.pcm import PcmInput
     from kwsd.sources.wav import WavFile
 
     kind, _, device = config.source.partition(":")
     if kind == "microphone":
-        return Microphone(device or None, config.channel)
+        return Microphone(device or None, config.channel, *(other.channel for other in others))
     if config.source == "-":
         return PcmInput(config.pcm, config.channel)
     return WavFile(Path(config.source), paced=config.pace == "realtime", channel=config.channel)

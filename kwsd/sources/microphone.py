@@ -6,11 +6,14 @@ nothing for `_STALL_SECONDS` is a `SourceError`. Blocking-mode streams rather th
 also work under systemd's `MemoryDenyWriteExecute`.
 """
 
+import atexit
 import threading
 import time
 from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from kwsd.audio import Chunk, to_mono
 from kwsd.errors import SourceError
@@ -27,16 +30,18 @@ class Microphone:
     Args:
         device: number, or part of the name, as `kwsd devices` lists them; None for the
             system's default.
-        channel: counted from 1; None for the device's own mix, or the mean of all.
+        channels: of each stream that hears it, counted from 1; None for the device's own mix,
+            or the mean of all.
     """
 
     is_live = True
 
     _opening = threading.Lock()
     _n_open = 0  # PortAudio's restart, which finds new devices, would end streams that are open
+    _was_open = False  # since then what PortAudio knows of devices may be out of date
 
-    def __init__(self, device: str | None, channel: int | None = None) -> None:
-        self._channel = channel
+    def __init__(self, device: str | None, *channels: int | None) -> None:
+        self._channels = channels or (None,)
         self.name = f"microphone {device}" if device else "the default microphone"
         self._device = int(device) if device and device.isdecimal() else device
 
@@ -47,15 +52,17 @@ class Microphone:
     def _open(self) -> Opened:
         sounddevice = _portaudio()
         try:
-            if not Microphone._n_open:
+            if Microphone._was_open and not Microphone._n_open:
                 _rescan(sounddevice)
+            Microphone._was_open = True
             info = sounddevice.query_devices(self._device, "input")
-            refuse_missing_channel(self.name, self._channel, info["max_input_channels"])
+            for channel in self._channels:
+                refuse_missing_channel(self.name, channel, info["max_input_channels"])
             rate_hz = round(info["default_samplerate"])
             stream = sounddevice.InputStream(
                 device=info["index"],
                 samplerate=rate_hz,
-                channels=info["max_input_channels"] if self._channel else _n_channels(sounddevice, info, rate_hz),
+                channels=info["max_input_channels"] if any(self._channels) else _n_channels(sounddevice, info, rate_hz),
                 dtype="float32",
                 latency=_LATENCY_SECONDS,
             )
@@ -79,7 +86,8 @@ class Microphone:
                 before, read_at = read_at, time.monotonic()
                 if overflowed:  # PortAudio does not say how much was lost; the clock does
                     position += max(0, round((read_at - before) * rate_hz) - n_samples)
-                chunk = Chunk(to_mono(samples, self._channel), position)
+                heard = [to_mono(samples, channel) for channel in self._channels]
+                chunk = Chunk(heard[0] if len(heard) == 1 else np.stack(heard, axis=1), position)
                 position = chunk.end
                 yield chunk
         except sounddevice.PortAudioError as error:
@@ -128,6 +136,8 @@ def _portaudio() -> Any:
         raise SourceError(
             "no microphone without PortAudio: install libportaudio2 (Debian, Ubuntu) or portaudio"
         ) from None
+    # Ending PortAudio with the process has crashed in ALSA's plugin; the system takes back all by itself.
+    atexit.unregister(sounddevice._exit_handler)
     return sounddevice
 
 

@@ -45,7 +45,7 @@ class FakeSource:
 
 def run(source, **options):
     inbox = Inbox()
-    Capture(source, "a", inbox, **options).start()
+    Capture(source, ["a"], inbox, **options).start()
     items = []
     while not items or not isinstance(items[-1], End):
         for stream, item in inbox.take():
@@ -123,7 +123,7 @@ def test_a_defect_in_a_source_ends_the_capture_instead_of_leaving_it_deaf():
 
 def test_a_source_that_was_never_there_is_an_error_at_once():
     with pytest.raises(SourceError, match="no such device"):
-        Capture(FakeSource(True, SourceError("no such device")), "a", Inbox()).start()
+        Capture(FakeSource(True, SourceError("no such device")), ["a"], Inbox()).start()
 
 
 def test_a_full_live_queue_drops_what_waits_but_no_news():
@@ -202,7 +202,7 @@ def test_streams_that_are_up_are_waited_for_but_not_long():
 
 def test_stop_ends_a_capture_whose_queue_is_full():
     inbox = Inbox()
-    capture = Capture(FakeSource(False, [chunk(i) for i in range(1000)]), "a", inbox)
+    capture = Capture(FakeSource(False, [chunk(i) for i in range(1000)]), ["a"], inbox)
     capture.start()
     time.sleep(0.05)
     inbox.close()

@@ -16,7 +16,7 @@ class Nothing:
 def parts(model):
     config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
     ear, inbox = Ear(model, config), Inbox()
-    capture = Capture(Nothing(), "hall", inbox)
+    capture = Capture(Nothing(), ["hall"], inbox)
     return ear, inbox, capture, Health(ear, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
 
 

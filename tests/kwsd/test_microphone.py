@@ -4,6 +4,7 @@ Needs pulseaudio, pactl, libportaudio2 and ALSA's pulse plugin (`apt-get install
 pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins`); says so when it is skipped.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -176,6 +177,31 @@ def test_a_named_channel_is_that_channel_of_the_device(tmp_path):
         left, right = map(float, levels.stdout.split())
         assert left < 0.001
         assert 0.4 < right < 0.6
+    finally:
+        server.stop()
+
+
+def test_streams_of_one_device_open_it_once_and_hear_their_own_channels(tmp_path, start_daemon):
+    server = SoundServer(tmp_path)
+    server.start(n_channels=2)
+    try:
+        config = tmp_path / "kwsd.yaml"
+        streams = {name: {"source": "microphone", "channel": n} for n, name in ((1, "left"), (2, "right"))}
+        config.write_text(json.dumps({"streams": streams}))
+        _, path = start_daemon("--config", config, env=server.environment)
+        events = []
+        threading.Thread(target=collect, args=(events, path), daemon=True).start()
+        wait_for(events, Hello, 1)
+        samples, _ = soundfile.read(DEMO, frames=6 * 16000, dtype="int16")
+        quiet = np.random.default_rng(0).integers(-3, 4, len(samples), np.int16)
+        server.speak(np.stack([quiet, samples], axis=1))
+        wait_for(events, DetectionEvent, 1)
+        opened = subprocess.run(
+            ["pactl", "list", "short", "source-outputs"], env=server.environment, capture_output=True, text=True
+        )
+        assert len(opened.stdout.splitlines()) == 1
+        assert {event.stream for event in events if isinstance(event, SourceUp)} <= {"left", "right"}
+        assert {event.stream for event in events if isinstance(event, DetectionEvent)} == {"right"}
     finally:
         server.stop()
 
