@@ -59,10 +59,18 @@ Stream = list[Callable[[], Scene]]
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What to measure on, by name. `kind` names the report's files, and `seed` is what the streams come from."""
+    """What to measure on, by name.
+
+    Attributes:
+        kind: names the report's files.
+        seed: what the streams come from.
+        made_of: how many recordings of words, and minutes of the others, are mixed in them again
+            and again: what an interval says holds for these.
+    """
 
     kind: str
     seed: int
+    made_of: dict[str, float]
     by_name: dict[str, Stream]
 
 
@@ -108,6 +116,7 @@ def streams_of(material: Material, hours: float, seed: int) -> Streams:
     return Streams(
         "stream",
         seed,
+        _made_of(material),
         {
             name: [partial(_scene, material, style, (_seed_of(seed, name), number)) for number in range(n_scenes)]
             for name, style in styles.items()
@@ -133,7 +142,19 @@ def over_own_recordings(material: Material, hours: float, seed: int) -> Streams:
         for number, minute in enumerate(minutes)
         if within[number]
     ]
-    return Streams("background", seed, {"background": stream})
+    return Streams("background", seed, _made_of(material), {"background": stream})
+
+
+def _made_of(material: Material) -> dict[str, float]:
+    def minutes(recordings: NDArray[np.int64]) -> float:
+        return round(float(material.lengths[recordings].sum()) / RATE_HZ / 60, 1)
+
+    return {
+        "keywords": sum(len(recordings) for recordings in material.keywords),
+        "other_words": len(material.others),
+        "speech_minutes": minutes(material.speech),
+        "noise_minutes": minutes(material.noises),
+    }
 
 
 def _scene(material: Material, style: Style, seeds: tuple[int, int]) -> Scene:
@@ -204,6 +225,7 @@ def evaluate_streams(subject: Subject, streams: Streams, split: str, folder: Pat
         **about(subject),
         "split": split,
         "seed": streams.seed,
+        "made_of": streams.made_of,
         "stride_seconds": card.stride_frames * card.frontend.hop_samples / card.frontend.sample_rate_hz,
         "streams": {},
     }

@@ -26,6 +26,7 @@ def reports(tmp_path, model):
     clips["accuracy_at_snr_db"] = {"20": 0.9, "10": 0.8, "5": 0.7, "0": 0.6}
     heard = match([Said(0, 1.0, 1.5)], Sweep(model.card), 7200.0, 10, [])
     stream = {**head, "split": "validation", "seed": 2, "stride_seconds": 0.1}
+    stream["made_of"] = {"keywords": 900, "other_words": 400, "speech_minutes": 37.6, "noise_minutes": 8.0}
     stream["streams"] = {"words": describe(heard, labels[:10])}
     for name, epochs in (("ds_tcn", 3), ("ablations/default", 3), ("ablations/longer", 9)):
         folder = tmp_path / "results" / name
@@ -42,6 +43,7 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "**1.0000**" in text
     assert "0.900, 0.800, 0.700, 0.600" in text
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
+    assert "of 900 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
     assert "| longer | epochs=9 |" in text
     assert "; trained in 12.5 minutes, 9000 windows a second" in text
     assert "0.2 (too few hours to show it)" in text  # two hours cannot
