@@ -137,11 +137,11 @@ def _streams(name: str, report: dict[str, Any]) -> str:
             "",
         ]
     hours = next(iter(report["streams"].values()))["hours"]
-    made_of = report["made_of"]
+    mixed = report["made_of"]
     lines.append(
-        f"Mixed, again and again, of {made_of['keywords']} recordings of keywords and {made_of['other_words']} of other "
-        f"words, {made_of['speech_minutes']:g} minutes of speech and {made_of['noise_minutes']:g} of noise: the "
-        "intervals are about these.\n"
+        f"Mixed, again and again, of {mixed['keywords']} recordings of keywords and {mixed['other_words']} of other "
+        f"words, {mixed['speech_minutes']:g} minutes of speech and {mixed['noise_minutes']:g} of noise: the intervals "
+        "are about these.\n"
     )
     lines.append(
         f"- `python -m train evaluate {_file(name)} --data DATA --stream --hours {hours:g} --seed {report['seed']} "
