@@ -39,7 +39,9 @@ IntArray = NDArray[np.int64]
 
 SCENE_SECONDS = 30
 _SCENES_PER_JOB = 6
-_DECIDED_SECONDS = 0.5
+_DECIDED_SECONDS = 0.5  # after its end a word must have been decided
+_NOT_QUITE = 0.15  # of a word: who has heard the rest may know it
+_EDGE, _EDGE_SECONDS = 0.3, 0.1  # of a word: so little of it says nothing
 _CLIP_JITTER_FRAMES = 4
 _AMBIGUOUS = -1
 
@@ -151,26 +153,52 @@ def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_l
     """
     silence, unknown = n_labels - 2, n_labels - 1
     starts = np.arange(n_windows) * hop
-    ends = starts + n_samples
+    places = [_Places.of(said, starts, starts + n_samples) for said in scene.spoken]
     background = np.full(n_windows, silence)
-    for said in scene.spoken:
-        overlap = np.minimum(ends, said.end) - np.maximum(starts, said.start)
-        background[overlap > min(0.3 * (said.end - said.start), 0.1 * RATE_HZ)] = unknown
+    for place in places:
+        background[place.some] = unknown
     words = background.copy()
-    for said in scene.spoken:
-        if said.word == unknown:  # speech is that in all its parts
-            continue
+    for said, place in zip(scene.spoken, places, strict=True):
+        if said.word != unknown:  # speech is that in all its parts
+            words[place.ended] = background[place.ended]  # what was said before is over
+            words[place.most] = _AMBIGUOUS
+            words[place.all] = said.word
+    for said, place in zip(scene.spoken, places, strict=True):
+        if said.word < silence:  # what follows a keyword closely does not take it away
+            words[place.all] = said.word
+            words[place.most & ~place.ended] = _AMBIGUOUS
+    return words
+
+
+class _Places(NamedTuple):
+    """Where windows lie on a word. Each of shape (n_windows,), bool.
+
+    Attributes:
+        some: more of it is inside than its edges.
+        most: nearly all is inside: it has not quite ended, or its beginning has just left, or it
+            ended too long ago to be decided now.
+        all: the whole of it is inside, and it ended just now.
+        ended: before the window does.
+    """
+
+    some: NDArray[np.bool_]
+    most: NDArray[np.bool_]
+    all: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, said: Spoken, starts: IntArray, ends: IntArray) -> Self:
         duration = said.end - said.start
         ended = ends >= said.end
-        words[ended] = background[ended]
-        words[ended & (starts <= said.start + 0.3 * duration)] = _AMBIGUOUS
-        words[ended & _holds(said, starts, ends)] = said.word
-        words[~ended & (ends >= said.end - 0.15 * duration)] = _AMBIGUOUS
-    for said in scene.spoken:  # what follows a keyword closely does not take it away
-        if said.word < silence:
-            words[_holds(said, starts, ends)] = said.word
-            words[(ends < said.end) & (ends >= said.end - 0.15 * (said.end - said.start))] = _AMBIGUOUS
-    return words
+        overlap = np.minimum(ends, said.end) - np.maximum(starts, said.start)
+        nearly_ended = ~ended & (ends >= said.end - _NOT_QUITE * duration)
+        just_now = ends <= said.end + _DECIDED_SECONDS * RATE_HZ
+        return cls(
+            some=overlap > min(_EDGE * duration, _EDGE_SECONDS * RATE_HZ),
+            most=nearly_ended | ended & (starts <= said.start + _EDGE * duration),
+            all=ended & just_now & (starts <= said.start),
+            ended=ended,
+        )
 
 
 _recipe: Recipe  # of this worker process
@@ -180,11 +208,6 @@ def _initialise(recipe: Recipe) -> None:
     global _recipe
     _recipe = recipe
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this process
-
-
-def _holds(said: Spoken, starts: IntArray, ends: IntArray) -> NDArray[np.bool_]:
-    """Windows in which all of a word is, and that end soon enough after it to decide. Shape: as starts."""
-    return (starts <= said.start) & (ends >= said.end) & (ends <= said.end + _DECIDED_SECONDS * RATE_HZ)
 
 
 def _job(epoch: int, index: int) -> Stretches:
