@@ -9,15 +9,12 @@ shipped.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import keras
 import numpy as np
 from keras import layers
 
 from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K, FrontendParams
-
-Network = Callable[[tuple[int, int], int], keras.Model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +23,12 @@ class Architecture:
 
     Attributes:
         n_windows, step_frames: how many windows, so far apart, it is trained on at once.
-        teacher: a larger network that learns first, and then says what is right.
     """
 
-    build: Network
+    build: Callable[[tuple[int, int], int], keras.Model]
     frontend: FrontendParams
     n_windows: int = 1
     step_frames: int = 1
-    teacher: Network | None = None
 
     @property
     def is_causal(self) -> bool:
@@ -72,7 +67,7 @@ def light_cnn_wide(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     return light_cnn(input_shape, n_words, width=2)
 
 
-def ds_tcn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.Model:
+def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     """A causal network of depthwise-separable convolutions over time.
 
     Of the family of TC-ResNet (S. Choi et al., 2019) and MatchboxNet (S. Majumdar,
@@ -81,12 +76,8 @@ def ds_tcn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.
     sees only the past, and nothing is padded in time: what a window averages are the outputs
     that have their whole past inside it. So a stream that is computed frame by frame, or
     minutes at once, gives the numbers of the window.
-
-    Args:
-        width: factor for the channels behind the two small convolutions.
     """
     n_frames, n_bands = input_shape
-    channels = _TCN_CHANNELS * width
     inputs = keras.Input(input_shape, name="windows")
     x = layers.BatchNormalization()(inputs)
     x = layers.Reshape((n_frames, n_bands, 1))(x)
@@ -95,12 +86,12 @@ def ds_tcn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.
         x = layers.Conv2D(filters, 3, strides=(time_stride, 2), use_bias=False)(x)
         x = layers.Activation("relu")(layers.BatchNormalization()(x))
     x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3]))(x)
-    x = layers.Dense(channels, use_bias=False)(x)
+    x = layers.Dense(_TCN_CHANNELS, use_bias=False)(x)
     x = layers.Activation("relu")(layers.BatchNormalization()(x))
     for kernel_size in _TCN_KERNELS:
         past = layers.Cropping1D((kernel_size - 1, 0))(x)
         x = layers.DepthwiseConv1D(kernel_size, use_bias=False)(x)
-        x = layers.Dense(channels, use_bias=False)(x)  # pointwise; as a matrix, it is Muon's
+        x = layers.Dense(_TCN_CHANNELS, use_bias=False)(x)  # pointwise; as a matrix, it is Muon's
         x = layers.Add()([layers.BatchNormalization()(x), past])
         x = layers.Activation("relu")(x)
     x = layers.AveragePooling1D(_TCN_POOLED, strides=1)(x)
@@ -144,7 +135,7 @@ def multiplies(model: keras.Model) -> int:
 
 
 ARCHITECTURES = {
-    "ds_tcn": Architecture(ds_tcn, LOGMEL_16K, n_windows=201, step_frames=2, teacher=partial(ds_tcn, width=2)),
+    "ds_tcn": Architecture(ds_tcn, LOGMEL_16K, n_windows=201, step_frames=2),
     "light_cnn": Architecture(light_cnn, SPECTROGRAM_8K),
     "light_cnn_wide": Architecture(light_cnn_wide, SPECTROGRAM_8K),
 }

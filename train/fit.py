@@ -3,12 +3,14 @@
 The law of this file: what a run folder holds is enough to repeat it, and an interrupted run
 goes on where its last whole epoch ended, with the numbers that it would have had.
 
-Where the architecture has a teacher, a larger network of its kind, that one learns first,
-from the truth. Then the network learns what its teacher says, in place of the truth, on
-scenes that neither has heard (distillation: G. Hinton et al., 2015).
+A training has stages. Each begins with the weights of the one before and the whole learning
+rate, which takes it elsewhere (restarts: I. Loshchilov, F. Hutter, 2017), so the networks at
+their ends err in different windows, and know more together than each of them (snapshot
+ensembles: G. Huang et al., 2017). In the last stage the network learns what those before it
+say together, in place of the truth (distillation: G. Hinton et al., 2015).
 
     RUN/config.json      architecture, front end, labels, hyper-parameters, digests, versions
-    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; the teacher's last one is kept
+    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; the last one of each stage is kept
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
     RUN/model.keras      the last epoch's, when all are done
@@ -29,10 +31,11 @@ import numpy as np
 from tqdm import tqdm
 
 from kwsd import __version__
+from kwsd.audio import FloatArray
 from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams
 from train import plots
-from train.architectures import ARCHITECTURES, Network, with_labels
+from train.architectures import ARCHITECTURES, with_labels
 from train.data import Corpus
 from train.decide import choose
 from train.evaluate import evaluate
@@ -119,12 +122,20 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     if not (run / "model.keras").exists():
         validation = held_out_examples(corpus, "validation", params)
         recipe = _recipe(corpus, architecture, hyper, cache)
-        stages = stages_of(architecture, hyper)
-        with Epochs(recipe, stages[-1].end) as epochs:
+        stages = stages_of(hyper)
+        windows = _build(architecture, recipe, recipe.window_frames)
+        with Epochs(recipe, hyper.n_epochs) as epochs:
             for stage in stages:
-                _learn(run, stage, epochs, recipe, validation, history)
-        windows = stages[-1].build(recipe, recipe.window_frames)
-        windows.set_weights(_load(run, stages[-1].end).get_weights())
+                if len(history) >= stage.end:
+                    continue
+                model = _model(run, architecture, recipe, stage, len(history))
+                teachers = [_load(run, before.end) for before in stages[:-1]] if stage.distils else []
+                for epoch in range(len(history), stage.end):
+                    losses = _epoch(model, teachers, epochs, recipe, epoch)
+                    windows.set_weights(model.get_weights())
+                    history.append(losses | _validate(windows, validation))
+                    _keep(model, run, history, stage)
+        windows.set_weights(_load(run, hyper.n_epochs).get_weights())
         _save(with_labels(windows, len(corpus.labels)), run / "model.keras")
     plots.history(history, run / "history.png")
     if not (run / "decision.json").exists():
@@ -142,70 +153,54 @@ def _recipe(corpus: Corpus, architecture: str, hyper: Hyperparameters, cache: Pa
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Epochs from `begin` to before `end` of one network; `taught` if the one before says what is right."""
+    """Epochs from `begin` to before `end`; `distils` where earlier networks say what is right."""
 
-    network: Network
     begin: int
     end: int
-    taught: bool
-
-    def build(self, recipe: Recipe, n_frames: int) -> keras.Model:
-        """A new network that takes so many frames at once."""
-        return self.network((n_frames, recipe.params.n_bands), len(recipe.material.words))
+    distils: bool
 
 
-def stages_of(architecture: str, hyper: Hyperparameters) -> list[Stage]:
-    """The teacher's, where there is one, and the network's own."""
-    chosen = ARCHITECTURES[architecture]
-    begin = hyper.teacher_epochs if chosen.teacher else 0
-    own = Stage(chosen.build, begin, begin + hyper.epochs, taught=begin > 0)
-    return [Stage(chosen.teacher, 0, begin, taught=False), own] if chosen.teacher and begin else [own]
-
-
-def _learn(
-    run: Path, stage: Stage, epochs: Epochs, recipe: Recipe, validation: Examples, history: list[dict[str, float]]
-) -> None:
-    """What of a stage is still to be done. Appends to `history`."""
-    if len(history) >= stage.end:
-        return
-    model = _model(run, recipe, stage, len(history))
-    teacher = _load(run, stage.begin) if stage.taught else None
-    windows = stage.build(recipe, recipe.window_frames)
-    for epoch in range(len(history), stage.end):
-        losses = _epoch(model, teacher, epochs, recipe, epoch)
-        windows.set_weights(model.get_weights())
-        history.append(losses | _validate(windows, validation))
-        _keep(model, run, history, stage)
+def stages_of(hyper: Hyperparameters) -> list[Stage]:
+    """The first one, and its restarts; the last of these distils."""
+    ends = [hyper.epochs + n * hyper.restart_epochs for n in range(hyper.restarts + 1)]
+    begins = [0, *ends]
+    return [Stage(begin, end, distils=begin > 0 and end == ends[-1]) for begin, end in zip(begins, ends, strict=False)]
 
 
 def _epoch(
-    model: keras.Model, teacher: keras.Model | None, epochs: Epochs, recipe: Recipe, epoch: int
+    model: keras.Model, teachers: list[keras.Model], epochs: Epochs, recipe: Recipe, epoch: int
 ) -> dict[str, float]:
     """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
     began = time.monotonic()
-    _seed_dropout(model, recipe.hyper.seed, epoch)
+    hyper = recipe.hyper
+    _seed_dropout(model, hyper.seed, epoch)
     stretches = epochs.epoch(epoch)
     waited = time.monotonic() - began
-    order = np.random.default_rng((recipe.hyper.seed, epoch)).permutation(len(stretches.x))
+    order = np.random.default_rng((hyper.seed, epoch)).permutation(len(stretches.x))
     x, right, weights = stretches.x[order].astype(np.float32), stretches.words[order], stretches.weights[order]
-    batch_size = _batch_size(recipe)
-    if teacher:  # it knows an answer where the truth is nobody's, too
-        right, weights = teacher.predict(x, batch_size=batch_size, verbose=0), np.maximum(weights, 1)
+    if teachers:  # they know an answer where the truth is nobody's, too
+        right, weights = _together(teachers, x, _batch_size(recipe)), np.maximum(weights, 1)
     result = model.fit(
         x,
         right,
         sample_weight=weights,
-        batch_size=batch_size,
+        batch_size=_batch_size(recipe),
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,
-        callbacks=[Progress(epochs.n_epochs)],
+        callbacks=[Progress(hyper.n_epochs)],
         verbose=0,
     )
     values = {name: float(values[0]) for name, values in result.history.items()}
     seconds = time.monotonic() - began
     windows_per_second = round(np.count_nonzero(weights) / seconds)
     return values | {"windows_per_second": windows_per_second, "seconds": round(seconds, 1), "waited": round(waited, 1)}
+
+
+def _together(teachers: list[keras.Model], x: FloatArray, batch_size: int) -> FloatArray:
+    """The mean of what they say. Shape: stretches -> (n, n_windows, n_words)."""
+    total: FloatArray = sum(teacher.predict(x, batch_size=batch_size, verbose=0) for teacher in teachers)
+    return total / len(teachers)
 
 
 def _validate(windows: keras.Model, clips: Examples) -> dict[str, float]:
@@ -243,21 +238,28 @@ def _load(run: Path, n_epochs: int) -> keras.Model:
     return keras.models.load_model(_checkpoint(run, n_epochs))
 
 
-def _model(run: Path, recipe: Recipe, stage: Stage, n_done: int) -> keras.Model:
-    """Of stretches, as it was after `n_done` epochs; new at its stage's begin."""
+def _model(run: Path, architecture: str, recipe: Recipe, stage: Stage, n_done: int) -> keras.Model:
+    """Of stretches, as it was after `n_done` epochs; at a stage's begin with a new optimizer."""
     hyper = recipe.hyper
     keras.utils.set_random_seed(hyper.seed)
     if n_done > stage.begin:
         return _load(run, n_done)
-    model = stage.build(recipe, recipe.stretch_frames)
+    model = _build(architecture, recipe, recipe.stretch_frames)
+    if n_done:
+        model.set_weights(_load(run, n_done).get_weights())
     n_steps = -(-recipe.n_stretches // _batch_size(recipe)) * (stage.end - stage.begin)
     schedule = keras.optimizers.schedules.CosineDecay(hyper.learning_rate, n_steps)
     decay = hyper.weight_decay
     optimizer = DecayingMuon(schedule, weight_decay=decay, adam_weight_decay=decay, exclude_layers=["words"])
-    loss = "categorical_crossentropy" if stage.taught else MarginLoss(hyper.margin, hyper.label_smoothing)
+    loss = "categorical_crossentropy" if stage.distils else MarginLoss(hyper.margin, hyper.label_smoothing)
     # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
     model.compile(optimizer, loss=loss, weighted_metrics=["accuracy"], jit_compile=False)
     return model
+
+
+def _build(architecture: str, recipe: Recipe, n_frames: int) -> keras.Model:
+    """A new network that takes so many frames at once."""
+    return ARCHITECTURES[architecture].build((n_frames, recipe.params.n_bands), len(recipe.material.words))
 
 
 def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hyper: Hyperparameters) -> dict[str, Any]:

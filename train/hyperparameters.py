@@ -12,10 +12,13 @@ class Hyperparameters:
 
     # One seed for the scenes, the initial weights and the order of windows.
     seed: int = 1
-    # Every epoch has scenes of 30 s that were never heard before. So many the network learns from, and before that
-    # its teacher from so many, if the architecture has one.
-    epochs: int = 50
-    teacher_epochs: int = 45
+    # Every epoch has scenes of 30 s that were never heard before. In one stretch, 150 epochs label clips better
+    # (0.971 for 0.962), but miss more keywords in streams at one false accept an hour (41 and 42 % for 29 and 37 %).
+    epochs: int = 80
+    # Then so often the learning rate begins anew, for so many epochs; the last time the network learns what it said
+    # at the ends before. Instead of 29 and 37 % it then misses 27 and 33 %.
+    restarts: int = 2
+    restart_epochs: int = 40
     scenes_per_epoch: int = 300
     # So many seconds of audio for a step: small enough to step often, yet some of every keyword.
     batch_seconds: int = 120
@@ -47,6 +50,11 @@ class Hyperparameters:
     mask_frames: int = 8
     mask_bands: int = 5
 
+    @property
+    def n_epochs(self) -> int:
+        """Of all stages."""
+        return self.epochs + self.restarts * self.restart_epochs
+
     def changed(self, assignments: list[str]) -> "Hyperparameters":
         """Apply `NAME=VALUE` strings.
 
@@ -69,7 +77,7 @@ class Hyperparameters:
         return changed
 
     def _out_of_range(self) -> list[str]:
-        positive = ("epochs", "scenes_per_epoch", "batch_seconds", "microphones")
+        positive = ("epochs", "restart_epochs", "scenes_per_epoch", "batch_seconds", "microphones")
         least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
         least |= dict.fromkeys(("learning_rate", "keyword_weight", "clip_weight"), 1e-9)
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]

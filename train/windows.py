@@ -93,11 +93,11 @@ class Stretches(NamedTuple):
 class Epochs:
     """Makes the coming epoch in other processes while the present one is trained on.
 
-    A context manager; `epoch(n)` gives what an epoch is made of. There are `n_epochs`.
+    A context manager; `epoch(n)` gives what an epoch is made of.
     """
 
     def __init__(self, recipe: Recipe, n_epochs: int) -> None:
-        self._recipe, self.n_epochs = recipe, n_epochs
+        self._recipe, self._n_epochs = recipe, n_epochs
         self._pending: dict[int, deque[Future[Stretches]]] = {}
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class Epochs:
     def epoch(self, number: int) -> Stretches:
         """At least `scenes_per_epoch` scenes, cut into stretches, in an order without meaning."""
         for ahead in (number, number + 1):
-            if ahead < self.n_epochs and ahead not in self._pending:
+            if ahead < self._n_epochs and ahead not in self._pending:
                 jobs = (self._pool.submit(_job, ahead, index) for index in range(_n_jobs(self._recipe.hyper)))
                 self._pending[ahead] = deque(jobs)
         jobs_done = self._pending.pop(number)

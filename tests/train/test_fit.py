@@ -21,7 +21,7 @@ from train.fit import MarginLoss, fit, stages_of
 from train.hyperparameters import Hyperparameters
 from train.subject import KerasModel, load_subject
 
-HYPER = Hyperparameters(teacher_epochs=2, epochs=2, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
+HYPER = Hyperparameters(epochs=2, restarts=2, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,8 @@ def short_streams():
 def test_a_run_holds_what_repeats_it(run, corpus):
     names = {path.name for path in run.iterdir()}
     assert sorted(name for name in names if name.startswith("checkpoint")) == [
-        "checkpoint-2.keras",  # the teacher
+        "checkpoint-2.keras",  # these two taught the last
+        "checkpoint-3.keras",
         "checkpoint-4.keras",
     ]
     assert {"config.json", "history.json", "history.png", "model.keras"} <= names
@@ -63,7 +64,7 @@ def test_a_run_holds_what_repeats_it(run, corpus):
     assert config["hyperparameters"] == HYPER.to_dict()
     assert config["labels"] == ["yes", "no", "silence", "unknown"]
     history = json.loads((run / "history.json").read_text())
-    assert len(history) == HYPER.teacher_epochs + HYPER.epochs
+    assert len(history) == HYPER.n_epochs == 4
     assert history[1]["loss"] < history[0]["loss"]
     assert "/" not in json.dumps(config)  # no path of this machine
 
@@ -90,25 +91,25 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(run, corpus, cach
         np.testing.assert_allclose(a, b, atol=1e-3)  # threads sum in any order
 
 
-def test_interrupted_before_its_first_epoch_a_network_still_has_its_teacher(run, corpus, cache, tmp_path):
+def test_interrupted_between_two_stages_the_last_one_still_has_its_teachers(run, corpus, cache, tmp_path):
     handed_over = shutil.copytree(run, tmp_path / "run")
     for path in ("model.keras", "checkpoint-4.keras"):
         (handed_over / path).unlink()
     history = json.loads((run / "history.json").read_text())
-    (handed_over / "history.json").write_text(json.dumps(history[:2]))
+    (handed_over / "history.json").write_text(json.dumps(history[:3]))
     fit(corpus, "ds_tcn", HYPER, handed_over, cache)
     whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, handed_over))
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
-def test_a_teacher_learns_first_where_there_is_one():
-    def stages(architecture, **keys):
-        return [(one.begin, one.end, one.taught) for one in stages_of(architecture, Hyperparameters(epochs=8, **keys))]
+def test_stages_follow_each_other_and_the_last_distils():
+    def stages(**keys):
+        return [(one.begin, one.end, one.distils) for one in stages_of(Hyperparameters(epochs=8, **keys))]
 
-    assert stages("ds_tcn", teacher_epochs=4) == [(0, 4, False), (4, 12, True)]
-    assert stages("ds_tcn", teacher_epochs=0) == [(0, 8, False)]
-    assert stages("light_cnn", teacher_epochs=4) == [(0, 8, False)]
+    assert stages(restarts=0) == [(0, 8, False)]
+    assert stages(restarts=1, restart_epochs=4) == [(0, 8, False), (8, 12, True)]
+    assert stages(restarts=2, restart_epochs=4) == [(0, 8, False), (8, 12, False), (12, 16, True)]
 
 
 def test_a_folder_of_another_training_is_refused(run, corpus, cache):
