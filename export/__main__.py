@@ -15,11 +15,11 @@ from export.card import ATTRIBUTION, make_card
 from export.convert import convert
 from export.describe import describe
 from export.parity import check_parity
+from export.step import convert_step
 from kwsd.card import METADATA_KEY, STEP_KEY
 from kwsd.errors import ExportError, KwsdError
 from kwsd.model import load_model
 from train.architectures import ARCHITECTURES
-from train.step import convert_step
 from train.subject import KerasModel
 
 

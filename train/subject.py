@@ -1,13 +1,11 @@
 """What is measured: a run's Keras model or an exported file, behind one face.
 
 The law of this file: a subject has a card and gives posteriors, as `kwsd.model.Model` does,
-so the shipping Spotter runs either. A causal network hears streams by its step graph, as what
-is made of it will.
+so the shipping Spotter runs either.
 """
 
 import hashlib
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,9 @@ from kwsd.audio import FloatArray
 from kwsd.card import DecisionParams, GoldenCheck, ModelCard
 from kwsd.errors import TrainingError
 from kwsd.frontend import PARAMETER_SETS
-from kwsd.memory import GraphMemory, Memory, WindowMemory
+from kwsd.memory import Memory, WindowMemory
 from kwsd.model import Model, load_model
-from kwsd.runtime import CPU, open_session, ort
-from train.architectures import ARCHITECTURES
 from train.data import SILENCE, UNKNOWN
-from train.step import convert_step
 
 STRIDE_SECONDS = 0.1
 
@@ -33,16 +28,14 @@ class KerasModel:
 
     Attributes:
         card: what the run says about itself; the decision is the one chosen for it, if one was.
-        provider: the Keras backend, and what hears streams.
+        provider: the Keras backend.
         config: the run's; path: the model's file.
     """
 
     def __init__(self, run: Path) -> None:
         self.config, self.keras = load_run(run)
+        self.provider = f"keras on {keras.backend.backend()}"
         self.path = run / "model.keras"
-        architecture = ARCHITECTURES.get(self.config["architecture"])
-        self._is_causal = architecture is not None and architecture.is_causal
-        self.provider = f"keras on {keras.backend.backend()}{f', streams on {CPU}' if self._is_causal else ''}"
         params = PARAMETER_SETS.get(self.config["frontend"])
         if params is None or params.digest != self.config["frontend_digest"]:
             raise TrainingError(f"{run}: was trained with another front end than this kwsd has; train it again")
@@ -72,14 +65,7 @@ class KerasModel:
 
     def remember(self, n_rows: int) -> Memory:
         """As `Model.remember`."""
-        if self._is_causal:
-            return GraphMemory(self._step, n_rows)
         return WindowMemory(self.card, self.posteriors, n_rows)
-
-    @cached_property
-    def _step(self) -> ort.InferenceSession:
-        graph = convert_step(self.keras).SerializeToString()
-        return open_session(graph, self.path, CPU, self.card.stride_frames)
 
 
 Subject = KerasModel | Model

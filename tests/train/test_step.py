@@ -6,9 +6,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from export.step import convert_step
 from kwsd.errors import ExportError
 from train.architectures import ds_tcn, light_cnn, with_labels
-from train.step import convert_step
 
 
 @pytest.fixture(scope="module")

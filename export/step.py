@@ -19,10 +19,11 @@ import onnx
 from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 
+from export.convert import OPSET
 from kwsd.errors import ExportError
 
 _STEPS, _BANDS = 2, 3  # axes of a value
-_OPSET, _IR_VERSION = 17, 8
+_IR_VERSION = 8
 
 
 def convert_step(model: keras.Model) -> onnx.ModelProto:
@@ -104,7 +105,7 @@ class _Graph:
             [_float("posteriors", ("batch", n_labels)), *self._outputs],
             self._constants,
         )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
 
 
 def _float(name: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
@@ -123,7 +124,7 @@ def _same(graph: _Graph, layer: layers.Layer) -> str:
 def _batch_normalization(graph: _Graph, layer: layers.BatchNormalization) -> str:
     """ONNX Runtime makes it part of the convolution before it; of frames, it is for each band."""
     x = graph.of(layer.input)
-    gamma, beta, mean, variance = layer.get_weights()
+    gamma, beta, mean, variance = (np.asarray(weight) for weight in layer.get_weights())
     if isinstance(layer.input._keras_history.operation, layers.InputLayer):
         scale = gamma / np.sqrt(variance + layer.epsilon)
         return graph.op("Add", graph.op("Mul", x, graph.constant(scale)), graph.constant(beta - mean * scale))
@@ -139,7 +140,7 @@ def _conv_2d(graph: _Graph, layer: layers.Conv2D) -> str:
     return graph.op(
         "Conv",
         graph.recall(x, n_steps - 1),
-        graph.constant(layer.get_weights()[0].transpose(3, 2, 0, 1)),
+        graph.constant(np.asarray(layer.kernel).transpose(3, 2, 0, 1)),
         kernel_shape=[n_steps, n_bands],
         strides=list(layer.strides),
         pads=[0, low, 0, high],
@@ -148,7 +149,7 @@ def _conv_2d(graph: _Graph, layer: layers.Conv2D) -> str:
 
 def _depthwise_conv_1d(graph: _Graph, layer: layers.DepthwiseConv1D) -> str:
     [n_steps] = layer.kernel_size
-    kernel = layer.get_weights()[0].transpose(1, 2, 0)[..., None]  # (channels, 1, steps, 1)
+    kernel = np.asarray(layer.kernel).transpose(1, 2, 0)[..., None]  # (channels, 1, steps, 1)
     x = graph.recall(layer.input, n_steps - 1)
     return graph.op("Conv", x, graph.constant(kernel), kernel_shape=[n_steps, 1], group=len(kernel))
 
@@ -158,10 +159,10 @@ def _dense(graph: _Graph, layer: layers.Dense) -> str:
     before = layer.input._keras_history.operation
     bands = before.input.shape[2:-1] if isinstance(before, layers.Reshape) else ()
     n_bands = bands[0] if bands else 1
-    kernel = layer.get_weights()[0].reshape(n_bands, -1, layer.units).transpose(2, 1, 0)[:, :, None]
+    kernel = np.asarray(layer.kernel).reshape(n_bands, -1, layer.units).transpose(2, 1, 0)[:, :, None]
     inputs = [graph.of(layer.input), graph.constant(kernel)]
     if layer.use_bias:
-        inputs.append(graph.constant(layer.get_weights()[1]))
+        inputs.append(graph.constant(np.asarray(layer.bias)))
     x = graph.op("Conv", *inputs, kernel_shape=[1, n_bands])
     return graph.op("Softmax", x, axis=1) if layer.activation is keras.activations.softmax else x
 
