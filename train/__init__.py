@@ -1,5 +1,5 @@
 """Training: from a folder of recordings to a Keras model that is ready for export.
 
 Read in this order: __main__, fetch, data, material, augment, scenes, windows, architectures, hyperparameters, fit,
-subject, step, evaluate, streams, decide, results.
+subject, evaluate, streams, decide, results.
 """
