@@ -4,7 +4,6 @@ The law of this file: it measures nothing and knows no figure of ours. Published
 quoted with their sources.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from kwsd.frontend import PARAMETER_SETS
 from kwsd.model import DEFAULT_MODEL
 from train import plots
 from train.architectures import ARCHITECTURES, multiplies
+from train.files import read_json
 from train.streams import caveat
 from train.windows import window_frames
 
@@ -75,10 +75,7 @@ def _reports(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted([*folder.glob("*/validation.json"), *folder.glob("*/stream-validation.json")]):
         kind = "stream" if path.name.startswith("stream-") else "clips"
-        try:
-            found.setdefault(path.parent.name, {})[kind] = json.loads(path.read_text())
-        except ValueError as error:
-            raise TrainingError(f"{path}: damaged ({error})") from None
+        found.setdefault(path.parent.name, {})[kind] = read_json(path)
     if missing := [name for name, one in found.items() if "clips" not in one]:
         raise TrainingError(f"{folder / missing[0]}: has streams but no clips; run `python -m train evaluate` on it")
     return found

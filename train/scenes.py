@@ -91,13 +91,15 @@ def compose(
     """Make a scene of so many seconds.
 
     Args:
-        room: what there is beside the speech, which is louder than it by `snr_db`; shape
-            (seconds * RATE_HZ,), float32. None for noise of the material.
+        room: what there is beside the speech, which is louder than it by `snr_db`, and no softer
+            than the style's softest; shape (seconds * RATE_HZ,), float32. None for noise of the
+            material.
     """
     n_samples = round(seconds * RATE_HZ)
     samples = np.zeros(n_samples, np.float32)
     snr_db = random.uniform(*style.snr_db) if random.random() < style.noise else 60.0
-    level_db = random.uniform(*style.level_dbfs) if room is None else min(0.0, dbfs(room) + snr_db)
+    softest_db, loudest_db = style.level_dbfs
+    level_db = random.uniform(softest_db, loudest_db) if room is None else max(softest_db, min(0, dbfs(room) + snr_db))
     spoken = []
     at = round(random.uniform(0.1, 1.0) * RATE_HZ)
     while True:
