@@ -22,7 +22,7 @@ from train.material import Material
 from train.streams import Heard, hear, streams_of
 from train.subject import KerasModel
 
-HOURS = 2.0
+HOURS = 1.5
 _SEED = 1
 BUDGET_PER_HOUR = 10.0
 """Where somebody speaks all the time, as in these streams: a home with an hour of talk a day has so

@@ -14,11 +14,11 @@ class Hyperparameters:
     seed: int = 1
     # Every epoch has scenes of 30 s that were never heard before. In one stretch, 150 epochs label clips better
     # (0.971 for 0.962), but miss more keywords in streams at one false accept an hour (41 and 42 % for 29 and 37 %).
-    epochs: int = 80
+    epochs: int = 60
     # Then so often the learning rate begins anew, for so many epochs; the last time the network learns what it said
     # at the ends before. Instead of 29 and 37 % it then misses 27 and 33 %.
     restarts: int = 2
-    restart_epochs: int = 40
+    restart_epochs: int = 30
     scenes_per_epoch: int = 300
     # So many seconds of audio for a step: small enough to step often, yet some of every keyword.
     batch_seconds: int = 120
@@ -33,6 +33,9 @@ class Hyperparameters:
     clip_weight: float = 8.0
     # How many scenes are words and noise; in the others there is speech most of the time.
     word_scenes: float = 0.5
+    # In how many of both kinds somebody else speaks all the time, more softly: without them a television hides
+    # two keywords of three.
+    voices: float = 0.25
     # How many scenes are clips as they were recorded: what `kwsd label` meets.
     lone_clips: float = 0.25
     # Lone clips are shifted so far, and so many of them have audible noise.
@@ -83,6 +86,7 @@ class Hyperparameters:
         wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
         shares = (
             "word_scenes",
+            "voices",
             "lone_clips",
             "clip_noise",
             "dull_share",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -110,11 +109,13 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
 
 
 def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
-    """Where the loudest stretch of a recording begins and ends, in samples.
+    """Where the word of a recording begins and ends, in samples.
 
     Frames of 10 ms count that are louder than -36 dB of the loudest, and louder than 15 % of
-    the way (in dB) from the quietest to it; a pause of 190 ms ends the stretch. High pitches
-    are raised first: an "s" or an "f" is a part of its word, however soft.
+    the way (in dB) from the quietest to it; a pause of 190 ms ends a stretch of them. The word
+    is the stretch with most decibels above that, added up: a recording often begins with a
+    click, which is louder than the word, but shorter. High pitches are raised first: an "s" or
+    an "f" is a part of its word, however soft.
     """
     n_frames = len(samples) // _ENERGY_FRAME
     if n_frames < 3:
@@ -125,16 +126,12 @@ def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
     level_db = 10 * np.log10(np.mean(frames**2, axis=1) + 1)
     smooth = np.convolve(level_db, np.ones(3) / 3, "same")
     smooth[[0, -1]] = level_db[[0, -1]]
-    peak = int(np.argmax(smooth))
-    quietest = np.quantile(smooth, 0.1)
-    threshold = max(smooth[peak] + _LOWEST_DB, quietest + _LOWEST_SHARE * (smooth[peak] - quietest))
-    loud = smooth >= threshold
-    padded = np.pad(loud, _PAUSE_FRAMES // 2)
-    joined = sliding_window_view(padded, _PAUSE_FRAMES).any(axis=1)  # closes short pauses
-    quiet = np.flatnonzero(~joined)
-    first = quiet[quiet < peak].max(initial=-1) + 1
-    last = quiet[quiet > peak].min(initial=n_frames)
-    stretch = np.flatnonzero(loud[first:last]) + first
+    loudest, quietest = smooth.max(), np.quantile(smooth, 0.1)
+    threshold = max(loudest + _LOWEST_DB, quietest + _LOWEST_SHARE * (loudest - quietest))
+    loud = np.flatnonzero(smooth >= threshold)
+    begins = np.flatnonzero(np.diff(loud, prepend=-n_frames) > _PAUSE_FRAMES)
+    word = int(np.argmax(np.add.reduceat(smooth[loud] - threshold, begins)))
+    stretch = np.split(loud, begins[1:])[word]
     return int(stretch[0]) * _ENERGY_FRAME, int(stretch[-1] + 1) * _ENERGY_FRAME
 
 

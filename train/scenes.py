@@ -36,6 +36,8 @@ class Style:
         noise: how many scenes have audible noise, at snr_db below the speech.
         noise_drift_db: the noise's level wanders so far up and down.
         noise_layers, coloured: at most so many noises at once; how many of them are synthetic.
+        voices: in how many scenes somebody else speaks all the time, as a television does, softer
+            than the speech by voices_snr_db.
         speed, reverb: how many pieces are faster or slower, how many scenes echo.
     """
 
@@ -55,6 +57,8 @@ class Style:
     noise_drift_db: float = 6.0
     noise_layers: int = 2
     coloured: float = 0.3
+    voices: float = 0.0
+    voices_snr_db: tuple[float, float] = (3.0, 20.0)
     speed: float = 0.5
     reverb: float = 0.2
 
@@ -79,7 +83,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Samples at 16 kHz, shape (n_samples,), float32, and what is said in them, in order."""
+    """Samples at 16 kHz, shape (n_samples,), float32, and what is said in them, in the order of its begin."""
 
     samples: FloatArray
     spoken: list[Spoken]
@@ -111,6 +115,10 @@ def compose(
         spoken.append(Spoken(word, at, at + end - onset))
         pause = style.short_pause if random.random() < style.close else style.long_pause
         at += end - onset + round(random.uniform(*pause) * RATE_HZ)
+    if len(material.speech) and random.random() < style.voices:
+        voices = _voices(material, n_samples, style, random)
+        samples += voices * np.float32(10 ** ((level_db - random.uniform(*style.voices_snr_db)) / 20))
+        spoken.insert(0, Spoken(material.labels.index(UNKNOWN), 0, n_samples))
     if random.random() < style.reverb:
         samples = augment.reverberate(samples, RATE_HZ, random)
     samples += noise_bed(material, n_samples, level_db - snr_db, style, random) if room is None else room
@@ -148,6 +156,17 @@ def _recorded_noise(material: Material, n_samples: int, random: np.random.Genera
         _lay(noise, piece / np.float32(max(augment.rms(piece), _SILENT)), at)
         at += len(piece) - _FADE_SAMPLES
     return noise
+
+
+def _voices(material: Material, n_samples: int, style: Style, random: np.random.Generator) -> FloatArray:
+    """Keyword-free speech without an end, each piece of it at level 1. Shape: -> (n_samples,), float32."""
+    voices = np.zeros(n_samples, np.float32)
+    at = 0
+    while at < n_samples:
+        piece = _speech(material, random.uniform(*style.speech_seconds), random).samples
+        _lay(voices, piece / np.float32(max(augment.rms(piece), _SILENT)), at)
+        at += max(len(piece), _FADE_SAMPLES)
+    return voices
 
 
 def _piece(material: Material, style: Style, random: np.random.Generator) -> Piece:

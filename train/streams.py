@@ -42,8 +42,13 @@ STREAMS = {
         keyword=0.7, other=0.0, cut=0.0, double=0.0, speech=1.0, close=0.9, speech_seconds=(3.0, 15.0),
         level_dbfs=(-40.0, -15.0), noise=0.5, snr_db=(10.0, 30.0), speed=0.0, reverb=0.0,
     ),
+    "television": Style(
+        keyword=1.0, other=1.0, cut=0.0, double=0.0, speech=0.0, close=0.1, long_pause=(1.0, 4.0),
+        level_dbfs=(-40.0, -15.0), voices=1.0, voices_snr_db=(5.0, 20.0), speech_seconds=(3.0, 15.0),
+        noise=0.5, snr_db=(15.0, 30.0), speed=0.0, reverb=0.0,
+    ),
 }  # fmt: skip
-"""Keywords among other words and noise, and keywords where somebody speaks all the time."""
+"""Keywords among other words and noise, where somebody speaks all the time, and while somebody else does."""
 
 
 BACKGROUND = Style(
@@ -112,7 +117,7 @@ class Heard:
 def streams_of(material: Material, hours: float, seed: int) -> Streams:
     """So many hours of each kind of stream that can be made: without keyword-free speech, only of words."""
     n_scenes = max(1, round(hours * 3600 / _SCENE_SECONDS))
-    styles = {name: style for name, style in STREAMS.items() if name != "speech" or len(material.speech)}
+    styles = {name: style for name, style in STREAMS.items() if name == "words" or len(material.speech)}
     return Streams(
         "stream",
         seed,

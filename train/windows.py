@@ -231,7 +231,7 @@ def _composed(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, 
     """A scene's samples at 16 kHz, and the words of all its windows."""
     material, params = recipe.material, recipe.params
     style = _WORDS if random.random() < recipe.hyper.word_scenes else _SPEECH
-    scene = compose(material, style, SCENE_SECONDS, random)
+    scene = compose(material, replace(style, voices=recipe.hyper.voices), SCENE_SECONDS, random)
     hop = params.hop_samples * RATE_HZ // params.sample_rate_hz
     n_windows = (len(scene.samples) - CLIP_SAMPLES) // hop + 1
     return scene.samples, words_in_windows(scene, n_windows, hop, CLIP_SAMPLES, len(material.labels))

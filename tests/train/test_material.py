@@ -50,6 +50,15 @@ def test_a_word_is_found_in_its_noise(level):
     assert end == pytest.approx(11800, abs=330)
 
 
+def test_a_click_is_not_the_word_however_loud():
+    random = np.random.default_rng(0)
+    samples = 0.0005 * random.standard_normal(16000)
+    samples[:400] += 0.5 * random.standard_normal(400)  # the recording's button
+    samples[8000:12800] += 0.1 * np.sin(np.arange(4800) / 3)
+    onset, end = word_edges((np.clip(samples, -1, 1) * 32767).astype(np.int16))
+    assert (onset, end) == (pytest.approx(8000, abs=330), pytest.approx(12800, abs=330))
+
+
 def test_a_soft_hiss_at_the_end_is_part_of_the_word():
     random = np.random.default_rng(0)
     samples = 0.0005 * random.standard_normal(16000)

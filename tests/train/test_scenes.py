@@ -73,6 +73,16 @@ def test_a_room_stays_as_it_is_and_speech_is_louder(material):
     assert dbfs(np.concatenate([scene.samples[one.start : one.end] for one in scene.spoken])) > dbfs(room) + 15
 
 
+def test_a_voice_in_the_background_never_ends_and_is_softer(material):
+    style = replace(QUIET, speech=0.0, level_spread_db=0.0, level_dbfs=(-30.0, -30.0), voices_snr_db=(10.0, 10.0))
+    alone, disturbed = (
+        compose(material, replace(style, voices=voices), 20.0, np.random.default_rng(0)) for voices in (0.0, 1.0)
+    )
+    assert disturbed.spoken == [Spoken(material.labels.index("unknown"), 0, 20 * 16000), *alone.spoken]
+    voice = disturbed.samples - alone.samples
+    assert [dbfs(second) for second in np.split(voice, 20)] == pytest.approx([-40] * 20, abs=6)
+
+
 def test_a_style_without_keywords_has_none(material):
     scene = compose(material, replace(Style(), keyword=0.0, other=0.0), 20.0, np.random.default_rng(0))
     assert scene.spoken
