@@ -75,8 +75,9 @@ def test_a_room_stays_as_it_is_and_speech_is_louder(material):
 
 def test_a_voice_in_the_background_never_ends_and_is_softer(material):
     style = replace(QUIET, speech=0.0, level_spread_db=0.0, level_dbfs=(-30.0, -30.0), voices_snr_db=(10.0, 10.0))
+    speaking = replace(material, speech=material.others)
     alone, disturbed = (
-        compose(material, replace(style, voices=voices), 20.0, np.random.default_rng(0)) for voices in (0.0, 1.0)
+        compose(speaking, replace(style, voices=voices), 20.0, np.random.default_rng(0)) for voices in (0.0, 1.0)
     )
     assert disturbed.spoken == [Spoken(material.labels.index("unknown"), 0, 20 * 16000), *alone.spoken]
     voice = disturbed.samples - alone.samples
