@@ -113,6 +113,15 @@ def test_speech_is_unknown_in_all_its_parts():
     assert -1 not in words
 
 
+def test_a_voice_in_the_background_is_unknown_where_nothing_else_is_said():
+    said = [Spoken(3, 0, 6 * 16000), Spoken(0, 32000, 40000), Spoken(4, 64000, 70400)]
+    words = words_in_windows(Scene(np.zeros(6 * 16000, np.float32), said), 500, 160, CLIP_SAMPLES, n_labels=4)
+    at = {round(1 + start * 0.01, 2): int(word) for start, word in enumerate(words)}  # by the window's end
+    assert at[1.0] == at[2.2] == at[3.8] == at[5.9] == 3
+    assert at[2.6] == at[2.9] == 0
+    assert at[4.5] == 4
+
+
 def test_what_follows_a_keyword_closely_does_not_take_it_away():
     """A keyword from 1.0 to 1.3 s, another word from 1.4 to 1.6 s; the keyword again from 3.0 s, then a longer word."""
     said = [Spoken(0, 16000, 20800), Spoken(4, 22400, 25600), Spoken(1, 48000, 52800), Spoken(0, 54400, 57600)]
