@@ -77,7 +77,7 @@ class Batcher:
         if not self._free:
             self._double()
         row = self._free.pop()
-        self._decision.begin(row, thresholds)
+        self.change(row, thresholds)
         if on_posteriors:
             self._listeners[row] = on_posteriors
         self.begin(row)
@@ -94,6 +94,10 @@ class Batcher:
         self._memory.add_rows(n_rows)
         self._decision.add_rows(n_rows)
         self._free = list(range(2 * n_rows - 1, n_rows - 1, -1))
+
+    def change(self, row: int, thresholds: NDArray[np.float64]) -> None:
+        """Other thresholds for a row; its stream goes on."""
+        self._decision.change(row, thresholds)
 
     def leave(self, row: int) -> None:
         """The row is free for another stream."""

@@ -20,10 +20,12 @@ _PublishedEvent = TypeVar("_PublishedEvent", bound=Published)
 QUEUE_EVENTS = 4000
 """Events that wait for one subscriber: minutes of the liveliest house. All share the lines."""
 
+_LINES_AT_ONCE = 64
+"""Of what has waited: the rest is shared until the subscriber has taken these."""
+
 HISTORY_EVENTS = QUEUE_EVENTS // 2
 HISTORY_SECONDS = 3600.0
 """What a subscriber that was away can be told: so many events, none older."""
-
 
 class Numbering:
     """Gives published events their number, the run's name and the time."""
@@ -55,6 +57,7 @@ class Subscription:
         self._lines: deque[bytes] = deque()
         self._n_lost = 0
         self._is_held = False
+        self._known_seq, self._known_at = 0, time.monotonic()
         self.request = Request()
 
     def put(self, line: bytes) -> bool:
@@ -87,15 +90,29 @@ class Subscription:
         self._is_held = True
 
     def release(self) -> None:
-        """It reads again: write what waits, and how much is lost."""
+        """It reads again: write what waits, and how much is lost, as long as it is not held again."""
         self._is_held = False
         if self._n_lost:
             self._lines.appendleft(encode(Lagged(n_lost=self._n_lost)))
             self._n_lost = 0
-        if self._lines:
-            waiting = b"".join(self._lines)
-            self._lines.clear()
-            self._write(waiting)
+        while self._lines and not self._is_held:
+            self._write(b"".join(self._lines.popleft() for _ in range(min(_LINES_AT_ONCE, len(self._lines)))))
+
+    def finish(self) -> None:
+        """Write all that waits: nothing comes after it."""
+        while self._lines or self._n_lost:
+            self.release()
+
+    def skip(self, next_seq: int, now: float) -> None:
+        """An event was not for it. Now and then it is told how far the numbers are: what is forgotten is no gap then.
+
+        Args:
+            next_seq: what the event after that will have.
+            now: on the monotonic clock.
+        """
+        if next_seq - self._known_seq >= HISTORY_EVENTS // 8 or now - self._known_at >= HISTORY_SECONDS / 8:
+            self._known_seq, self._known_at = next_seq, now
+            self.put_now(encode(Subscribed(next_seq=next_seq)))
 
 
 class Bus:
@@ -116,11 +133,13 @@ class Bus:
     def publish(self, event: Published) -> Published:
         """Number an event, encode it once and queue it for everybody who wants it; as it went out."""
         stamped = self.numbering.stamp(event)
-        line = encode(stamped)
-        self._history.append((time.monotonic(), stamped, line))
+        line, now = encode(stamped), time.monotonic()
+        self._history.append((now, stamped, line))
         for subscription in self._subscriptions:
             if subscription.request.wants(stamped):
                 self.n_lagged += subscription.put(line)
+            else:
+                subscription.skip(self.numbering.next_seq, now)
         return stamped
 
     def publish_scores(self, event: Scores) -> None:

@@ -32,6 +32,7 @@ GATHER_SECONDS = 0.025
 each of them a fraction of a run of its own."""
 
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10)
+_STEADY_SECONDS = 10.0  # of audio, after which a source that breaks is tried again soon
 _MOST_PATIENCE = 16  # times as long a source that stays silent is listened to before it is opened again
 
 
@@ -70,15 +71,18 @@ class Capture:
         silent_seconds: for how long a live source may deliver nothing but zeros.
 
     Attributes:
+        name: the source's.
         opening_since: when it began to open the source, on the monotonic clock; None at other times.
     """
 
     def __init__(self, source: Source, streams: list[str], inbox: "Inbox", silent_seconds: float = 30.0) -> None:
         self._source, self._streams, self._inbox = source, streams, inbox
+        self.name = source.name
         self._silent_seconds = silent_seconds
         self._stopping = threading.Event()
         self._n_failures = self._n_silent = 0
         self._told = ""  # why it is down
+        self._began = 0.0  # when the stream's clock was at 0, on the monotonic clock
         self.opening_since: float | None = None
         self._thread: threading.Thread | None = None
 
@@ -111,7 +115,8 @@ class Capture:
 
     def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is said, so that nobody waits for a dead source."""
-        started, start_seconds = time.monotonic(), 0.0
+        self._began = time.monotonic()
+        start_seconds = 0.0
         while not self._stopping.is_set():
             try:
                 if opened is None:
@@ -120,7 +125,7 @@ class Capture:
                         opened = self._source.open()
                     finally:
                         self.opening_since = None
-                    start_seconds = time.monotonic() - started
+                    start_seconds = time.monotonic() - self._began
                 self._deliver(opened, start_seconds)
                 return
             except Exception as error:
@@ -131,16 +136,19 @@ class Capture:
                 opened = None
 
     def _deliver(self, opened: Opened, start_seconds: float) -> None:
-        """Put the chunks, counted from the first that is told of: after silence the first with sound."""
+        """Put the chunks, counted from the first that is told of: after silence the first with sound.
+
+        The clock of a device that runs faster than this machine's is not set back when it comes again.
+        """
         first: int | None = None
         n_zeros = 0
-        patience = self._silent_seconds * min(2**self._n_silent, _MOST_PATIENCE) * opened.rate_hz
         with closing(opened.chunks) as chunks:
             for chunk in chunks:
                 if self._stopping.is_set():
                     return
                 n_zeros = 0 if chunk.samples.any() else n_zeros + len(chunk.samples)
-                if self._source.is_live and n_zeros >= patience:
+                patience = self._silent_seconds * min(2**self._n_silent, _MOST_PATIENCE)
+                if self._source.is_live and n_zeros >= patience * opened.rate_hz:
                     self._n_silent += 1
                     raise SourceError(f"{self._source.name}: delivers nothing but zeros; is it muted?")
                 if n_zeros and self._n_silent:
@@ -148,9 +156,11 @@ class Capture:
                 if first is None:
                     first = chunk.position
                     self._put(Up(opened.rate_hz, start_seconds + first / opened.rate_hz))
-                self._n_failures = self._n_silent = 0
-                self._told = ""
+                    self._n_silent, self._told = 0, ""
+                elif chunk.position - first > _STEADY_SECONDS * opened.rate_hz:
+                    self._n_failures = 0
                 self._put(replace(chunk, position=chunk.position - first))
+                self._began = min(self._began, time.monotonic() - start_seconds - chunk.end / opened.rate_hz)
         self._put(End())
 
     def _back_off(self, error: KwsdError) -> None:

@@ -20,10 +20,9 @@ def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
     except KwsdError as error:
         yield from ((False, f"configuration: {line}") for line in str(error).splitlines())
         return
-    sources = {name: config.of_stream(name) for name in config.stream_names}
-    yield True, f"configuration: source {', '.join(stream.source for stream in sources.values())}"
+    yield True, f"configuration: source {', '.join(config.sources)}"
     parts: list[tuple[str, Callable[[], str]]] = [("model", lambda: _model(config))]
-    for stream in sources.values():
+    for stream in map(config.of_stream, config.stream_names):
         if stream.source != "network":
             parts.append(("audio", lambda stream=stream: _audio(stream)))  # type: ignore[misc]
     parts.append(("socket", lambda: _socket(config.socket, config)))

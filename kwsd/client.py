@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from errno import EACCES
+from errno import EACCES, EPERM
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -111,13 +111,13 @@ async def subscribe_async(
         was_there = True
         try:
             writer.write(server.introduction)
-            while (line := await reader.readline()).endswith(b"\n"):
+            while (line := await _read_line_async(reader, server)).endswith(b"\n"):
                 request, events = following.receive(line)
                 if request:
                     writer.write(request)
                 for event in events:
                     yield event
-        except OSError:
+        except (_BrokenError, OSError):
             pass
         finally:
             writer.close()
@@ -177,7 +177,7 @@ class _Server:
     def _refuse_foreign(self) -> None:
         """Where nobody has said which socket, and anybody may have made this one."""
         if self.path == default_socket() and self.path.lstat().st_uid not in (0, os.getuid()):
-            raise PermissionError(EACCES, "it is another user's")
+            raise PermissionError(EPERM, "it is another user's")
 
     def __str__(self) -> str:
         return str(self.path or f"{self.host}:{self.port}")
@@ -206,6 +206,7 @@ class _Following:
             self._wanted["scores"] = True
         self._asking = False
         self._n_failures = 0
+        self._boot_id = ""  # of the daemon that was there last
 
     def pause(self) -> float:
         """Seconds to wait before the next connection, more and more while nobody serves."""
@@ -224,14 +225,17 @@ class _Following:
         except ValueError as error:
             raise SocketError(f"{self._server}: {error}") from None
         if isinstance(event, Error):
-            raise SocketError(f"{self._server}: {event.reason}")
+            kind = _BrokenError if event.passing and self._boot_id else SocketError
+            raise kind(f"{self._server}: {event.reason}")
         if isinstance(event, Hello):
-            self._n_failures = 0
+            self._n_failures, self._boot_id = 0, event.boot_id
             request = self._ask(event)
             if self._since is None:  # so that nothing is missed that happens before the first event comes
                 self._since = Since(event.boot_id, event.next_seq - 1)
             return request, [event]
         if isinstance(event, Subscribed):
+            if not self._asking:  # all before it was for others
+                self._since = Since(self._boot_id, event.next_seq - 1)
             self._asking = False
             return b"", []
         if self._asking:  # on its way before the daemon knew what we want; it comes again
@@ -252,9 +256,23 @@ class _Following:
 
 def _read_line(lines: BinaryIO, server: _Server) -> bytes:
     try:
-        return lines.readline()
+        line = lines.readline(_LINE_BYTES)
     except OSError as error:
         raise _BrokenError(f"{server}: the connection broke ({error.strerror})") from None
+    if len(line) == _LINE_BYTES:
+        raise _foreign(server)
+    return line
+
+
+async def _read_line_async(reader: asyncio.StreamReader, server: _Server) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:  # longer than the reader's limit
+        raise _foreign(server) from None
+
+
+def _foreign(server: _Server) -> SocketError:
+    return SocketError(f"{server}: a line without an end; it is no kwsd that serves there")
 
 
 def _connect_again(server: _Server, following: _Following) -> socket.socket:
@@ -273,4 +291,10 @@ def _connect(server: _Server) -> socket.socket:
 
 
 def _nobody(server: _Server, error: OSError) -> SocketError:
-    return SocketError(f"{server}: no kwsd to subscribe to ({error.strerror or error}); start one with `kwsd run`")
+    if type(error).__module__ == "ssl":  # which is loaded only by who uses it
+        advice = "TLS failed ({reason}); check the certificate, and whether the daemon has tls_certificate"
+    elif error.errno == EACCES:
+        advice = "you may not connect ({reason}); become a member of the socket's group, and log in anew"
+    else:
+        advice = "no kwsd to subscribe to ({reason}); start one with `kwsd run`"
+    return SocketError(f"{server}: {advice.format(reason=error.strerror or error)}")

@@ -121,8 +121,13 @@ class Config(StreamConfig):
 
     @property
     def stream_names(self) -> list[str]:
-        """Of the streams that are configured."""
-        return list(self.streams) or [self.stream]
+        """Of the streams that are configured: none, where all come over the network under names of their own."""
+        return list(self.streams) or ([] if self.source == "network" else [self.stream])
+
+    @property
+    def sources(self) -> list[str]:
+        """What is heard: the source of each configured stream, or the network."""
+        return [self.of_stream(name).source for name in self.stream_names] or ["network"]
 
 
 def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
@@ -202,14 +207,13 @@ def _stream_groups(config: Config) -> list[tuple[str, StreamConfig]]:
 
 def _range_problems(config: Config) -> list[str]:
     found = [problem for prefix, stream in _stream_groups(config) for problem in _stream_problems(prefix, stream)]
-    sources = {name: config.of_stream(name).source for name in config.stream_names}
     if not 1 <= config.silent_seconds <= 1e6:
         found.append(f"silent_seconds: {config.silent_seconds:g} is not between 1 and 1e+06")
-    if "network" in sources.values() and not config.audio:
+    if "network" in config.sources and not config.audio:
         found.append("audio: a source is network, so name the socket that it comes over")
-    if list(sources.values()).count("-") > 1:
+    if config.sources.count("-") > 1:
         found.append("streams: only one can be standard input")
-    if not all(sources):
+    if not all(config.stream_names):
         found.append("stream: must not be empty")
     if config.audio is not None and not config.audio:
         found.append("audio: must not be empty")

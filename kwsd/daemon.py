@@ -20,8 +20,8 @@ from kwsd import systemd
 from kwsd.bus import Bus
 from kwsd.capture import Capture, End, Inbox
 from kwsd.config import Config, StreamConfig, check_thresholds
-from kwsd.ear import Ear
-from kwsd.errors import ConfigError, KwsdError
+from kwsd.ear import ENDED, Ear
+from kwsd.errors import ConfigError, KwsdError, SourceError
 from kwsd.events import PROTOCOL, DetectionEvent, Event, Goodbye, Hello, Overrun, Published, Scores, SourceDown
 from kwsd.health import Health
 from kwsd.model import Model, load_model
@@ -40,6 +40,7 @@ log = logging.getLogger("kwsd")
 T = TypeVar("T")
 
 _RELOADED = {"threshold", "thresholds", "model", "device", "streams"}
+_OPENING_SECONDS = 30.0
 _JOIN_SECONDS = 2.0
 _BEAT_SECONDS = 1.0
 _READY_SECONDS = 0.02
@@ -89,8 +90,6 @@ class Daemon:
         reason = "could not start"
         try:
             await self._startup()
-            sources = ", ".join(self._config.of_stream(name).source for name in self._config.stream_names)
-            log.info("listening to %s; events on %s", sources, ", ".join(door.address for door in self._doors))
             reason = await self._ended
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._ear.heard_seconds)
         except Exception as error:
@@ -109,7 +108,9 @@ class Daemon:
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
         self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
         for capture in dict.fromkeys(self._captures.values()):
-            capture.start()
+            await self._open(capture)
+        if self._ended.done():
+            return
         if self._network:
             self._network.start()
             log.info("audio is taken on %s", self._config.audio)
@@ -120,6 +121,24 @@ class Daemon:
         self._thread.start()
         self._beating = self._loop.create_task(self._beat())  # kept: the loop holds no strong reference
         self._log_model()
+        log.info(
+            "listening to %s; events on %s",
+            ", ".join(self._config.sources),
+            ", ".join(door.address for door in self._doors),
+        )
+
+    async def _open(self, capture: Capture) -> None:
+        """Start a capture, unless the end comes first: a sound server that hangs holds up nothing else.
+
+        Raises:
+            SourceError, AudioError: its source cannot be opened, or takes too long.
+        """
+        opening = self._loop.create_task(_in_thread(capture.start))
+        await asyncio.wait((opening, self._ended), timeout=_OPENING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+        elif not self._ended.done():
+            raise SourceError(f"{capture.name}: not open after {_OPENING_SECONDS:g} s; does the sound server hang?")
 
     def _make_captures(self) -> dict[str, Capture]:
         """For each stream that kwsd reads itself what reads it; streams of one device have the same."""
@@ -212,6 +231,8 @@ class Daemon:
             return
         if changed:
             log.warning("reload: %s can change only with a restart", ", ".join(changed))
+        if (model.card, model.provider) == (self._model.card, self._model.provider):
+            model = self._model  # the same: no stream has to begin anew
         self._config, self._model = config, model
         self._ear.swap(self._model, self._config)
         self._log_model()
@@ -270,6 +291,8 @@ class Daemon:
                 ends = {name: item.error for name, item in items if isinstance(item, End)}
                 outcome = next((error for error in ends.values() if error), outcome)
                 left -= ends.keys()
+                if isinstance(outcome, Exception) and not isinstance(outcome, KwsdError):  # a defect, in one of many
+                    break
         except Exception as error:  # a defect: shown with its traceback by the main thread
             outcome = error
         with suppress(RuntimeError):  # the loop has ended, and did not wait any longer
@@ -282,8 +305,8 @@ class Daemon:
                 continue
             assert isinstance(event, Published)
             if isinstance(event, SourceDown | Overrun):
-                ended = isinstance(event, SourceDown) and event.retry_seconds is None
-                level = logging.INFO if ended else logging.WARNING
+                is_over = isinstance(event, SourceDown) and event.reason == ENDED
+                level = logging.INFO if is_over else logging.WARNING
                 log.log(level, "%s", readable(event), extra={"fields": {"KWSD_STREAM": event.stream}})
             published = self._bus.publish(event)
             if self._clips and isinstance(published, DetectionEvent):

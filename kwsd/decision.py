@@ -85,9 +85,11 @@ class Decision:
             for values in (self._thresholds, self._recent, self._n_recent, self._disarmed, self._quiet_until)
         )
 
-    def begin(self, row: int, thresholds: NDArray[np.float64] | None = None) -> None:
-        """A row's stream begins anew, with thresholds of shape (..., n_labels) in place of its own."""
+    def change(self, row: int, thresholds: NDArray[np.float64]) -> None:
+        """Other thresholds for a row's stream, of shape (..., n_labels), which goes on."""
+        self._thresholds[row] = thresholds
+
+    def begin(self, row: int) -> None:
+        """A row's stream begins anew."""
         for values in (self._recent, self._n_recent, self._disarmed, self._quiet_until):
             values[row] = 0
-        if thresholds is not None:
-            self._thresholds[row] = thresholds

@@ -4,7 +4,7 @@ The law of this file: no thread, clock or socket, like the Spotters that it driv
 daemon's inference thread and `kwsd spot` both run it, so both say the same.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -16,6 +16,9 @@ from kwsd.events import DetectionEvent, Event, Overrun, Published, Scores, Sourc
 from kwsd.memory import IntArray
 from kwsd.model import Model
 from kwsd.spotter import Detection, Spotter, push_all
+
+ENDED = "ended"
+"""Why a source is down of which nothing more was to come."""
 
 
 @dataclass(slots=True)
@@ -67,7 +70,7 @@ class Ear:
 
     def __init__(self, model: Model, config: Config) -> None:
         self._begin(model, config)
-        self._next: tuple[Model, Config] | None = None
+        self._next: deque[tuple[Model, Config]] = deque(maxlen=1)
         self._streams: dict[str, _Heard] = {}
         self.figures = {name: StreamFigures() for name in config.stream_names}
         self.wants_scores = False
@@ -79,8 +82,11 @@ class Ear:
         return self._past_seconds + sum(figures.heard_seconds for figures in list(self.figures.values()))
 
     def swap(self, model: Model, config: Config) -> None:
-        """Go on with another model and other thresholds from the next items. Any thread may call it."""
-        self._next = (model, config)
+        """Go on with another model and other thresholds from the next items. Any thread may call it.
+
+        With the model that it has, every stream goes on; another one has to fill its windows first.
+        """
+        self._next.append((model, config))
 
     def hear(self, items: Iterable[tuple[str, Item]]) -> list[Event]:
         """The events that items of captures bring about, each with its stream's name.
@@ -88,11 +94,8 @@ class Ear:
         Chunks of different streams are heard side by side. What a stream is told does not
         depend on that.
         """
-        following, self._next = self._next, None
-        if following:
-            self._begin(*following)
-            for heard in self._streams.values():
-                heard.spotter = self._new_spotter(heard.name, heard.rate_hz, heard.seconds)
+        if self._next:
+            self._swap(*self._next.pop())
         events: list[Event] = []
         waiting: dict[Spotter, tuple[str, FloatArray]] = {}
         for name, item in items:
@@ -113,6 +116,17 @@ class Ear:
     def _begin(self, model: Model, config: Config) -> None:
         self._model, self._config = model, config
         self._batcher = Batcher(model)
+
+    def _swap(self, model: Model, config: Config) -> None:
+        if model is self._model:
+            self._config = config
+            for heard in self._streams.values():
+                own = config.of_stream(heard.name)
+                heard.spotter.change(own.threshold, own.thresholds)
+            return
+        self._begin(model, config)
+        for heard in self._streams.values():
+            heard.spotter = self._new_spotter(heard.name, heard.rate_hz, heard.seconds)
 
     def _new_spotter(self, name: str, rate_hz: int, start_seconds: float) -> Spotter:
         own = self._config.of_stream(name)
@@ -166,7 +180,7 @@ class Ear:
             stream.spotter.close()
         events: list[Published] = [self._detection(one, name) for one in last_words]
         reason, retry_seconds = (
-            (item.reason, item.retry_seconds) if isinstance(item, Down) else (str(item.error or "ended"), None)
+            (item.reason, item.retry_seconds) if isinstance(item, Down) else (str(item.error or ENDED), None)
         )
         figures = self.figures.setdefault(name, StreamFigures())
         figures.is_up, figures.down = False, reason

@@ -136,7 +136,10 @@ class Lagged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Subscribed(Event):
-    """The answer to a subscription: what follows is what was asked for, from event `next_seq` on."""
+    """The answer to a subscription: what follows is what was asked for, from event `next_seq` on.
+
+    It comes again now and then while nothing was for this subscriber.
+    """
 
     type: ClassVar[str] = "subscribed"
     next_seq: int
@@ -153,10 +156,11 @@ class Gap(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Error(Event):
-    """This subscriber sent something wrong and is disconnected."""
+    """This subscriber is disconnected: it sent something wrong, or, if `passing`, it may come again later."""
 
     type: ClassVar[str] = "error"
     reason: str
+    passing: bool
 
 
 def event_types(kind: type[Event] = Event) -> dict[str, type[Event]]:

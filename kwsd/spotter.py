@@ -63,7 +63,7 @@ class Spotter:
     ) -> None:
         self._rate_hz, self._window_samples = model.card.frontend.sample_rate_hz, model.card.window_samples
         self._resampler = Resampler(rate_hz, self._rate_hz)
-        self._batcher = batcher or Batcher(model)
+        self._card, self._batcher = model.card, batcher or Batcher(model)
         self.row = self._batcher.join(chosen_thresholds(model.card, threshold, thresholds), on_posteriors)
         self._begin(start_seconds)
 
@@ -95,6 +95,10 @@ class Spotter:
         self._resampler.reset()
         self._batcher.begin(self.row)
         self._begin(start_seconds)
+
+    def change(self, threshold: float | None, thresholds: dict[str, float] | None) -> None:
+        """Other thresholds from here on, as in `kwsd.decision.chosen_thresholds`; what was heard is not forgotten."""
+        self._batcher.change(self.row, chosen_thresholds(self._card, threshold, thresholds))
 
     def seconds_at(self, end: int) -> float:
         """Stream time of the model's sample clock."""

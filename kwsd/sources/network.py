@@ -121,7 +121,7 @@ class NetworkAudio:
     def stop(self) -> None:
         """Let go of the address, and of everybody who sends."""
         self._stopping.set()
-        if not self._thread.is_alive():
+        if self._thread.ident is None:  # it was never started
             return
         self._thread.join(_JOIN_SECONDS)
         self._listener.close()
@@ -142,7 +142,14 @@ class NetworkAudio:
         return self._began.setdefault(stream, time.monotonic())
 
     def _run(self) -> None:
-        """The thread. Between two rounds more may come, so that what is read is worth a wake-up."""
+        """The thread. Whatever ends it is said, so that nobody waits for a dead source."""
+        try:
+            self._serve()
+        except Exception as error:
+            self.inbox.put(self._address, End(error), waits=False)
+
+    def _serve(self) -> None:
+        """Between two rounds more may come, so that what is read is worth a wake-up."""
         while not self._stopping.is_set():
             is_waiting = any(sender.is_paused for sender in self._senders)
             for key, _ in self._selector.select(_GATHER_SECONDS if is_waiting else _IDLE_SECONDS):
@@ -176,15 +183,18 @@ class NetworkAudio:
             self._senders.add(sender)
             self._selector.register(connection, selectors.EVENT_READ, sender)
             if len(self._senders) > self._most_senders:
-                sender.refuse(f"{self._most_senders} streams are connected, no more can be")
+                sender.refuse(f"{self._most_senders} streams are connected, no more can be", passing=True)
 
     def _let_go(self, sender: "_Sender") -> None:
         self._senders.discard(sender)
         self._selector.unregister(sender.connection)
         sender.connection.close()
         if sender.header:
-            self._busy.discard(sender.header.stream)
-            self.inbox.put(sender.header.stream, End(), waits=False)
+            stream = sender.header.stream
+            self._busy.discard(stream)
+            if stream in self._began:  # a clock is not set back, though time did not wait for it
+                self._began[stream] = min(self._began[stream], time.monotonic() - sender.end_seconds)
+            self.inbox.put(stream, End(), waits=False)
 
 
 class _Sender:
@@ -234,13 +244,13 @@ class _Sender:
     def look(self, now: float) -> None:
         """What is due without anything having come."""
         if self.deadline and now > self.deadline:
-            self.refuse(f"no header within {_HEADER_SECONDS:g} s")
+            self.refuse(f"no header within {_HEADER_SECONDS:g} s", passing=True)
         elif self.is_paused:
             self._deliver()
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, passing: bool = False) -> None:
         with suppress(OSError):
-            self.connection.send(Error(reason=reason).to_json().encode() + b"\n")
+            self.connection.send(Error(reason=reason, passing=passing).to_json().encode() + b"\n")
         self.is_done = True
 
     def _begin(self, header: Header) -> None:
@@ -251,7 +261,14 @@ class _Sender:
         self.header, self._channel, self.deadline = header, channel, 0.0
         self._frame_bytes = PCM_ENCODINGS[header.encoding].itemsize * header.channels
         self._piece_bytes = max(1, round(TAKE_SECONDS * header.rate_hz)) * self._frame_bytes
-        self._server.inbox.put(header.stream, Up(header.rate_hz, time.monotonic() - began), waits=False)
+        self._start_seconds = time.monotonic() - began
+        self._server.inbox.put(header.stream, Up(header.rate_hz, self._start_seconds), waits=False)
+
+    @property
+    def end_seconds(self) -> float:
+        """Stream time of what was sent, once the header has come."""
+        assert self.header
+        return self._start_seconds + self._position / self.header.rate_hz
 
     def _deliver(self) -> None:
         """Hand over what has come, in pieces: what waits is bounded by them."""

@@ -95,7 +95,7 @@ class _Connection(asyncio.Protocol):
         n_others, most = len(self._server.connections), self._server.max_connections
         self._server.connections.add(self)
         if n_others >= most:
-            self._refuse(f"{most} subscribers are connected, no more can be")
+            self._refuse(f"{most} subscribers are connected, no more can be", passing=True)
         elif self._token is None:
             self._welcome()
         else:
@@ -147,7 +147,7 @@ class _Connection(asyncio.Protocol):
         """End with what still waits, unless it is not taken soon."""
         if self._subscription:
             self._server.bus.unsubscribe(self._subscription)
-            self._subscription.release()
+            self._subscription.finish()
         self._transport.close()
         self._in_time()
         self._deadline = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._transport.abort)
@@ -168,13 +168,13 @@ class _Connection(asyncio.Protocol):
         else:
             self._refuse("wrong token")
 
-    def _refuse(self, reason: str) -> None:
-        self._transport.write(encode(Error(reason=reason)))
+    def _refuse(self, reason: str, passing: bool = False) -> None:
+        self._transport.write(encode(Error(reason=reason, passing=passing)))
         self.close()
 
     def _within(self, seconds: float, reason: str) -> None:
-        """Refuse then, unless what is waited for comes in time."""
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse, reason)
+        """Refuse then, unless what is waited for comes in time; a slow way here may be faster later."""
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._refuse, reason, True)
 
     def _in_time(self) -> None:
         if self._deadline:

@@ -242,6 +242,71 @@ def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
     assert "overrun: a lost" in log
 
 
+HANGS = """
+import sys, time, kwsd.daemon
+from kwsd.sources.wav import WavFile
+WavFile.open = lambda self: time.sleep(60)
+kwsd.daemon._OPENING_SECONDS = float(sys.argv.pop(1))
+from kwsd.cli import main
+sys.exit(main())
+"""
+
+
+def test_a_source_that_hangs_while_it_is_opened_is_no_reason_to_hang(tmp_path):
+    """As PortAudio does when its sound server does: signals, subscribers and a time limit work all the same."""
+    path = tmp_path / "kwsd.sock"
+    start = [sys.executable, "-c", HANGS, "60", "run", "--source", DEMO, "--socket", path]
+    with subprocess.Popen(start, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            while not path.exists():
+                time.sleep(0.05)
+            events = subscribe(path, reconnect=False)
+            assert isinstance(next(events), Hello)
+            daemon.send_signal(signal.SIGTERM)
+            assert next(events).reason == "SIGTERM"
+            assert daemon.wait(5) == 0
+        finally:
+            daemon.kill()
+    start[3] = "0.3"
+    result = subprocess.run(start, stderr=subprocess.PIPE, text=True, timeout=20)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"kwsd: {DEMO}: not open after 0.3 s; does the sound server hang?"
+
+
+DEFECTIVE = """
+import sys
+from kwsd.sources.network import NetworkAudio
+from kwsd.sources.wav import WavFile
+def defect(self, *args):
+    raise ZeroDivisionError("a defect")
+    {more}
+{place} = defect
+from kwsd.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("place", "more"), [("WavFile._chunks", "yield"), ("NetworkAudio._accept", "")])
+def test_a_defect_in_one_of_many_sources_ends_the_daemon_with_its_traceback(tmp_path, place, more, few_seconds_wav):
+    """Never deaf and alive; a defect is the one thing that shows a traceback."""
+    config, audio = tmp_path / "kwsd.yaml", tmp_path / "audio.sock"
+    streams = {"a": {"source": str(few_seconds_wav)}, "b": {"source": "network"}}
+    config.write_text(json.dumps({"streams": streams, "audio": str(audio)}))
+    code = DEFECTIVE.format(place=place, more=more)
+    command = [sys.executable, "-c", code, "run", "--config", config, "--socket", tmp_path / "s"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            while not audio.exists() and daemon.poll() is None:
+                time.sleep(0.05)
+            with suppress(OSError):
+                connect(audio).close()
+            assert daemon.wait(20) == 1
+            assert "ZeroDivisionError: a defect" in daemon.stderr.read()
+        finally:
+            daemon.kill()
+    assert not audio.exists()
+
+
 def test_no_descriptors_left(quiet, tmp_path):
     """Whoever can not be served is refused or waits; when others leave, all is as before."""
 

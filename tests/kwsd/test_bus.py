@@ -126,6 +126,44 @@ def test_who_was_away_is_told_what_it_missed_exactly_once_and_in_order():
     assert [event["seq"] for event in told[1:]] == [7, 8, 9, 10, 11]
 
 
+def test_who_wants_little_is_told_how_far_the_numbers_are(monkeypatch):
+    bus = Bus()
+    told = Told(bus)
+    bus.resume(told.subscription, Request(streams=frozenset({"hall"})))
+    publish(bus, HISTORY_EVENTS + 10)  # none of them for this one
+    known = told.lines[-1]
+    assert known["type"] == "subscribed"
+    assert HISTORY_EVENTS - HISTORY_EVENTS // 8 < known["next_seq"] <= HISTORY_EVENTS + 10
+    again = resumed(bus, Request(since=Since(bus.numbering.boot_id, known["next_seq"] - 1)))
+    assert "gap" not in [event["type"] for event in again]
+    monkeypatch.setattr(kwsd.bus, "HISTORY_SECONDS", 0.0)
+    publish(bus, 1)  # after long enough, the first that is not for it says so too
+    assert told.lines[-1] == {"type": "subscribed", "next_seq": HISTORY_EVENTS + 13}
+
+
+def test_what_has_waited_is_written_as_it_is_read():
+    bus = Bus()
+    written = []
+
+    def write(data):
+        written.append(data)
+        subscription.hold()  # its buffer is full after each
+
+    subscription = bus.subscribe(write)
+    subscription.hold()
+    publish(bus, 1000)
+    n_releases = 0
+    while not written or lines(written[-1])[-1]["seq"] != 999:
+        subscription.release()
+        n_releases += 1
+    assert n_releases == len(written) > 10
+    assert [event["seq"] for event in lines(b"".join(written))] == list(range(1000))
+    subscription.hold()
+    publish(bus, 1000)
+    subscription.finish()  # all at once: nothing comes after it
+    assert [event["seq"] for event in lines(b"".join(written))] == list(range(2000))
+
+
 def test_without_since_nothing_is_told_twice():
     bus = Bus()
     publish(bus, 10)

@@ -100,6 +100,28 @@ def test_a_live_source_of_zeros_is_down_until_its_first_sound():
     assert up.start_seconds >= 0.3 + 0.03  # its silence, and both waits before it
 
 
+def test_once_it_was_heard_again_its_silence_is_told_as_soon_as_before():
+    script = [[chunk(0), *silence(10, 200)], [*silence(0, 150), chunk(150), *silence(160, 500)], [chunk(0)]]
+    items = run(FakeSource(True, *script), silent_seconds=0.1)
+    assert [type(item) for item in items if not isinstance(item, Chunk)] == [Up, Down, Up, Down, Up, End]
+    second = [type(item) for item in items[items.index(Down("fake: delivers nothing but zeros; is it muted?", 0.01)) :]]
+    assert second[:13] == [Down, Up, Chunk, *[Chunk] * 9, Down]  # 0.1 s of zeros, though twice as much was waited before
+
+
+def test_a_source_that_breaks_at_once_again_and_again_is_tried_less_and_less(monkeypatch):
+    monkeypatch.setattr(kwsd.capture, "_RETRY_SECONDS", (0.01, 0.02, 0.03))
+    gone = SourceError("gone")
+    steady = [chunk(position) for position in range(0, 10_030, 10)]
+    items = run(FakeSource(True, [chunk(0), gone], [chunk(0), gone], [chunk(0), gone], [*steady, gone], [chunk(0)]))
+    assert [item.retry_seconds for item in items if isinstance(item, Down)] == [0.01, 0.02, 0.03, 0.01]
+
+
+def test_a_clock_is_not_set_back_by_a_source_that_was_ahead_of_it():
+    """Five seconds of audio come at once, as of a device whose crystal is far too fast."""
+    items = run(FakeSource(True, [chunk(0, n=5000), SourceError("gone")], [chunk(0)]))
+    assert [item.start_seconds for item in items if isinstance(item, Up)] == [0.0, pytest.approx(5.01, abs=0.2)]
+
+
 def test_zeros_of_a_recording_are_a_recording():
     items = run(FakeSource(False, silence(0, 1000)), silent_seconds=0.1)
     assert [type(item) for item in items] == [Up, *[Chunk] * 100, End]

@@ -1,6 +1,7 @@
 """A subscriber stays subscribed: every event exactly once, or a gap that says so."""
 
 import asyncio
+import errno
 import json
 import signal
 import socket
@@ -181,11 +182,10 @@ class FakeDaemon:
         for said in connections:
             connection, _ = self._listener.accept()
             self.n_accepted += 1
-            with connection:
+            with connection, suppress(TimeoutError, ConnectionError):
                 connection.sendall(said)
                 connection.settimeout(0.3)
-                with suppress(TimeoutError):
-                    self.asked.append(connection.recv(1000))
+                self.asked.append(connection.recv(1000))
         self._listener.close()
 
 
@@ -214,6 +214,53 @@ def test_a_line_that_breaks_off_is_no_error_and_what_came_before_the_first_event
     assert [type(event) for event in told] == [Hello, Hello, SourceUp]
     daemon._thread.join(2)
     assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 4}
+
+
+FULL = b'{"type":"error","reason":"1000 subscribers are connected, no more can be","passing":true}\n'
+WRONG = b'{"type":"error","reason":"wrong token","passing":false}\n'
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_who_was_there_once_comes_again_also_where_there_is_no_room_for_now(tmp_path, how):
+    path = tmp_path / "s"
+    FakeDaemon(path, HELLO + UP, FULL, HELLO + SUBSCRIBED)
+    told = first_of(subscribe(path), 3) if how == "sync" else asyncio.run(first_of_async(path, 3))
+    assert [type(event) for event in told] == [Hello, SourceUp, Hello]
+
+
+@pytest.mark.parametrize(("said", "reason"), [(FULL, "no more can be"), (WRONG, "wrong token"), (HELLO + WRONG, "wrong")])
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_who_was_never_there_or_is_wrong_is_told_so(tmp_path, said, reason, how):
+    path = tmp_path / "s"
+    FakeDaemon(path, said)
+    with pytest.raises(SocketError, match=reason):
+        first_of(subscribe(path), 3) if how == "sync" else asyncio.run(first_of_async(path, 3))
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_line_without_an_end_is_not_kwsds(tmp_path, how):
+    path = tmp_path / "s"
+    FakeDaemon(path, b"x" * 2**21)
+    with pytest.raises(SocketError, match="a line without an end"):
+        first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
+
+
+def test_how_far_the_numbers_are_is_what_is_asked_for_next(tmp_path):
+    path = tmp_path / "s"
+    later = b'{"type":"subscribed","next_seq":300}\n'
+    daemon = FakeDaemon(path, HELLO + UP + later, HELLO + SUBSCRIBED)
+    assert [type(event) for event in first_of(subscribe(path), 3)] == [Hello, SourceUp, Hello]
+    daemon._thread.join(2)
+    assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 299}
+
+
+def test_who_may_not_connect_is_told_what_to_do(tmp_path, monkeypatch):
+    def connect(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("kwsd.client._Server.connect", connect)
+    with pytest.raises(SocketError, match="Permission denied.; become a member of the socket's group"):
+        next(subscribe(tmp_path / "s"))
 
 
 def test_who_is_let_in_and_thrown_out_does_not_hammer(tmp_path):

@@ -82,7 +82,7 @@ def test_rows_do_not_touch_each_other(card):
     together, alone = Decision(card, thresholds[:1].copy()), [Decision(card, row[None]) for row in thresholds]
     together.add_rows(2)
     for row in (1, 2):
-        together.begin(row, thresholds[row])
+        together.change(row, thresholds[row])
     n_fired = 0
     for step in range(400):
         rows = np.array([0, 1, 2] if step % 2 else [2, 0])

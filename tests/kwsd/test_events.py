@@ -13,6 +13,7 @@ from kwsd.requests import Request
 
 SCHEMA = json.loads(files("kwsd").joinpath("events.schema.json").read_text())
 SAMPLES = {
+    bool: True,
     int: 7,
     int | None: 7,
     float: 0.5,

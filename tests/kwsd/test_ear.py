@@ -1,0 +1,62 @@
+"""What captures deliver becomes events, also while the configuration changes."""
+
+import pytest
+
+from kwsd.audio import Chunk
+from kwsd.capture import Up
+from kwsd.config import Config
+from kwsd.ear import Ear
+from kwsd.events import DetectionEvent
+from kwsd.model import load_model
+
+
+def heard(ear, samples, at=0):
+    events = ear.hear([("default", Chunk(samples[start : start + 800], start)) for start in range(at, len(samples), 800)])
+    return [(event.label, event.end_seconds) for event in events if isinstance(event, DetectionEvent)]
+
+
+def begun(model, config):
+    ear = Ear(model, config)
+    ear.hear([("default", Up(16000, 0.0))])
+    return ear
+
+
+@pytest.fixture
+def first(demo):
+    """Three words, the first of which ends after two seconds."""
+    return demo[: 8 * 16000]
+
+
+@pytest.fixture
+def middle(truth):
+    """Of the first word, in samples."""
+    return round((truth[0]["start_seconds"] + truth[0]["end_seconds"]) / 2 * 16000) // 800 * 800
+
+
+@pytest.fixture
+def wanted(model, first):
+    """What is heard without a change."""
+    detections = heard(begun(model, Config()), first)
+    assert len(detections) == 3
+    return detections
+
+
+def test_other_thresholds_hold_from_the_middle_of_a_word(model, first, middle, wanted):
+    ear = begun(model, Config(threshold=1.0))
+    assert heard(ear, first[:middle]) == []
+    ear.swap(model, Config())
+    assert heard(ear, first, middle) == wanted
+
+
+def test_another_model_fills_its_windows_first_and_the_clock_goes_on(model, first, middle, wanted):
+    ear = begun(model, Config(threshold=1.0))
+    assert heard(ear, first[:middle]) == []
+    ear.swap(load_model(device="cpu"), Config())
+    assert heard(ear, first, middle)[-2:] == [(label, pytest.approx(end, abs=0.15)) for label, end in wanted[1:]]
+
+
+def test_of_two_swaps_the_last_one_holds(model, first, wanted):
+    ear = begun(model, Config())
+    ear.swap(model, Config(threshold=1.0))
+    ear.swap(model, Config())
+    assert heard(ear, first) == wanted
