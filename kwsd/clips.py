@@ -198,29 +198,32 @@ class Clips:
 
     def _sweep(self) -> None:
         """What a daemon that was killed has left half-done."""
-        events = [path for path in self._ours(".json") if not path.with_suffix(".wav").exists()]
         with suppress(OSError):
+            events = [path for path in self._ours(".json") if not path.with_suffix(".wav").exists()]
             for path in (*self._ours(".part"), *events):
                 path.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         """The oldest clips go while there are too many, or they are too old."""
-        clips = []
+        try:
+            clips = self._clips_by_age()
+            total, most = sum(size for _, size, _ in clips), self._config.max_megabytes * 1e6
+            for age_seconds, size, path in clips:
+                if total > most or age_seconds > self._config.max_days * 86400:
+                    total -= size
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(".json").unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("clips: %s: old clips cannot be removed (%s)", self._config.folder, error.strerror)
+
+    def _clips_by_age(self) -> list[tuple[float, int, Path]]:
+        """Age in seconds, size in bytes, path: first what the future has left, when the clock was set back."""
+        now, clips = time.time(), []
         for path in self._ours(".wav"):
             with suppress(FileNotFoundError):  # somebody has removed it just now
                 status = path.stat()
-                clips.append((status.st_mtime, status.st_size, path))
-        total, most = sum(size for _, size, _ in clips), self._config.max_megabytes * 1e6
-        oldest = time.time() - self._config.max_days * 86400
-        try:
-            for modified, size, path in sorted(clips):
-                if total <= most and modified >= oldest:
-                    break
-                total -= size
-                path.unlink(missing_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("clips: %s: old clips cannot be removed (%s)", self._config.folder, error.strerror)
+                clips.append((now - status.st_mtime, status.st_size, path))
+        return sorted(clips, key=lambda clip: (clip[0] >= 0, -clip[0]))
 
 
 def _file_name(text: str) -> str:

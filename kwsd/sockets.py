@@ -254,7 +254,7 @@ def _give_to(path: Path, group: str | None) -> None:
         shutil.chown(path, group=group)
     except (LookupError, PermissionError) as error:
         path.unlink()
-        reason = "there is no such group" if isinstance(error, LookupError) else "kwsd is not a member of it"
+        reason = "there is no such group" if isinstance(error, LookupError) else "kwsd is no member of it, or may not"
         raise SocketError(f"{path}: cannot be given to group {group} ({reason})") from None
 
 

@@ -1,5 +1,6 @@
 """Recordings of what fired, and what becomes of them when the disk is full."""
 
+import errno
 import json
 import os
 import shutil
@@ -107,6 +108,33 @@ def test_what_is_too_old_goes(tmp_path):
     os.utime(old, (0, 0))
     [new] = keep(tmp_path, [piece(0), event(2, 1.0)])
     assert new.name.endswith("_2.wav")
+
+
+def test_a_clock_that_was_set_back_costs_old_clips_not_new_ones(tmp_path):
+    options = {"max_megabytes": 0.02, "before_seconds": 0, "after_seconds": 0}
+    items = [item for n in range(5) for item in (piece(n * 1000), event(n, n + 1.0))]
+    future = time.time() + 86400
+    for path in keep(tmp_path, items, **options):
+        os.utime(path, (future, future))
+    kept = keep(tmp_path, [piece(0), event(9, 1.0)], **options)
+    assert any(path.name.endswith("_9.wav") for path in kept)
+
+
+def test_a_folder_that_fails_for_a_while_costs_only_what_was_said_meanwhile(tmp_path, monkeypatch, caplog):
+    clips = Clips(ClipsConfig(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Clips, "_ours", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        clips.start()
+        clips.put(piece(0))
+        clips.put(event(1, 1.0))
+        deadline = time.monotonic() + 10
+        while "old clips cannot be removed (Input/output error)" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.02)
+    clips.put(piece(1000))
+    clips.put(event(2, 2.0))
+    clips.stop()
+    assert "cannot be removed" in caplog.text
+    assert any(path.name.endswith("_2.wav") for path in tmp_path.iterdir())
 
 
 def test_what_a_killed_daemon_left_is_swept_away_and_what_is_too_old_goes_without_a_new_clip(tmp_path):

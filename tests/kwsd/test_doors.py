@@ -89,7 +89,7 @@ def test_with_a_token_only_who_knows_it_is_told_anything(start, token_file):
         b"[]",
         b"garbage",
     ):
-        assert tell(address, line) == b'{"type":"error","reason":"wrong token"}\n', line
+        assert tell(address, line) == b'{"type":"error","reason":"wrong token","passing":false}\n', line
     assert tell(address) == b""
     with pytest.raises(SocketError, match="wrong token"):
         list(subscribe(address, token="something else altogether"))

@@ -1,18 +1,20 @@
 """The units for systemd: valid, tight, and of use: the daemon runs under what of them can be had here."""
 
 import ctypes
+import grp
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent, Hello
+from kwsd.events import DetectionEvent, Hello, SourceDown
 from support import ROOT
 
 UNITS = ROOT / "systemd"
@@ -55,7 +57,9 @@ def has_seccomp():
 def test_the_daemon_hears_and_serves_under_the_sandbox(tmp_path, few_seconds_wav):
     path, config = tmp_path / "kwsd.sock", tmp_path / "kwsd.yaml"
     (tmp_path / "clips").mkdir()
-    config.write_text(f"source: {few_seconds_wav}\nclips: {{folder: {tmp_path / 'clips'}}}\ntcp: 127.0.0.1:0\n")
+    keys = {"source": few_seconds_wav, "audio": tmp_path / "audio.sock", "socket_group": grp.getgrgid(os.getgid())[0]}
+    lines = [f"{key}: {value}" for key, value in keys.items()]
+    config.write_text("\n".join([*lines, f"clips: {{folder: {tmp_path / 'clips'}}}", "tcp: 127.0.0.1:0"]))
     command = [sys.executable, SANDBOX, UNITS / "kwsd.service", sys.executable, "-m", "kwsd", "run"]
     daemon = subprocess.Popen([*command, "--config", config, "--socket", path], stderr=subprocess.PIPE, text=True)
     with daemon:
@@ -68,7 +72,9 @@ def test_the_daemon_hears_and_serves_under_the_sandbox(tmp_path, few_seconds_wav
         events = subscribe(path, reconnect=False)
         assert isinstance(next(events), Hello)
         daemon.send_signal(signal.SIGHUP)
-        labels = [event.label for event in events if isinstance(event, DetectionEvent)]
+        told = list(takewhile(lambda event: not isinstance(event, SourceDown), events))
+        labels = [event.label for event in told if isinstance(event, DetectionEvent)]
+        daemon.terminate()  # else it would wait for what the audio socket may bring
         log = daemon.stderr.read()
     assert labels == ["down", "on"]
     assert "reload: done" in log
