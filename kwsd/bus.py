@@ -27,6 +27,7 @@ HISTORY_EVENTS = QUEUE_EVENTS // 2
 HISTORY_SECONDS = 3600.0
 """What a subscriber that was away can be told: so many events, none older."""
 
+
 class Numbering:
     """Gives published events their number, the run's name and the time."""
 

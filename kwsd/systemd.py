@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import sys
+from functools import cache
 from typing import ClassVar
 
 _FIRST_DESCRIPTOR = 3
@@ -22,10 +23,15 @@ def notify(state: str) -> None:
     if not address:
         return
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.sendto(state.encode(), _abstract(address))
-    except OSError as error:  # a service manager that has gone, or no descriptor: it takes nobody down
+        _notifier().sendto(state.encode(), _abstract(address))
+    except OSError as error:  # a service manager that has gone: it takes nobody down
         logging.getLogger("kwsd").warning("NOTIFY_SOCKET %s: %s", address, error.strerror)
+
+
+@cache
+def _notifier() -> socket.socket:
+    """Kept: the watchdog must be fed also when no descriptor is left."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 def watchdog_seconds() -> float | None:

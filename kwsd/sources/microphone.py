@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from kwsd.sources import Opened, refuse_missing_channel
 _STALL_SECONDS = 3.0
 _POLL_SECONDS = 0.02
 _LATENCY_SECONDS = 0.5  # asks PortAudio for a buffer that survives a busy moment
+_CARDS = Path("/proc/asound/cards")
 
 
 class Microphone:
@@ -39,6 +41,8 @@ class Microphone:
     _opening = threading.Lock()
     _n_open = 0  # PortAudio's restart, which finds new devices, would end streams that are open
     _was_open = False  # since then what PortAudio knows of devices may be out of date
+    _known_cards = ""  # when PortAudio looked for devices last
+    _must_end = False  # so that it can look again: one that was plugged in anew is not among those it knows
 
     def __init__(self, device: str | None, *channels: int | None) -> None:
         self._channels = channels or (None,)
@@ -52,9 +56,11 @@ class Microphone:
     def _open(self) -> Opened:
         sounddevice = _portaudio()
         try:
-            if Microphone._was_open and not Microphone._n_open:
-                _rescan(sounddevice)
-            Microphone._was_open = True
+            if not Microphone._n_open:
+                if Microphone._was_open:
+                    _rescan(sounddevice)
+                Microphone._was_open, Microphone._must_end = True, False
+                Microphone._known_cards = _cards()
             info = sounddevice.query_devices(self._device, "input")
             for channel in self._channels:
                 refuse_missing_channel(self.name, channel, info["max_input_channels"])
@@ -74,6 +80,7 @@ class Microphone:
             Microphone._n_open += 1
         except (sounddevice.PortAudioError, ValueError) as error:
             reason = str(error).splitlines()[0]
+            Microphone._must_end = Microphone._n_open > 0 and _cards() != Microphone._known_cards
             raise SourceError(f"{self.name}: cannot be opened ({reason}); `kwsd devices` lists what is there") from None
         return Opened(rate_hz, self._chunks(sounddevice, stream, rate_hz))
 
@@ -81,6 +88,8 @@ class Microphone:
         position, read_at = 0, time.monotonic()
         try:
             while True:
+                if Microphone._must_end:
+                    raise SourceError(f"{self.name}: is opened anew, since other sound cards were plugged in")
                 n_samples = self._wait(stream)
                 samples, overflowed = stream.read(n_samples)
                 before, read_at = read_at, time.monotonic()
@@ -139,6 +148,14 @@ def _portaudio() -> Any:
     # Ending PortAudio with the process has crashed in ALSA's plugin; the system takes back all by itself.
     atexit.unregister(sounddevice._exit_handler)
     return sounddevice
+
+
+def _cards() -> str:
+    """The sound cards that Linux has now."""
+    try:
+        return _CARDS.read_text()
+    except OSError:
+        return ""
 
 
 def _n_channels(sounddevice: Any, info: Any, rate_hz: int) -> int:

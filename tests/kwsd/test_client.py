@@ -228,7 +228,9 @@ def test_who_was_there_once_comes_again_also_where_there_is_no_room_for_now(tmp_
     assert [type(event) for event in told] == [Hello, SourceUp, Hello]
 
 
-@pytest.mark.parametrize(("said", "reason"), [(FULL, "no more can be"), (WRONG, "wrong token"), (HELLO + WRONG, "wrong")])
+@pytest.mark.parametrize(
+    ("said", "reason"), [(FULL, "no more can be"), (WRONG, "wrong token"), (HELLO + WRONG, "wrong")]
+)
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_who_was_never_there_or_is_wrong_is_told_so(tmp_path, said, reason, how):
     path = tmp_path / "s"
@@ -259,7 +261,7 @@ def test_who_may_not_connect_is_told_what_to_do(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("kwsd.client._Server.connect", connect)
-    with pytest.raises(SocketError, match="Permission denied.; become a member of the socket's group"):
+    with pytest.raises(SocketError, match=r"Permission denied\); become a member of the socket's group"):
         next(subscribe(tmp_path / "s"))
 
 

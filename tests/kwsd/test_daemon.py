@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.errors import SocketError
-from kwsd.events import DetectionEvent, Goodbye, Hello, SourceUp, parse_event
+from kwsd.events import DetectionEvent, Goodbye, Hello, Lagged, SourceUp, parse_event
 from support import DEMO, kwsd
 
 
@@ -90,12 +91,31 @@ def test_nc_prints_the_events(start_daemon):
     assert hello["labels"][:2] == ["yes", "no"]
 
 
-def test_a_subscriber_that_never_reads_holds_nobody_up(start_daemon, few_seconds_wav):
-    _, path = start_daemon("--source", few_seconds_wav)
-    stuck = connect(path)
-    events = list(subscribe(path, reconnect=False))
-    stuck.close()
-    assert detections(events)
+def test_a_subscriber_that_reads_late_is_told_what_it_lost_and_holds_nobody_up(start_daemon, tmp_path):
+    """More events than its buffers and its queue hold: thousands of streams that come and go."""
+    audio = tmp_path / "audio.sock"
+    daemon, path = start_daemon("--source", "network", "--audio", audio)
+    threading.Thread(target=daemon.stderr.read, daemon=True).start()  # a line for each stream that has ended
+    late = connect(path)
+    quick = subscribe(path, reconnect=False)
+    assert isinstance(next(quick), Hello)
+    while not audio.exists():
+        time.sleep(0.02)
+    n_streams, told = 8000, []
+    for n in range(n_streams):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(audio))
+            connection.sendall(json.dumps({"stream": f"{n}{'x' * 90}"}).encode() + b"\n")
+        if n % 200 == 199:  # the quick one keeps up
+            told += [event.seq for event in islice(quick, 400)]
+    assert told == list(range(2 * n_streams))  # an `up` and a `down` each
+    daemon.terminate()
+    with late, late.makefile("rb") as lines:
+        _, *events = [parse_event(line) for line in lines]
+    [lagged] = [event for event in events if isinstance(event, Lagged)]
+    numbers = [event.seq for event in events if not isinstance(event, Lagged)]
+    assert numbers == sorted(set(numbers))
+    assert lagged.n_lost == 2 * n_streams + 1 - len(numbers) > 0
     assert isinstance(events[-1], Goodbye)
 
 

@@ -11,7 +11,9 @@ from kwsd.model import load_model
 
 
 def heard(ear, samples, at=0):
-    events = ear.hear([("default", Chunk(samples[start : start + 800], start)) for start in range(at, len(samples), 800)])
+    events = ear.hear(
+        [("default", Chunk(samples[start : start + 800], start)) for start in range(at, len(samples), 800)]
+    )
     return [(event.label, event.end_seconds) for event in events if isinstance(event, DetectionEvent)]
 
 
