@@ -77,7 +77,8 @@ def calibrate(
     """Hear recordings without keywords and choose thresholds.
 
     Args:
-        paths: recordings, any rate.
+        paths: recordings, any rate. Of each the time counts in which something was decided: not what comes before
+            the end of the first window. One that is named twice counts once.
         per_hour: false accepts of all keywords together that may happen in an hour.
         on_progress: called with the seconds that were heard since the last call.
 
@@ -88,12 +89,14 @@ def calibrate(
     if not 0 < per_hour < 1e4:
         raise ConfigError(f"--false-accepts-per-hour {per_hour:g}: must be positive, such as 0.5")
     counts = np.zeros((len(GRID), len(model.card.labels)), np.int64)
-    seconds = 0.0
-    for path in paths:
-        sweep = Sweep(model.card)
-        seconds += _hear(path, model, sweep, on_progress)
-        counts += sweep.counts()
     card = model.card
+    stride_seconds = card.stride_frames * card.frontend.hop_samples / card.frontend.sample_rate_hz
+    seconds = 0.0
+    for path in {path.resolve(): path for path in paths}.values():
+        sweep = Sweep(card)
+        _hear(path, model, sweep, on_progress)
+        counts += sweep.counts()
+        seconds += sweep.n_windows * stride_seconds
     keywords = [card.labels.index(label) for label in card.keywords]
     own = np.array([nearest(card.decision.thresholds[label]) for label in card.keywords])
     steps, n_false = _by_step(counts[:, keywords], own)
@@ -102,7 +105,7 @@ def calibrate(
     missed = card.results.get("missed", {})
     return Calibration(
         [
-            Keyword(label, round(float(GRID[at]), 5), int(counts[at, index]), _missed(missed, label, at))
+            Keyword(label, round(float(GRID[at]), 7), int(counts[at, index]), _missed(missed, label, at))
             for label, at, index in zip(card.keywords, chosen, keywords, strict=True)
         ],
         per_hour,
@@ -113,7 +116,7 @@ def calibrate(
 
 def refuse_existing(path: Path) -> None:
     """Before an hour of work: raises ConfigError if the file is there already, or cannot be written."""
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise ConfigError(f"{path}: is there already; name a new file, or remove it first")
     if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
         raise ConfigError(f"{path}: cannot be written; its folder does not exist or does not let you")
@@ -136,15 +139,12 @@ def save_thresholds(thresholds: dict[str, float], model: Path | None, path: Path
         raise ConfigError(f"{path}: {error.strerror}") from None
 
 
-def _hear(path: Path, model: Model, sweep: Sweep, on_progress: Callable[[float], object]) -> float:
+def _hear(path: Path, model: Model, sweep: Sweep, on_progress: Callable[[float], object]) -> None:
     rate_hz, chunks = WavFile(path, paced=False).open()
     spotter = Spotter(model, rate_hz, on_posteriors=sweep.push)
-    n_samples = 0
     for chunk in chunks:
         spotter.push(chunk.samples)
-        n_samples += len(chunk.samples)
         on_progress(len(chunk.samples) / rate_hz)
-    return n_samples / rate_hz
 
 
 def _by_step(counts: NDArray[np.int64], own: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -175,8 +175,8 @@ def _choose(steps: NDArray[np.int64], n_false: NDArray[np.int64], per_hour: floa
     if n_false[-1] > _TAIL:
         return int(steps[-1]), "counted"
     few = int(np.argmax(n_false <= _TAIL))
-    if n_false[few] == 0:
-        return 0, "kept"
+    if n_false[few] == 0:  # nothing at all, or nothing above what was counted
+        return (int(steps[few]), "counted") if steps[few] > 0 else (0, "kept")
     mean_excess = n_false[few + 1 :].sum() / n_false[few]  # in whole steps, so geometric
     excess = np.log(max(1.0, n_false[few] / budget)) / np.log1p(1 / max(mean_excess, 0.1))
     step = int(steps[few] + np.ceil(excess))

@@ -8,7 +8,6 @@ Every core reads, makes features and infers by itself, so none waits for another
 import csv
 import hashlib
 import os
-import signal
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -30,9 +29,11 @@ from kwsd.frontend import clip_samples, log_spectrogram
 from kwsd.ledger import Ledger
 from kwsd.model import Model, load_model
 from kwsd.recording import read_recording
+from kwsd.workers import begin_worker
 
 _JOB_CLIPS = 256
 _RUN_WINDOWS = 32  # more in a run are no faster
+_MIDDLE_SECONDS = 60.0  # of a long recording: far more than its middle second needs
 
 _VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
 """Shift in seconds and gain. Only the first without `augment`."""
@@ -79,12 +80,14 @@ def label_folder(
         raise OutputError(f"{scores}: the scores cannot go into the same file as the labels")
     summary = Summary()
     n_views = N_VIEWS if augment else 1
-    maker = hashlib.sha256(model.path.read_bytes() + bytes([n_views])).hexdigest()
+    made_of = model.path.read_bytes() + bytes([n_views]) + os.fsencode(folder.resolve())
+    maker = hashlib.sha256(made_of).hexdigest()
     path = output.with_name(output.name + ".ledger")
     with _saying_what_cannot_be_written(path), Ledger(path, maker) as ledger:
-        ledger.look(folder, lambda error: summary.unreadable.append(AudioError(f"{_name(error)}: {error.strerror}")))
-        if not ledger.counts()[0]:
-            ledger.remove()
+        found = ledger.look(folder, lambda error: summary.unreadable.append(_closed(error)))
+        if not found:
+            if not ledger.counts()[1]:
+                ledger.remove()
             raise AudioError(f"{folder}: no WAV files below it")
         for target in filter(None, (output, scores)):
             _refuse_clip(target, folder, ledger)
@@ -99,7 +102,7 @@ def label_folder(
 
 def _label_missing(folder: Path, model: Model, n_views: int, ledger: Ledger, summary: Summary) -> None:
     n_clips, n_done = ledger.counts()
-    n_workers = min(os.cpu_count() or 1, -(-(n_clips - n_done) // _JOB_CLIPS))
+    n_workers = min(len(os.sched_getaffinity(0)), -(-(n_clips - n_done) // _JOB_CLIPS))
     if not n_workers:
         return
     arguments = (model.path, "cuda" if model.provider.startswith("CUDA") else "cpu", folder, n_views)
@@ -117,8 +120,7 @@ def _label_missing(folder: Path, model: Model, n_views: int, ledger: Ledger, sum
                 _keep(jobs.popleft().result(), ledger, summary, bar)
         except BrokenProcessPool:
             raise OutputError(
-                f"{folder}: a process that labelled was ended from outside (no memory left?); "
-                "the same command goes on from here"
+                f"{folder}: a process that labelled has ended (no memory left?); the same command goes on from here"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -143,7 +145,7 @@ _worker: tuple[Model, Path, int]  # of a worker process: what labels there
 
 def _begin_worker(path: Path, device: str, folder: Path, n_views: int) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the command, and that ends its workers
+    begin_worker()
     _worker = load_model(path, device), folder, n_views
 
 
@@ -154,7 +156,7 @@ def _label_clips(paths: list[bytes]) -> _Labelled:
     unreadable = []
     for path in paths:
         try:
-            samples, rate_hz = read_recording(folder / os.fsdecode(path))
+            samples, rate_hz = read_recording(folder / os.fsdecode(path), _MIDDLE_SECONDS)
         except AudioError as error:
             unreadable.append(str(error))
         else:
@@ -220,6 +222,8 @@ def _part(path: Path) -> Iterator[TextIO]:
     try:
         with part.open("w", newline="", **_TEXT) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # before the ledger goes
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -239,8 +243,8 @@ def _refuse_clip(target: Path, folder: Path, ledger: Ledger) -> None:
         raise OutputError(f"{target}: is one of the clips; name another file to write")
 
 
-def _name(error: OSError) -> str:
-    return os.fsdecode(error.filename)
+def _closed(error: OSError) -> AudioError:
+    return AudioError(f"{os.fsdecode(error.filename)}: {error.strerror}")
 
 
 @contextmanager
@@ -248,7 +252,14 @@ def _saying_what_cannot_be_written(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise OutputError(f"{path}: cannot be written ({error}); the same command goes on from here") from None
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_BUSY:
+            advice = "is in use; wait until the other run has ended, or name another output"
+        elif code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            advice = f"cannot be gone on with ({error}); remove it, or name another output"
+        else:
+            advice = f"cannot be written ({error}); the same command goes on from here"
+        raise OutputError(f"{path}: {advice}") from None
     except OSError as error:
         where = error.filename or path
         raise OutputError(

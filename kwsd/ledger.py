@@ -1,8 +1,8 @@
 """The ledger: which clips a folder has, and what each was found to be, in one file on disk.
 
 The law of this file: nothing about a clip is kept in memory, so a folder may have any number
-of them; and a clip that is done is done, whatever happens next. It is a SQLite database, and
-gone when the output is written.
+of them; and a clip that is done is done, whatever happens next. It is a SQLite database that
+one process has at a time, and gone when the output is written.
 """
 
 import os
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS maker (digest TEXT);
 CREATE TABLE IF NOT EXISTS clips (
     path BLOB PRIMARY KEY,  -- from the folder, as the system spells it
     name BLOB,  -- its last part
-    state TEXT,  -- size and time: a clip that has changed is not done
+    state TEXT,  -- size and times: a clip that has changed is not done
     visit INTEGER,  -- the run that saw it last
     posteriors BLOB  -- float32, null until it is done
 ) WITHOUT ROWID
@@ -38,7 +38,8 @@ class Ledger:
 
     def __init__(self, path: Path, maker: str) -> None:
         self._path = path
-        self._connection = sqlite3.connect(path)
+        self._connection = sqlite3.connect(path, timeout=0)
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._connection.executescript(_SCHEMA)
         with self._connection as db:
             if db.execute("SELECT digest FROM maker").fetchall() != [(maker,)]:
@@ -55,22 +56,36 @@ class Ledger:
     def remove(self) -> None:
         self._path.unlink()
 
-    def look(self, folder: Path, on_closed: Callable[[OSError], object]) -> None:
+    def look(self, folder: Path, on_closed: Callable[[OSError], object]) -> int:
         """Take stock of the WAVs below a folder.
 
         Args:
-            on_closed: called for each folder that cannot be looked into.
+            on_closed: called for each folder that cannot be looked into. What is known of it stays.
+
+        Returns:
+            how many there are. Of none nothing is changed: the folder may be a disk that is not there now.
         """
+        closed: list[bytes] = []
+
+        def note(parent: bytes, error: OSError) -> None:
+            closed.append(os.path.join(parent, b""))  # noqa: PTH118  (bytes)
+            on_closed(error)
+
         with self._connection as db:
             [[last]] = db.execute("SELECT coalesce(max(visit), 0) FROM clips").fetchall()
-            found = ((*wav, last + 1) for wav in _wavs(folder, on_closed))
+            found = ((*wav, last + 1) for wav in _wavs(folder, note))
             db.executemany(
                 "INSERT INTO clips (path, name, state, visit) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (path) DO UPDATE SET visit = excluded.visit, state = excluded.state, "
                 "posteriors = CASE WHEN state = excluded.state THEN posteriors END",
                 found,
             )
-            db.execute("DELETE FROM clips WHERE visit <= ?", (last,))
+            [[n_found]] = db.execute("SELECT count(*) FROM clips WHERE visit > ?", (last,)).fetchall()
+            for parent in closed:
+                db.execute("UPDATE clips SET visit = ? WHERE substr(path, 1, ?) = ?", (last + 1, len(parent), parent))
+            if n_found:
+                db.execute("DELETE FROM clips WHERE visit <= ?", (last,))
+        return int(n_found)
 
     def counts(self) -> tuple[int, int]:
         """How many clips there are, and how many are done."""
@@ -106,25 +121,35 @@ class Ledger:
         for name, posteriors in self._connection.execute(
             f"SELECT {column}, posteriors FROM clips WHERE posteriors IS NOT NULL ORDER BY {column}"  # noqa: S608
         ):
-            yield os.fsdecode(name), np.frombuffer(posteriors, np.float32)
+            yield name.decode("utf-8", "surrogateescape"), np.frombuffer(posteriors, np.float32)
 
 
-def _wavs(folder: Path, on_closed: Callable[[OSError], object]) -> Iterator[tuple[bytes, bytes, str]]:
-    """Paths from the folder, names and states of all WAVs below it, with no list of them."""
+def _wavs(folder: Path, on_closed: Callable[[bytes, OSError], object]) -> Iterator[tuple[bytes, bytes, str]]:
+    """Paths from the folder, names and states of all WAVs below it, with no list of them.
+
+    Links to folders are followed; what is reached twice, as in a circle of links, counts once.
+    """
     root = os.fsencode(folder)
-    waiting = [b""]
+    waiting, visited = [b""], {_place(os.stat(root))}  # noqa: PTH116  (bytes)
     while waiting:
         parent = waiting.pop()
         try:
             with os.scandir(os.path.join(root, parent)) as entries:  # noqa: PTH118  (bytes)
                 for entry in entries:
                     path = os.path.join(parent, entry.name)  # noqa: PTH118
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
+                    if entry.is_dir():
+                        place = _place(entry.stat())
+                        if place not in visited:
+                            visited.add(place)
+                            waiting.append(path)
                     elif entry.name.lower().endswith(b".wav"):
                         yield path, entry.name, _state(entry)
         except OSError as error:
-            on_closed(error)
+            on_closed(parent, error)
+
+
+def _place(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _state(entry: "os.DirEntry[bytes]") -> str:
@@ -133,4 +158,4 @@ def _state(entry: "os.DirEntry[bytes]") -> str:
         status = entry.stat()
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # tools that copy keep the second

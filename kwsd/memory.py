@@ -77,6 +77,9 @@ class WindowMemory:
 class GraphMemory:
     """For a step graph: inputs `frames` and `past_0`, …, outputs `posteriors` and `next_0`, ….
 
+    Args:
+        on_cpu: it runs there. Another device has inputs of its own, which are copied when they are bound.
+
     Rows go through the graph in blocks that stay in a core's cache, by arrays that it reads and
     writes where they lie: fresh ones for every run would cost as much as the run. A single row
     is not even copied: what is read in one turn is written in the next.
@@ -89,8 +92,8 @@ class GraphMemory:
     _after: list[FloatArray]
     _turn: bool
 
-    def __init__(self, session: ort.InferenceSession, n_rows: int) -> None:
-        self._session = session
+    def __init__(self, session: ort.InferenceSession, n_rows: int, on_cpu: bool = True) -> None:
+        self._session, self._on_cpu = session, on_cpu
         self._inputs = [one.name for one in session.get_inputs()]
         self._outputs = [one.name for one in session.get_outputs()]
         self._shapes = {one.name: one.shape[1:] for one in (*session.get_inputs(), *session.get_outputs())}
@@ -147,7 +150,7 @@ class GraphMemory:
 
     def _run(self, n: int, turned: bool = False) -> None:
         """The first `n` rows of `_frames` and `_before` become those of `_posteriors` and `_after`; turned, back."""
-        if (n, turned) not in self._bindings:
+        if (n, turned) not in self._bindings or not self._on_cpu:
             before, after = (self._after, self._before) if turned else (self._before, self._after)
             binding = self._session.io_binding()
             for name, array in zip(self._inputs, (self._frames, *before), strict=True):

@@ -6,6 +6,7 @@ use. Nothing leaves the machine.
 """
 
 import base64
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class Model:
     def remember(self, n_rows: int) -> Memory:
         """Memory for so many streams; the step graph's, where there is one."""
         if self._step:
-            return GraphMemory(self._step, n_rows)
+            return GraphMemory(self._step, n_rows, self.provider == CPU)
         return WindowMemory(self.card, self.posteriors, n_rows)
 
     def only_steps(self) -> None:
@@ -78,8 +79,8 @@ def load_model(path: Path | None = None, device: str = "auto", stride_frames: in
     if device == "auto" and has_cuda():
         try:
             return _load(path, CUDA, stride_frames)
-        except ModelError:
-            device = "cpu"  # a driver is missing, or broken: the CPU tells which file is at fault
+        except ModelError as error:  # a driver is missing, or broken: the CPU tells if the file is at fault
+            logging.getLogger("kwsd").warning("CUDA is not used: %s", error)
     return _load(path, CUDA if device == "cuda" else CPU, stride_frames)
 
 

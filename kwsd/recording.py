@@ -33,6 +33,8 @@ def open_recording(path: Path) -> soundfile.SoundFile:
     except soundfile.LibsndfileError as error:
         reason = error.error_string.removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{path}: not a readable recording ({reason})") from None
+    except TypeError:  # soundfile's answer to a name that ends with .raw
+        raise AudioError(f"{path}: raw PCM does not say its rate; pipe it to kwsd run --source -") from None
     if file.frames == 0 or not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
         file.close()
         reason = f"has a rate of {file.samplerate} Hz" if file.frames else "holds no audio"
@@ -40,8 +42,8 @@ def open_recording(path: Path) -> soundfile.SoundFile:
     return file
 
 
-def read_recording(path: Path) -> tuple[FloatArray, int]:
-    """Read a whole recording.
+def read_recording(path: Path, most_seconds: float = np.inf) -> tuple[FloatArray, int]:
+    """Read a whole recording, or so much of its middle.
 
     Returns:
         mono samples of shape (n_samples,), and the rate in Hz.
@@ -50,9 +52,14 @@ def read_recording(path: Path) -> tuple[FloatArray, int]:
         AudioError: as `open_recording`, or damaged further in.
     """
     with open_recording(path) as file:
-        blocks = [read_block(file, path, _BLOCK_SAMPLES)]
+        wanted = file.frames
+        if wanted > most_seconds * file.samplerate:
+            wanted = round(most_seconds * file.samplerate)
+            _skip(file, path, (file.frames - wanted) // 2)
+        blocks = [read_block(file, path, min(_BLOCK_SAMPLES, wanted))]
         while len(blocks[-1]) == _BLOCK_SAMPLES:
-            blocks.append(read_block(file, path, _BLOCK_SAMPLES))
+            wanted -= _BLOCK_SAMPLES
+            blocks.append(read_block(file, path, min(_BLOCK_SAMPLES, wanted)))
         samples = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
         if not len(samples):
             raise AudioError(f"{path}: damaged recording (its header tells of audio, and there is none)")
@@ -67,6 +74,13 @@ def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: i
     """
     try:
         return to_mono(file.read(n_samples, dtype="float32", always_2d=True), channel)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: damaged recording ({error.error_string})") from None
+
+
+def _skip(file: soundfile.SoundFile, path: Path, n_samples: int) -> None:
+    try:
+        file.seek(n_samples)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path}: damaged recording ({error.error_string})") from None
 

@@ -13,7 +13,6 @@ inside. Part of a word, or speech that goes on, is `unknown`; a window that near
 whole keyword, or held it long enough to decide, is nobody's and counts nothing.
 """
 
-import signal
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from kwsd.audio import FloatArray
 from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams, log_spectrogram, resample
+from kwsd.workers import begin_worker
 from train import augment
 from train.data import CLIP_SAMPLES, RATE_HZ
 from train.hyperparameters import Hyperparameters
@@ -206,8 +206,8 @@ _recipe: Recipe  # of this worker process
 
 def _initialise(recipe: Recipe) -> None:
     global _recipe
+    begin_worker()
     _recipe = recipe
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends this process
 
 
 def _job(epoch: int, index: int) -> Stretches:

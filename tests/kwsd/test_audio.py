@@ -62,6 +62,7 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, w
         "header.wav": (whole[:10], "truncated"),
         "half.wav": (whole[: len(whole) // 2], "truncated"),
         "text.wav": (b"to be or not to be, that is the question", "not a readable recording"),
+        "pcm.raw": (bytes(32000), "raw PCM does not say its rate; pipe it to"),
         "no_samples.wav": (whole[:4] + struct.pack("<I", 36) + whole[8:40] + struct.pack("<I", 0), "no audio"),
     }
     for name, (content, reason) in bad.items():

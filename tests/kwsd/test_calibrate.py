@@ -74,8 +74,21 @@ def test_a_room_that_was_counted_lowers_them_too():
     assert _choose(steps, np.full(len(steps), 500), 1.0, 1.0) == (49, "counted")
 
 
+def test_above_what_was_counted_to_its_end_there_is_nothing_to_extrapolate():
+    steps = np.arange(-43, 50)
+    assert _choose(steps, np.where(steps < 6, 60, 0), 0.5, 4.0) == (6, "counted")  # one sound, again and again
+
+
+def test_only_what_was_decided_counts_as_heard(model, write_wav, noise):
+    short = [write_wav(f"{n}.wav", noise[:14400]) for n in range(3)]  # 0.9 s: no window fits
+    assert calibrate(short, model, 0.5).hours == 0
+    two_seconds = write_wav("two.wav", np.resize(noise, 32000))
+    twice = [two_seconds, two_seconds.parent / "." / two_seconds.name]
+    assert calibrate(twice, model, 0.5).hours * 3600 == pytest.approx(1.1, abs=0.11)
+
+
 def test_a_budget_that_cannot_be_met_is_said():
-    loud = [Keyword("yes", float(round(GRID[-1], 5)), 30, None)]
+    loud = [Keyword("yes", float(round(GRID[-1], 7)), 30, None)]
     assert "even the highest thresholds" in list(describe(Calibration(loud, 0.5, 30.0, "counted")))[-1]
     fine = [Keyword("yes", 0.9, 10, None)]
     assert "highest" not in " ".join(describe(Calibration(fine, 0.5, 30.0, "counted")))
@@ -93,6 +106,9 @@ def test_mistakes(model, tmp_path):
     assert load_config(tmp_path / "c.yaml", {}).thresholds == {"yes": 0.9}
     save_thresholds({"yes": 0.9}, tmp_path / "m.onnx", tmp_path / "d.yaml")
     assert load_config(tmp_path / "d.yaml", {}).model == tmp_path / "m.onnx"  # not the bundled model's
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="is there already"):
+        save_thresholds({"yes": 0.9}, None, tmp_path / "link.yaml")
     with pytest.raises(ConfigError, match="cannot be written"):
         refuse_existing(tmp_path / "absent" / "c.yaml")
 

@@ -1,8 +1,13 @@
 """fname,label for every clip, whole or not at all, and a rerun goes on."""
 
 import csv
+import errno
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +132,9 @@ def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkey
 def test_what_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
     ledger = tmp_path / "s.csv.ledger"
     ledger.write_text("something else, and long enough to be looked at" * 40)
-    with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be written \(file is not a database\)"):
+    with pytest.raises(
+        OutputError, match=r"s.csv.ledger: cannot be gone on with \(file is not a database\); remove it"
+    ):
         label_folder(clips, tmp_path / "s.csv", model)
     assert ledger.read_text().startswith("something else")
 
@@ -170,6 +177,112 @@ def test_only_what_is_as_it_was_counts_as_done(tmp_path, write_wav, noise):
     (tmp_path / "clips" / "c.wav").unlink()
     assert stock("model 1") == (["b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
     assert stock("model 2") == (["a.wav", "b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
+
+
+def half_done(path, folder):
+    """A ledger of an interrupted run, in which one clip is done."""
+    with Ledger(path, "model") as ledger:
+        n_found = ledger.look(folder, lambda error: None)
+        ledger.add([next(ledger.missing(1))[0]], np.zeros((1, 3), np.float32))
+        return n_found
+
+
+def test_a_folder_that_is_not_there_for_a_moment_costs_nothing(tmp_path, write_wav, noise, model):
+    for name in "abc":
+        write_wav(f"clips/{name}.wav", noise)
+    label_folder(tmp_path / "clips", tmp_path / "whole.csv", model)
+    half_done(tmp_path / "ledger", tmp_path / "clips")
+    (tmp_path / "clips").rename(tmp_path / "away")
+    (tmp_path / "clips").mkdir()  # where the disk is mounted
+    with Ledger(tmp_path / "ledger", "model") as ledger:
+        assert ledger.look(tmp_path / "clips", pytest.fail) == 0
+        assert ledger.counts() == (3, 1)
+
+
+def test_what_is_below_a_closed_folder_is_not_forgotten(tmp_path, write_wav, noise, monkeypatch):
+    for name in ("a/1", "a/2", "ab/3"):
+        write_wav(f"clips/{name}.wav", noise)
+    assert half_done(tmp_path / "ledger", tmp_path / "clips") == 3
+    shutil.rmtree(tmp_path / "clips" / "ab")
+    scandir = os.scandir
+
+    def closed(path):
+        if path.endswith(b"/a"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    write_wav("clips/4.wav", noise)
+    monkeypatch.setattr("kwsd.ledger.os.scandir", closed)
+    errors = []
+    with Ledger(tmp_path / "ledger", "model") as ledger:
+        assert ledger.look(tmp_path / "clips", errors.append) == 1
+        assert ledger.counts() == (3, 1)  # ab/3 is gone, a/1 and a/2 are not
+    assert [error.strerror for error in errors] == ["Permission denied"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path, write_wav, noise, model):
+    write_wav("data/a.wav", noise)
+    write_wav("clips/b.wav", noise)
+    (tmp_path / "clips" / "audio").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "back").symlink_to(tmp_path / "clips")  # a circle
+    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["a.wav", "b.wav"]
+
+
+def test_two_runs_of_one_output_do_not_mix(clips, tmp_path, model):
+    refused = pytest.raises(OutputError, match=r"s.csv.ledger: is in use; wait until the other run has ended")
+    with Ledger(tmp_path / "s.csv.ledger", "another run's"), refused:
+        label_folder(clips, tmp_path / "s.csv", model)
+
+
+def test_clips_of_another_folder_are_not_those_that_are_done(tmp_path, write_wav, noise, demo, model, monkeypatch):
+    """Of the same names, sizes and times, as `cp -p` and archives make them."""
+    for folder, samples in (("a", noise), ("b", demo[:16000])):
+        path = write_wav(f"{folder}/1.wav", samples)
+        os.utime(path, (0, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "done", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            label_folder(tmp_path / "a", tmp_path / "s.csv", model, tmp_path / "p.csv")
+    label_folder(tmp_path / "b", tmp_path / "s.csv", model, tmp_path / "p.csv")
+    scores = (tmp_path / "p.csv").read_text()
+    label_folder(tmp_path / "b", tmp_path / "s.csv", model, tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == scores
+
+
+def test_of_a_long_recording_the_middle_is_labelled(tmp_path, write_wav, noise, model):
+    long = np.resize(noise, 3 * 60 * 16000)
+    long[len(long) // 2 - 8000 :][:16000] = 0.1 * np.sin(np.arange(16000) / 5)
+    write_wav("clips/long.wav", long)
+    write_wav("short/long.wav", long[len(long) // 2 - 8000 :][:16000])
+    for folder in ("clips", "short"):
+        label_folder(tmp_path / folder, tmp_path / f"{folder}.csv", model, tmp_path / f"{folder}-scores.csv")
+    assert (tmp_path / "clips-scores.csv").read_text() == (tmp_path / "short-scores.csv").read_text()
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path, write_wav, noise):
+    path = write_wav("clips/0.wav", noise)
+    for n in range(1, 3000):
+        os.link(path, path.with_name(f"{n}.wav"))
+    command = [sys.executable, "-m", "kwsd", "label", tmp_path / "clips", "-o", tmp_path / "s.csv"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        workers, n_workers = [], min(2, len(os.sched_getaffinity(0)))
+        while len(workers) < n_workers and parent.poll() is None:
+            workers = [pid for pid in children.read_text().split() if b"spawn_main" in _command_line(pid)]
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(b"spawn_main" in _command_line(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(workers) == n_workers
+    assert not any(b"spawn_main" in _command_line(pid) for pid in workers)
+
+
+def _command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
