@@ -24,6 +24,8 @@ from kwsd.model import DEFAULT_MODEL
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = Path(__file__).resolve().with_name("systems")
 _N_DIFFERENT = 256
+_OWN = "light_cnn"
+"""The notebook's own network."""
 
 
 def main() -> int:
@@ -34,11 +36,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
-    notebooks = sorted((ROOT / "models").glob("light_cnn*.onnx"))
-    models = {f"kwsd label, {path.stem}": path for path in (DEFAULT_MODEL, *notebooks)}
+    others = sorted((ROOT / "models").glob("light_cnn*.onnx"))
+    models = {f"kwsd label, {path.stem}": path for path in (DEFAULT_MODEL, *others)}
+    notebooks = sorted({_OWN, *(path.stem for path in others)})
     with tempfile.TemporaryDirectory() as folder:
         few, many = _links(Path(folder), "few", args.clips), _links(Path(folder), "many", args.many)
-        runs = [(_notebook(path.stem), "notebook_label.py", (few, path.stem)) for path in notebooks]
+        runs = [(_notebook(name), "notebook_label.py", (few, name)) for name in notebooks]
         runs += [(name, "kwsd_label.py", (few, path)) for name, path in models.items()]
         results: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in runs}
         for name, script, arguments in tqdm(runs * args.rounds, desc="labelling", unit=" runs", disable=None):
@@ -84,8 +87,8 @@ def _table(results: dict[str, list[dict[str, float]]], at_many: dict[str, dict[s
     ]
     for name, values in rates.items():
         middle = statistics.median(values)
-        same = _notebook(name.rpartition(" ")[2])  # else the first of them
-        base = statistics.median(rates[same if same in rates else next(iter(rates))])
+        same = _notebook(name.rpartition(" ")[2])  # of the same network; else the notebook's own
+        base = statistics.median(rates[same if same in rates else _notebook(_OWN)])
         memory = " | "
         if name in at_many:
             largest = [max(run["own_mb"], run["worker_mb"]) for run in (results[name][0], at_many[name])]

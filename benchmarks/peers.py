@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = Path(__file__).resolve().with_name("systems")
-LIGHT_CNN = ROOT / "models" / "light_cnn_wide.onnx"
+LIGHT_CNN_WIDE = ROOT / "models" / "light_cnn_wide.onnx"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class System:
     arguments: tuple[str, ...] = ()
 
 
-def _notebook(engine: str, stride_ms: int, *arguments: str) -> System:
+def _notebook(what: str, engine: str, stride_ms: int, *arguments: str) -> System:
     settings = {"ENGINE": engine, "STRIDE_MS": str(stride_ms)}
-    return System(f"the notebook's way, wide, {engine}", "notebook.py", 10, stride_ms, "", settings, arguments)
+    return System(f"the notebook's way, {what}", "notebook.py", 10, stride_ms, "", settings, arguments)
 
 
 ALL = (
@@ -59,9 +59,9 @@ ALL = (
     System("Porcupine 1.9.5", "porcupine.py", 1, 32, "pvporcupine==1.9.5"),
     System("Porcupine 1.9.5", "porcupine.py", 10, 32, "pvporcupine==1.9.5", {"N_WORDS": "10"}),
     System("pocketsphinx 5", "sphinx.py", 10, 10, "pocketsphinx>=5,<6"),
-    _notebook("onnx", 100, str(LIGHT_CNN)),
-    _notebook("onnx", 20, str(LIGHT_CNN)),
-    _notebook("keras", 100, "--repeat", "1"),
+    _notebook("doubled, in ONNX Runtime", "onnx", 100, str(LIGHT_CNN_WIDE)),
+    _notebook("doubled, in ONNX Runtime", "onnx", 20, str(LIGHT_CNN_WIDE)),
+    _notebook("Keras `predict`", "keras", 100, "--repeat", "1"),
 )
 
 

@@ -18,13 +18,13 @@ from kwsd.client import subscribe
 from kwsd.decision import Decision, chosen_thresholds
 from kwsd.events import SourceUp
 from kwsd.frontend import frames_of, log_spectra
-from kwsd.label import label_folder
+from kwsd.label import JOB_CLIPS, label_folder
 from kwsd.model import Model, load_model
 
 _SECONDS = 20
 _ROUNDS = 5
 _MANY = 256
-_CLIPS = 2000
+_CLIPS_PER_CORE = 2048
 
 
 def bench(path: Path | None, device: str) -> Iterator[str]:
@@ -98,7 +98,9 @@ def _shares(model: Model) -> dict[str, float]:
 
 
 def _files_per_second(model: Model) -> float:
-    """Labelling a folder, without what it takes to start."""
+    """Labelling a folder, on every core that is ours, without what it takes to start them."""
+    n_cores = len(os.sched_getaffinity(0))
+    few, many = n_cores * JOB_CLIPS, n_cores * _CLIPS_PER_CORE
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(folder) / "clips"
         clips.mkdir()
@@ -107,13 +109,15 @@ def _files_per_second(model: Model) -> float:
         for n in range(16):
             soundfile.write(clips / f"{n}.wav", samples[n * rate_hz : (n + 1) * rate_hz], rate_hz, subtype="PCM_16")
         seconds = []
-        for n_clips in (16, _CLIPS):
-            for n in range(16, n_clips):
+        n_linked = 16
+        for n_clips in (few, many):
+            for n in range(n_linked, n_clips):
                 os.link(clips / f"{n % 16}.wav", clips / f"{n}.wav")
+            n_linked = n_clips
             began = time.perf_counter()
             label_folder(clips, Path(folder) / "labels.csv", model)
             seconds.append(time.perf_counter() - began)
-        return (_CLIPS - 16) / (seconds[1] - seconds[0])
+        return (many - few) / (seconds[1] - seconds[0])
 
 
 def _ready_seconds(model: Model, device: str) -> float:

@@ -31,7 +31,7 @@ from kwsd.model import Model, load_model
 from kwsd.recording import read_recording
 from kwsd.workers import begin_worker
 
-_JOB_CLIPS = 256
+JOB_CLIPS = 256
 _RUN_WINDOWS = 32  # more in a run are no faster
 _MIDDLE_SECONDS = 60.0  # of a long recording: far more than its middle second needs
 
@@ -102,7 +102,7 @@ def label_folder(
 
 def _label_missing(folder: Path, model: Model, n_views: int, ledger: Ledger, summary: Summary) -> None:
     n_clips, n_done = ledger.counts()
-    n_workers = min(len(os.sched_getaffinity(0)), -(-(n_clips - n_done) // _JOB_CLIPS))
+    n_workers = min(len(os.sched_getaffinity(0)), -(-(n_clips - n_done) // JOB_CLIPS))
     if not n_workers:
         return
     arguments = (model.path, "cuda" if model.provider.startswith("CUDA") else "cpu", folder, n_views)
@@ -112,7 +112,7 @@ def _label_missing(folder: Path, model: Model, n_views: int, ledger: Ledger, sum
         ProcessPoolExecutor(n_workers, get_context("spawn"), _begin_worker, arguments) as pool,
     ):
         try:
-            for paths in ledger.missing(_JOB_CLIPS):
+            for paths in ledger.missing(JOB_CLIPS):
                 jobs.append(pool.submit(_label_clips, paths))
                 if len(jobs) > 2 * n_workers:
                     _keep(jobs.popleft().result(), ledger, summary, bar)

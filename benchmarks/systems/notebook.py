@@ -41,9 +41,9 @@ def _onnx():
 
 def _keras():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from train.architectures import light_cnn_wide
+    from train.architectures import light_cnn
 
-    model = light_cnn_wide((99, 81), 12)
+    model = light_cnn((99, 81), 12)
     return lambda window: model.predict(window, verbose=0)
 
 

@@ -9,7 +9,7 @@ from kwsd.bench import bench
 
 
 def test_every_line_has_its_figures(monkeypatch):
-    for name, value in (("_SECONDS", 2), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS", 40)):
+    for name, value in (("_SECONDS", 2), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS_PER_CORE", 320)):
         monkeypatch.setattr(kwsd.bench, name, value)
     text = "\n".join(bench(None, "cpu"))
     assert text.startswith("ds_tcn on CPUExecutionProvider, 10 keywords")

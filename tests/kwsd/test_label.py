@@ -96,7 +96,7 @@ def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, no
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch):
     label_folder(clips, tmp_path / "whole.csv", model)
-    monkeypatch.setattr(kwsd.label, "_JOB_CLIPS", 4)
+    monkeypatch.setattr(kwsd.label, "JOB_CLIPS", 4)
     add, added = Ledger.add, []
 
     def interrupted(self, paths, posteriors):
