@@ -74,3 +74,34 @@ def test_a_row_does_not_depend_on_the_others(model, kind):
             np.testing.assert_array_equal(posteriors[n], own[0])
             n_compared += 1
     assert n_compared > 100
+
+
+class Elsewhere:
+    """A session on a device with inputs of its own: it has what they were when they were bound."""
+
+    def __init__(self, session):
+        self._session = session
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def io_binding(self):
+        binding = self._session.io_binding()
+        bind = binding.bind_cpu_input
+        copies = binding.copies = []  # kept alive: on the CPU they are read where they lie
+
+        def bind_copy(name, array):
+            copies.append(np.array(array))
+            bind(name, copies[-1])
+
+        binding.bind_cpu_input = bind_copy
+        return binding
+
+
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_device_gets_its_inputs_for_every_run(model, n_rows):
+    memory, here = GraphMemory(Elsewhere(model._step), n_rows, on_cpu=False), model.remember(n_rows)
+    frames = np.random.default_rng(0).normal(-10, 4, (20, n_rows, 10, 40)).astype(np.float32)
+    rows = np.arange(n_rows)
+    for one in frames:
+        np.testing.assert_array_equal(memory.step(one, rows), here.step(one, rows))
