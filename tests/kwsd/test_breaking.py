@@ -76,7 +76,7 @@ def test_half_a_line_and_nothing_more(quiet, tmp_path):
         rude.sendall(b'{"type":"subscr')
         started = time.monotonic()
         [answer] = [parse_event(line) for line in lines]
-    assert answer == Error(reason="a line without its end for 5 s")
+    assert answer == Error(reason="a line without its end for 5 s", passing=True)
     assert 4 < time.monotonic() - started < 8
     ends_well(daemon)
 
