@@ -38,7 +38,7 @@ def bench(path: Path | None, device: str) -> Iterator[str]:
     yield f"{model.card.name} on {model.provider}, {len(model.card.keywords)} keywords, {n_cores} cores"
     yield ""
     yield _line("one live stream", "CPU ms for 1 s", "in real time")
-    stride_ms = _stride_seconds(model) * 1000
+    stride_ms = model.card.stride_seconds * 1000
     for each_ms in (stride_ms, stride_ms / 5):
         n_frames = round(each_ms / stride_ms * model.card.stride_frames)
         yield _cost(f"a decision every {each_ms:g} ms", load_model(path, device, n_frames), 1)
@@ -58,7 +58,7 @@ def _cost(what: str, model: Model, n_streams: int) -> str:
     """CPU time for a second of each stream, and how many streams one thread can follow."""
     batcher = Batcher(model)
     rows = [batcher.join(chosen_thresholds(model.card)) for _ in range(n_streams)]
-    stride = round(_stride_seconds(model) * model.card.frontend.sample_rate_hz)
+    stride = round(model.card.stride_seconds * model.card.frontend.sample_rate_hz)
     seconds = max(2, _SECONDS // n_streams)
     samples = _audio(model, seconds)
     chunks = [samples[start : start + stride] for start in range(0, len(samples), stride)]
@@ -138,10 +138,6 @@ def _ready_seconds(model: Model, device: str) -> float:
                 return time.perf_counter() - began
             finally:
                 daemon.kill()
-
-
-def _stride_seconds(model: Model) -> float:
-    return model.card.stride_frames * model.card.frontend.hop_samples / model.card.frontend.sample_rate_hz
 
 
 def _audio(model: Model, seconds: int) -> FloatArray:

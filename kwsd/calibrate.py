@@ -90,13 +90,12 @@ def calibrate(
         raise ConfigError(f"--false-accepts-per-hour {per_hour:g}: must be positive, such as 0.5")
     counts = np.zeros((len(GRID), len(model.card.labels)), np.int64)
     card = model.card
-    stride_seconds = card.stride_frames * card.frontend.hop_samples / card.frontend.sample_rate_hz
     seconds = 0.0
     for path in {path.resolve(): path for path in paths}.values():
         sweep = Sweep(card)
         _hear(path, model, sweep, on_progress)
         counts += sweep.counts()
-        seconds += sweep.n_windows * stride_seconds
+        seconds += sweep.n_windows * card.stride_seconds
     keywords = [card.labels.index(label) for label in card.keywords]
     own = np.array([nearest(card.decision.thresholds[label]) for label in card.keywords])
     steps, n_false = _by_step(counts[:, keywords], own)

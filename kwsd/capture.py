@@ -71,13 +71,11 @@ class Capture:
         silent_seconds: for how long a live source may deliver nothing but zeros.
 
     Attributes:
-        name: the source's.
         opening_since: when it began to open the source, on the monotonic clock; None at other times.
     """
 
     def __init__(self, source: Source, streams: list[str], inbox: "Inbox", silent_seconds: float = 30.0) -> None:
         self._source, self._streams, self._inbox = source, streams, inbox
-        self.name = source.name
         self._silent_seconds = silent_seconds
         self._stopping = threading.Event()
         self._n_failures = self._n_silent = 0
@@ -85,6 +83,11 @@ class Capture:
         self._began = 0.0  # when the stream's clock was at 0, on the monotonic clock
         self.opening_since: float | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self._source.name
 
     def start(self) -> None:
         """Open the source and begin to read it.

@@ -86,6 +86,11 @@ class ModelCard:
         """Samples that a window covers, at the model's rate."""
         return self.frontend.n_samples(self.window_frames)
 
+    @property
+    def stride_seconds(self) -> float:
+        """From one decision to the next."""
+        return self.stride_frames * self.frontend.hop_samples / self.frontend.sample_rate_hz
+
     def clip_posteriors(self, posteriors: FloatArray) -> FloatArray:
         """Posteriors of windows become those of clips. Shape: (n_clips, n_labels), the same."""
         weights = np.ones(len(self.labels), np.float32)

@@ -231,7 +231,7 @@ def evaluate_streams(subject: Subject, streams: Streams, split: str, folder: Pat
         "split": split,
         "seed": streams.seed,
         "made_of": streams.made_of,
-        "stride_seconds": card.stride_frames * card.frontend.hop_samples / card.frontend.sample_rate_hz,
+        "stride_seconds": card.stride_seconds,
         "streams": {},
     }
     for name, stream in streams.by_name.items():
