@@ -21,7 +21,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -55,20 +57,30 @@ class Readers:
         """Until told to stop."""
         while not self.stopping:
             for key, _ in self._selector.select(0.1):
-                self._take(key.data, key.fileobj.recv(2**20))
+                self._take(key.data, key.fileobj.recv(2**20), time.time())
 
-    def _take(self, number: int, data: bytes) -> None:
+    def _take(self, number: int, data: bytes, arrived: float) -> None:
         *lines, self._pending[number] = (self._pending[number] + data).split(b"\n")
         for line in lines:
-            if b'"hello"' in line:
+            event = _parse(line)
+            if event["type"] == "hello":
                 continue
-            event = json.loads(line)
             self.n_lines += 1
-            expected = self.next_seq[number]
-            self.n_wrong += event["type"] in ("lagged", "gap") or (expected >= 0 and event["seq"] != expected)
-            self.next_seq[number] = event["seq"] + 1
-            if number % 10 == 0:
-                self.delays.append(time.time() - datetime.fromisoformat(event["time"]).timestamp())
+            seq, expected = event.get("seq"), self.next_seq[number]
+            self.n_wrong += seq is None or (expected >= 0 and seq != expected)  # lagged and gap have no number
+            if seq is not None:
+                self.next_seq[number] = seq + 1
+                if number % 10 == 0:
+                    self.delays.append(arrived - event["at"])
+
+
+@lru_cache
+def _parse(line: bytes) -> dict[str, Any]:
+    """An event, with its time in seconds. Everybody gets the same lines: each is read once."""
+    event = json.loads(line)
+    if "time" in event:
+        event["at"] = datetime.fromisoformat(event["time"]).timestamp()
+    return event
 
 
 @dataclass
