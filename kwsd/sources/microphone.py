@@ -79,7 +79,9 @@ class Microphone:
                 raise
             Microphone._n_open += 1
         except (sounddevice.PortAudioError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (
+                str(error).splitlines()[0].replace("Error querying device -1", "there is none")
+            )  # PortAudio's paNoDevice
             Microphone._must_end = Microphone._n_open > 0 and _cards() != Microphone._known_cards
             raise SourceError(f"{self.name}: cannot be opened ({reason}); `kwsd devices` lists what is there") from None
         return Opened(rate_hz, self._chunks(sounddevice, stream, rate_hz))

@@ -214,13 +214,18 @@ def test_devices_and_check_see_the_microphone(server):
     assert "(default)" in result.stdout
 
 
-def test_without_a_microphone_one_line_says_what_to_do(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("microphone", "the default microphone: cannot be opened (there is none)"),
+     ("microphone:no such thing", "microphone no such thing: cannot be opened")],
+)  # fmt: skip
+def test_without_a_microphone_one_line_says_what_to_do(tmp_path, source, reason):
     environment = os.environ | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PULSE_SERVER": "/nonexistent"}
     result = subprocess.run(
-        [sys.executable, "-m", "kwsd", "run", "--source", "microphone:no such thing", "--socket", str(tmp_path / "s")],
+        [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(tmp_path / "s")],
         env=environment, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert result.returncode == 1
-    assert "kwsd: microphone no such thing: cannot be opened" in result.stderr
+    assert f"kwsd: {reason}" in result.stderr
     assert "`kwsd devices` lists" in result.stderr
     assert "Traceback" not in result.stderr
