@@ -57,7 +57,7 @@ class Readers:
         """Until told to stop."""
         while not self.stopping:
             for key, _ in self._selector.select(0.1):
-                self._take(key.data, key.fileobj.recv(2**20), time.time())
+                self._take(key.data, key.fileobj.recv(2**16), time.time())
 
     def _take(self, number: int, data: bytes, arrived: float) -> None:
         *lines, self._pending[number] = (self._pending[number] + data).split(b"\n")

@@ -31,6 +31,7 @@ GATHER_SECONDS = 0.025
 """How long the first chunk of several streams waits for those of the others: a run of many costs
 each of them a fraction of a run of its own."""
 
+_SILENT = "delivers nothing but zeros; is it muted?"
 _RETRY_SECONDS = (0.5, 1, 2, 5, 10)
 _STEADY_SECONDS = 10.0  # of audio, after which a source that breaks is tried again soon
 _MOST_PATIENCE = 16  # times as long a source that stays silent is listened to before it is opened again
@@ -109,12 +110,12 @@ class Capture:
         if self._thread and self._source.is_live:
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _put(self, item: Item) -> None:
-        for column, stream in enumerate(self._streams):
-            own = item
-            if isinstance(item, Chunk) and item.samples.ndim == 2:
-                own = replace(item, samples=np.ascontiguousarray(item.samples[:, column]))
-            self._inbox.put(stream, own, waits=not self._source.is_live)
+    def _put(self, item: Down | End) -> None:
+        for stream in self._streams:
+            self._put_of(stream, item)
+
+    def _put_of(self, stream: str, item: Item) -> None:
+        self._inbox.put(stream, item, waits=not self._source.is_live)
 
     def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is said, so that nobody waits for a dead source."""
@@ -145,6 +146,7 @@ class Capture:
         """
         first: int | None = None
         n_zeros = 0
+        columns = [_Column(stream) for stream in self._streams]
         with closing(opened.chunks) as chunks:
             for chunk in chunks:
                 if self._stopping.is_set():
@@ -153,18 +155,32 @@ class Capture:
                 patience = self._silent_seconds * min(2**self._n_silent, _MOST_PATIENCE)
                 if self._source.is_live and n_zeros >= patience * opened.rate_hz:
                     self._n_silent += 1
-                    raise SourceError(f"{self._source.name}: delivers nothing but zeros; is it muted?")
+                    raise SourceError(f"{self._source.name}: {_SILENT}")
                 if n_zeros and self._n_silent:
                     continue
                 if first is None:
                     first = chunk.position
-                    self._put(Up(opened.rate_hz, start_seconds + first / opened.rate_hz))
                     self._n_silent, self._told = 0, ""
                 elif chunk.position - first > _STEADY_SECONDS * opened.rate_hz:
                     self._n_failures = 0
-                self._put(replace(chunk, position=chunk.position - first))
+                for column, samples in zip(columns, np.atleast_2d(chunk.samples.T), strict=True):
+                    own = replace(chunk, samples=np.ascontiguousarray(samples))
+                    self._deliver_to(column, own, opened.rate_hz, start_seconds)
                 self._began = min(self._began, time.monotonic() - start_seconds - chunk.end / opened.rate_hz)
         self._put(End())
+
+    def _deliver_to(self, column: "_Column", chunk: Chunk, rate_hz: int, start_seconds: float) -> None:
+        """Put a stream's own chunk; a channel that is silent while others are not is down until its first sound."""
+        column.n_zeros = 0 if chunk.samples.any() else column.n_zeros + len(chunk.samples)
+        if self._source.is_live and column.n_zeros >= self._silent_seconds * rate_hz:
+            if column.first is not None:
+                column.first = None
+                self._put_of(column.stream, Down(f"{self._source.name}: this channel {_SILENT}", 0.0))
+            return
+        if column.first is None:
+            column.first = chunk.position
+            self._put_of(column.stream, Up(rate_hz, start_seconds + chunk.position / rate_hz))
+        self._put_of(column.stream, replace(chunk, position=chunk.position - column.first))
 
     def _back_off(self, error: KwsdError) -> None:
         """Wait before the next try. The same reason again and again is told once."""
@@ -174,6 +190,15 @@ class Capture:
             self._told = str(error)
             self._put(Down(self._told, retry_seconds))
         self._stopping.wait(retry_seconds)
+
+
+@dataclass(slots=True)
+class _Column:
+    """What a stream hears of an opened source: `first` is the position that its chunks count from while it is up."""
+
+    stream: str
+    first: int | None = None
+    n_zeros: int = 0
 
 
 class _Queue:

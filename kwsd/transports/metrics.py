@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -21,6 +22,7 @@ from kwsd.config import host_and_port
 from kwsd.ear import StreamFigures
 from kwsd.errors import SocketError
 
+_REQUESTS_AT_ONCE = 8
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
 
@@ -86,8 +88,30 @@ class Metrics(Collector):
 
 
 class _Server(ThreadingWSGIServer):
+    """A thread for each request, but only so many: who comes when all are busy is turned away."""
+
     daemon_threads = True
     address_family = socket.AF_INET
+
+    def __init__(self, *arguments: Any) -> None:
+        self._room = threading.BoundedSemaphore(_REQUESTS_AT_ONCE)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
 
 class _Quiet(WSGIRequestHandler):

@@ -100,6 +100,31 @@ def test_a_live_source_of_zeros_is_down_until_its_first_sound():
     assert up.start_seconds >= 0.3 + 0.03  # its silence, and both waits before it
 
 
+def test_a_channel_of_zeros_is_down_until_its_first_sound_while_the_others_are_heard():
+    """As a device with a cable that was pulled gives it; its clock goes on."""
+
+    def two_channels(position):
+        dead = 50 <= position < 300
+        return Chunk(
+            np.stack([np.full(10, 0.1), np.full(10, 0.0 if dead else 0.1)], axis=1, dtype=np.float32), position
+        )
+
+    source = FakeSource(True, [two_channels(position) for position in range(0, 400, 10)])
+    inbox = Inbox()
+    Capture(source, ["alive", "dead"], inbox, silent_seconds=0.1).start()
+    items = {"alive": [], "dead": []}
+    while not all(of and isinstance(of[-1], End) for of in items.values()):
+        for stream, item in inbox.take():
+            items[stream].append(item)
+    assert [type(item) for item in items["alive"]] == [Up, *[Chunk] * 40, End]
+    assert [type(item) for item in items["dead"]] == [Up, *[Chunk] * 14, Down, Up, *[Chunk] * 10, End]
+    down, up, chunk = items["dead"][15:18]
+    assert down.reason == "fake: this channel delivers nothing but zeros; is it muted?"
+    assert up.start_seconds == pytest.approx(0.3)
+    assert chunk.position == 0
+    assert chunk.samples.shape == (10,)
+
+
 def test_once_it_was_heard_again_its_silence_is_told_as_soon_as_before():
     """After 0.1 s, though the last one was waited for twice as long."""
     script = [[chunk(0), *silence(10, 200)], [*silence(0, 150), chunk(150), *silence(160, 500)], [chunk(0)]]

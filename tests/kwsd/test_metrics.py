@@ -1,10 +1,12 @@
 """The figures for Prometheus, read as it reads them."""
 
 import json
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -76,3 +78,27 @@ def test_who_hears_nothing_is_deaf(start, demo):
     while ask(address, "/healthz")[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_those_who_connect_and_ask_nothing_cost_few_threads(start):
+    daemon, path, address = start(source=str(DEMO))
+    next(subscribe(path))
+    before = n_threads(daemon)
+    host, _, port = address.partition(":")
+    idle = [socket.create_connection((host, int(port)), timeout=10) for _ in range(50)]
+    try:
+        for connection in idle[8:]:
+            assert connection.recv(1) == b""  # turned away
+        assert n_threads(daemon) <= before + 8
+    finally:
+        for connection in idle:
+            connection.close()
+    deadline = time.monotonic() + 10
+    while n_threads(daemon) > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert n_threads(daemon) <= before
+    assert ask(address, "/healthz")[0] == 200
+
+
+def n_threads(daemon):
+    return len(list(Path(f"/proc/{daemon.pid}/task").iterdir()))
