@@ -106,11 +106,11 @@ def clips_are_kept_where_it_may_write() -> None:
 
 
 def tcp_wants_the_token_and_lets_in_who_may_come() -> None:
-    sh("umask 077 && openssl rand -hex 32 > /etc/kwsd.token && echo wrong > /root/wrong")
+    sh("umask 077 && openssl rand -hex 32 > /etc/kwsd.token && echo wrong > /run/wrong")
     CONFIG.write_text(CONFIG.read_text() + "tcp: 0.0.0.0:7310\ntoken_file: /run/credentials/kwsd.service/token\n")
     override_with("LoadCredential=token:/etc/kwsd.token")
     assert '"hello"' in listen_over_tcp("127.0.0.1", "/etc/kwsd.token")
-    refused = listen_over_tcp("127.0.0.1", "/root/wrong")
+    refused = listen_over_tcp("127.0.0.1", "/run/wrong")
     assert "wrong token" in refused, refused
     assert "hello" not in refused
     address = own_address()
@@ -161,7 +161,7 @@ def readable(check: Callable[[], None]) -> str:
 
 def sh(command: str) -> str:
     """What a command prints; an error if it fails."""
-    environment = os.environ | {"PULSE_SERVER": PULSE, "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
+    environment = os.environ | {"PULSE_SERVER": PULSE, "DEBIAN_FRONTEND": "noninteractive", "HOME": "/run"}
     return subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, check=True, text=True, stdout=subprocess.PIPE
     ).stdout
@@ -170,7 +170,7 @@ def sh(command: str) -> str:
 @contextmanager
 def listening(**who: Any) -> Iterator[Callable[[], str]]:
     """A subscriber; gives what says what it was told so far, once it is connected."""
-    path = Path("/root/told")
+    path = Path("/run/told")
     with path.open("w") as file:
         listener = subprocess.Popen([KWSD, "listen", "--json", "--socket", SOCKET], stdout=file, **who)
     try:

@@ -28,7 +28,7 @@ SuccessAction=exit-force
 FailureAction=exit-force
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 -u /root/kwsd/tests/service/guest.py
+ExecStart=/usr/bin/python3 -u /srv/kwsd/tests/service/guest.py
 StandardOutput=tty
 StandardError=tty
 """
@@ -67,7 +67,7 @@ def _boot(debian: Path, options: list[str]) -> int:
         unit.write_text(UNIT)
         command = ["systemd-nspawn", "--quiet", "-D", debian, "--volatile=overlay", "--console=read-only"]
         command += ["--capability=CAP_BPF", "--system-call-filter=bpf"]  # systemd's firewall and devices for a unit
-        command += [f"--bind-ro={unit}:/etc/systemd/system/trial.service", f"--overlay={ROOT}::/root/kwsd", *options]
+        command += [f"--bind-ro={unit}:/etc/systemd/system/trial.service", f"--overlay={ROOT}::/srv/kwsd", *options]
         if not Path("/run/systemd/system").exists():  # nobody here who would give the container its place
             command += ["--register=no", "--keep-unit"]
             for hierarchy in (CGROUPS, CGROUPS / "unified", CGROUPS / "systemd"):
