@@ -145,13 +145,15 @@ class Capture:
         The clock of a device that runs faster than this machine's is not set back when it comes again.
         """
         first: int | None = None
-        n_zeros = 0
         columns = [_Column(stream) for stream in self._streams]
         with closing(opened.chunks) as chunks:
             for chunk in chunks:
                 if self._stopping.is_set():
                     return
-                n_zeros = 0 if chunk.samples.any() else n_zeros + len(chunk.samples)
+                parts = [replace(chunk, samples=np.ascontiguousarray(own)) for own in np.atleast_2d(chunk.samples.T)]
+                for column, part in zip(columns, parts, strict=True):
+                    column.n_zeros = 0 if part.samples.any() else column.n_zeros + len(part.samples)
+                n_zeros = min(column.n_zeros for column in columns)
                 patience = self._silent_seconds * min(2**self._n_silent, _MOST_PATIENCE)
                 if self._source.is_live and n_zeros >= patience * opened.rate_hz:
                     self._n_silent += 1
@@ -163,15 +165,13 @@ class Capture:
                     self._n_silent, self._told = 0, ""
                 elif chunk.position - first > _STEADY_SECONDS * opened.rate_hz:
                     self._n_failures = 0
-                for column, samples in zip(columns, np.atleast_2d(chunk.samples.T), strict=True):
-                    own = replace(chunk, samples=np.ascontiguousarray(samples))
-                    self._deliver_to(column, own, opened.rate_hz, start_seconds)
+                for column, part in zip(columns, parts, strict=True):
+                    self._deliver_to(column, part, opened.rate_hz, start_seconds)
                 self._began = min(self._began, time.monotonic() - start_seconds - chunk.end / opened.rate_hz)
         self._put(End())
 
     def _deliver_to(self, column: "_Column", chunk: Chunk, rate_hz: int, start_seconds: float) -> None:
         """Put a stream's own chunk; a channel that is silent while others are not is down until its first sound."""
-        column.n_zeros = 0 if chunk.samples.any() else column.n_zeros + len(chunk.samples)
         if self._source.is_live and column.n_zeros >= self._silent_seconds * rate_hz:
             if column.first is not None:
                 column.first = None
@@ -194,7 +194,12 @@ class Capture:
 
 @dataclass(slots=True)
 class _Column:
-    """What a stream hears of an opened source: `first` is the position that its chunks count from while it is up."""
+    """What a stream hears of an opened source.
+
+    Attributes:
+        first: the position that its chunks count from while it is up.
+        n_zeros: samples since its last sound.
+    """
 
     stream: str
     first: int | None = None

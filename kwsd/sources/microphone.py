@@ -23,6 +23,7 @@ from kwsd.sources import Opened, refuse_missing_channel
 _STALL_SECONDS = 3.0
 _POLL_SECONDS = 0.02
 _LATENCY_SECONDS = 0.5  # asks PortAudio for a buffer that survives a busy moment
+_NO_DEVICE = "Error querying device -1"  # sounddevice's words for PortAudio's paNoDevice
 _CARDS = Path("/proc/asound/cards")
 
 
@@ -79,9 +80,7 @@ class Microphone:
                 raise
             Microphone._n_open += 1
         except (sounddevice.PortAudioError, ValueError) as error:
-            reason = (
-                str(error).splitlines()[0].replace("Error querying device -1", "there is none")
-            )  # PortAudio's paNoDevice
+            reason = str(error).splitlines()[0].replace(_NO_DEVICE, "there is none")
             Microphone._must_end = Microphone._n_open > 0 and _cards() != Microphone._known_cards
             raise SourceError(f"{self.name}: cannot be opened ({reason}); `kwsd devices` lists what is there") from None
         return Opened(rate_hz, self._chunks(sounddevice, stream, rate_hz))
