@@ -71,7 +71,10 @@ class DetectionEvent(Published):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDown(Published):
-    """A source stopped delivering; the next try is in `retry_seconds`, or null if it has ended."""
+    """A source stopped delivering; the next try is in `retry_seconds`, or null if it has ended.
+
+    It is 0 for a silent channel of a device whose other channels are heard: its first sound is waited for.
+    """
 
     type: ClassVar[str] = "source_down"
     stream: str
