@@ -86,7 +86,6 @@ class Daemon:
         self._ended: asyncio.Future[str] = self._loop.create_future()
         self._doors = open_doors(self._config)
         self._transport = JsonLines(self._doors, self._bus, self._hello)
-        await self._transport.start()
         reason = "could not start"
         try:
             await self._startup()
@@ -107,6 +106,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
         self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+        if self._metrics_server:  # first of all: while a source is being opened, it is deaf, and that can be asked
+            self._metrics_server.start()
+        await self._transport.start()
         for capture in dict.fromkeys(self._captures.values()):
             await self._open(capture)
         if self._ended.done():
@@ -116,8 +118,6 @@ class Daemon:
             log.info("audio is taken on %s", self._config.audio)
         if self._clips:
             self._clips.start()
-        if self._metrics_server:
-            self._metrics_server.start()
         self._thread.start()
         self._beating = self._loop.create_task(self._beat())  # kept: the loop holds no strong reference
         self._log_model()
