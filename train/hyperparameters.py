@@ -47,6 +47,10 @@ class Hyperparameters:
     microphones: int = 2
     gain_db: float = 5.0
     colour_db: float = 3.0
+    # By up to such a share all vocal tracts of a scene are longer or shorter, and its speech is faster or slower at
+    # the same pitch: false accepts are words of voices that training has not met.
+    warp: float = 0.1
+    tempo: float = 0.15
     # So many microphones hear nothing above some pitch of the upper third.
     dull_share: float = 0.1
     # SpecAugment, for this share of the stretches. Little: the network is too small to learn by heart.
@@ -94,6 +98,7 @@ class Hyperparameters:
             "mask_share",
         )
         wrong += [name for name in shares if getattr(self, name) > 1]
+        wrong += [name for name in ("warp", "tempo") if getattr(self, name) > 0.5]
         return wrong
 
     def to_dict(self) -> dict[str, Any]:
