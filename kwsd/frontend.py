@@ -123,7 +123,7 @@ def log_spectrogram(samples: FloatArray, params: FrontendParams) -> FloatArray:
     return log_spectra(frames_of(samples, params), params)
 
 
-def band_centres_hz(params: FrontendParams) -> NDArray[np.float64]:
+def band_centres_hz(params: FrontendParams) -> NDArray[np.floating]:
     """The pitch in the middle of each band. Shape: (n_bands,)."""
     return _mel_edges_hz(params)[1:-1] if params.n_mel_bands else _bins_hz(params)
 
@@ -233,6 +233,6 @@ def _mel_edges_hz(params: FrontendParams) -> NDArray[np.float64]:
     return edges_hz
 
 
-def _bins_hz(params: FrontendParams) -> NDArray[np.float64]:
+def _bins_hz(params: FrontendParams) -> NDArray[np.floating]:
     """Of the FFT. Shape: (fft_size // 2 + 1,)."""
-    return np.arange(params.fft_size // 2 + 1) * (params.sample_rate_hz / params.fft_size)
+    return np.fft.rfftfreq(params.fft_size, 1 / params.sample_rate_hz)

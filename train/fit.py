@@ -44,7 +44,7 @@ from train.files import read_json, write_json
 from train.hyperparameters import Hyperparameters
 from train.material import gather
 from train.subject import KerasModel
-from train.windows import Epochs, Recipe, window_frames
+from train.windows import Epochs, IntArray, Recipe, window_frames
 
 
 @keras.saving.register_keras_serializable("kwsd")
@@ -85,27 +85,6 @@ class DecayingMuon(keras.optimizers.Muon):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-
-
-class Progress(keras.callbacks.Callback):
-    """A bar while an epoch runs on a terminal, and a line when it is done."""
-
-    def __init__(self, n_epochs: int) -> None:
-        super().__init__()
-        self._n_epochs = n_epochs
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._name = f"epoch {epoch + 1} of {self._n_epochs}"
-        self._bar = tqdm(total=self.params["steps"], desc=self._name, unit=" batches", disable=None, leave=False)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._bar.set_postfix(logs, refresh=False)
-        self._bar.update()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._bar.close()
-        values = ", ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        print(f"{self._name}: {values}", flush=True)
 
 
 def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, cache: Path) -> None:
@@ -170,42 +149,47 @@ def stages_of(hyper: Hyperparameters) -> list[Stage]:
 def _epoch(
     model: keras.Model, teachers: list[keras.Model], epochs: Epochs, recipe: Recipe, epoch: int
 ) -> dict[str, float]:
-    """Everything random comes from the seed and the epoch's number, so resuming repeats it."""
+    """Everything random comes from the seed and the epoch's number, so resuming repeats it.
+
+    Batches are given by hand: `fit` has tf.data bring them, which now and then does nothing for half
+    a minute, until its tuner looks again (TensorFlow 2.21).
+    """
     began = time.monotonic()
     hyper = recipe.hyper
     _seed_dropout(model, hyper.seed, epoch)
     stretches = epochs.epoch(epoch)
     waited = time.monotonic() - began
     order = np.random.default_rng((hyper.seed, epoch)).permutation(len(stretches.x))
-    x, right, weights = stretches.x[order].astype(np.float32), stretches.words[order], stretches.weights[order]
-    if teachers:  # they know an answer where the truth is nobody's, too
-        right, weights = _together(teachers, x, _batch_size(recipe)), np.maximum(weights, 1)
-    result = model.fit(
-        x,
-        right,
-        sample_weight=weights,
-        batch_size=_batch_size(recipe),
-        initial_epoch=epoch,
-        epochs=epoch + 1,
-        shuffle=False,
-        callbacks=[Progress(hyper.n_epochs)],
-        verbose=0,
-    )
-    values = {name: float(values[0]) for name, values in result.history.items()}
+    name = f"epoch {epoch + 1} of {hyper.n_epochs}"
+    model.reset_metrics()
+    for batch in tqdm(_batches(order, _batch_size(recipe)), name, unit=" batches", disable=None, leave=False):
+        x, right, weights = stretches.x[batch].astype(np.float32), stretches.words[batch], stretches.weights[batch]
+        if teachers:  # they know an answer where the truth is nobody's, too
+            right, weights = _together(teachers, x), np.maximum(weights, 1)
+        values = model.train_on_batch(x, right, sample_weight=weights, return_dict=True)
+    values = {what: float(value) for what, value in values.items()}
+    print(f"{name}: {', '.join(f'{what} {value:.4f}' for what, value in values.items())}", flush=True)
+    n_windows = stretches.weights.size if teachers else np.count_nonzero(stretches.weights)
     seconds = time.monotonic() - began
-    windows_per_second = round(np.count_nonzero(weights) / seconds)
+    windows_per_second = round(n_windows / seconds)
     return values | {"windows_per_second": windows_per_second, "seconds": round(seconds, 1), "waited": round(waited, 1)}
 
 
-def _together(teachers: list[keras.Model], x: FloatArray, batch_size: int) -> FloatArray:
+def _batches(order: IntArray, n: int) -> list[IntArray]:
+    return [order[at : at + n] for at in range(0, len(order), n)]
+
+
+def _together(teachers: list[keras.Model], x: FloatArray) -> FloatArray:
     """The mean of what they say. Shape: stretches -> (n, n_windows, n_words)."""
-    total: FloatArray = sum(teacher.predict(x, batch_size=batch_size, verbose=0) for teacher in teachers)
+    total: FloatArray = sum(teacher.predict_on_batch(x) for teacher in teachers)
     return total / len(teachers)
 
 
 def _validate(windows: keras.Model, clips: Examples) -> dict[str, float]:
-    heard = np.argmax(windows.predict(clips.x, batch_size=512, verbose=0)[:, 0], axis=1)
-    return {"val_accuracy": float(np.mean(np.minimum(heard, len(clips.labels) - 1) == clips.y))}
+    batches = _batches(np.arange(len(clips.y)), 512)
+    posteriors = np.concatenate([windows.predict_on_batch(clips.x[batch])[:, 0] for batch in batches])
+    heard = np.minimum(np.argmax(posteriors, axis=1), len(clips.labels) - 1)
+    return {"val_accuracy": float(np.mean(heard == clips.y))}
 
 
 def _batch_size(recipe: Recipe) -> int:
