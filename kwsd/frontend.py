@@ -18,7 +18,6 @@ from functools import lru_cache
 import numpy as np
 import soxr
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray, fit_length
 
@@ -123,11 +122,6 @@ def log_spectrogram(samples: FloatArray, params: FrontendParams) -> FloatArray:
     return log_spectra(frames_of(samples, params), params)
 
 
-def band_centres_hz(params: FrontendParams) -> NDArray[np.floating]:
-    """The pitch in the middle of each band. Shape: (n_bands,)."""
-    return _mel_edges_hz(params)[1:-1] if params.n_mel_bands else _bins_hz(params)
-
-
 def frames_of(samples: FloatArray, params: FrontendParams) -> FloatArray:
     """A view of the frames. Shape: (..., n_samples) -> (..., n_frames, frame_samples)."""
     return sliding_window_view(samples, params.frame_samples, axis=-1)[..., :: params.hop_samples, :]
@@ -218,21 +212,14 @@ def _scaled_hann(params: FrontendParams) -> FloatArray:
 
 @lru_cache
 def _mel_weights(params: FrontendParams) -> FloatArray:
-    """Triangles between the edges of the bands. Shape: (fft_size // 2 + 1, n_mel_bands)."""
-    edges_hz, bins_hz = _mel_edges_hz(params), _bins_hz(params)[:, None]
+    """Triangles, equally spaced on the mel scale 2595 log10(1 + f / 700) (HTK's).
+
+    Shape: (fft_size // 2 + 1, n_mel_bands).
+    """
+    low, high = (2595 * np.log10(1 + f / 700) for f in (params.mel_low_hz, params.mel_high_hz))
+    edges_hz = 700 * (10 ** (np.linspace(low, high, params.n_mel_bands + 2) / 2595) - 1)
+    bins_hz = np.fft.rfftfreq(params.fft_size, 1 / params.sample_rate_hz)[:, None]
     lower, peak, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising = (bins_hz - lower) / (peak - lower)
     falling = (upper - bins_hz) / (upper - peak)
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-
-
-def _mel_edges_hz(params: FrontendParams) -> NDArray[np.float64]:
-    """Equally spaced on the mel scale 2595 log10(1 + f / 700) (HTK's). Shape: (n_mel_bands + 2,)."""
-    low, high = (2595 * np.log10(1 + f / 700) for f in (params.mel_low_hz, params.mel_high_hz))
-    edges_hz: NDArray[np.float64] = 700 * (10 ** (np.linspace(low, high, params.n_mel_bands + 2) / 2595) - 1)
-    return edges_hz
-
-
-def _bins_hz(params: FrontendParams) -> NDArray[np.floating]:
-    """Of the FFT. Shape: (fft_size // 2 + 1,)."""
-    return np.fft.rfftfreq(params.fft_size, 1 / params.sample_rate_hz)

@@ -1,13 +1,12 @@
-"""Waveforms as a stream brings them, shifted, louder or softer, with noise over all of it; and other voices.
+"""Waveforms as a stream brings them: shifted, louder or softer, with noise over all of it.
 
-The law of this file: functions of samples or features, and a random generator, nothing else,
-so that a seed repeats them.
+The law of this file: functions of samples and a random generator, nothing else, so that a
+seed repeats them.
 """
 
 import numpy as np
 
 from kwsd.audio import FloatArray
-from kwsd.frontend import FrontendParams, band_centres_hz
 
 
 def place(samples: FloatArray, n_samples: int, max_shift: int, random: np.random.Generator) -> FloatArray:
@@ -99,21 +98,6 @@ def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) 
     spectrum = np.fft.rfft(samples, n_fft) * np.fft.rfft(echoes.astype(np.float32), n_fft)
     room: FloatArray = np.fft.irfft(spectrum, n_fft)[: len(samples)]
     return room
-
-
-def warp_bands(features: FloatArray, params: FrontendParams, factor: float) -> FloatArray:
-    """Move all pitches down by a factor, as a vocal tract does that is so much longer.
-
-    Between bands, log powers are interpolated; the highest band stands for all above it
-    (vocal tract length perturbation, N. Jaitly, G. Hinton, 2013).
-
-    Shape: (n_frames, n_bands) -> the same, float32.
-    """
-    centres_hz = band_centres_hz(params)
-    rows = np.eye(params.n_bands)
-    weights = np.stack([np.interp(factor * centres_hz, centres_hz, row) for row in rows])
-    warped: FloatArray = features @ weights.astype(np.float32)
-    return warped
 
 
 def rms(samples: FloatArray) -> float:

@@ -33,7 +33,7 @@ from train import augment
 from train.data import CLIP_SAMPLES, RATE_HZ
 from train.hyperparameters import Hyperparameters
 from train.material import Material
-from train.scenes import Spoken, Style, compose, noise_bed
+from train.scenes import Scene, Spoken, Style, compose, noise_bed
 
 IntArray = NDArray[np.int64]
 
@@ -142,11 +142,10 @@ def _joined(parts: list[Stretches]) -> Stretches:
     return Stretches(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def words_in_windows(spoken: list[Spoken], n_windows: int, hop: int, n_samples: int, n_labels: int) -> IntArray:
+def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_labels: int) -> IntArray:
     """Which word each window of a scene holds.
 
     Args:
-        spoken: what is said in it.
         n_windows, hop, n_samples: windows begin every `hop` samples and have `n_samples`.
         n_labels: the last two labels are silence and unknown.
 
@@ -154,17 +153,17 @@ def words_in_windows(spoken: list[Spoken], n_windows: int, hop: int, n_samples: 
     """
     silence, unknown = n_labels - 2, n_labels - 1
     starts = np.arange(n_windows) * hop
-    places = [_Places.of(said, starts, starts + n_samples) for said in spoken]
+    places = [_Places.of(said, starts, starts + n_samples) for said in scene.spoken]
     background = np.full(n_windows, silence)
     for place in places:
         background[place.some] = unknown
     words = background.copy()
-    for said, place in zip(spoken, places, strict=True):
+    for said, place in zip(scene.spoken, places, strict=True):
         if said.word != unknown:  # speech is that in all its parts
             words[place.ended] = background[place.ended]  # what was said before is over
             words[place.most] = _AMBIGUOUS
             words[place.all] = said.word
-    for said, place in zip(spoken, places, strict=True):
+    for said, place in zip(scene.spoken, places, strict=True):
         if said.word < silence:  # what follows a keyword closely does not take it away
             words[place.all] = said.word
             words[place.most & ~place.ended] = _AMBIGUOUS
@@ -219,35 +218,23 @@ def _job(epoch: int, index: int) -> Stretches:
 
 def _scene(recipe: Recipe, random: np.random.Generator) -> Stretches:
     """Stretches of one scene, through several microphones."""
-    hyper = recipe.hyper
+    hyper, params = recipe.hyper, recipe.params
     lone = random.random() < hyper.lone_clips
-    features, words = (_lone_clips if lone else _composed)(recipe, random)
+    samples, words = (_lone_clips if lone else _composed)(recipe, random)
     weights = _weights(words, recipe) * np.float32(hyper.clip_weight if lone else 1)
+    features = log_spectrogram(resample(samples, RATE_HZ, params.sample_rate_hz), params)
     heard = [_through_microphone(features, recipe, random) for _ in range(hyper.microphones)]
     return _joined([_cut(one, words, weights, recipe, random) for one in heard])
 
 
 def _composed(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
-    """A scene's frames, and the words of all its windows.
-
-    With a longer hop what is said takes fewer frames: it is as if it were said faster, at the same
-    pitch. Where it begins and ends is counted in the time of the frames.
-    """
-    material, params, hyper = recipe.material, recipe.params, recipe.hyper
-    style = _WORDS if random.random() < hyper.word_scenes else _SPEECH
-    hop = round(params.hop_samples * random.uniform(1 - hyper.tempo, 1 + hyper.tempo))
-    faster = hop / params.hop_samples
-    scene = compose(material, replace(style, voices=hyper.voices), SCENE_SECONDS * faster, random)
-    features = _features(scene.samples, replace(params, hop_samples=hop))
-    spoken = [Spoken(said.word, round(said.start / faster), round(said.end / faster)) for said in scene.spoken]
-    n_windows = len(features) - recipe.window_frames + 1
-    hop_16k = params.hop_samples * RATE_HZ // params.sample_rate_hz
-    return features, words_in_windows(spoken, n_windows, hop_16k, CLIP_SAMPLES, len(material.labels))
-
-
-def _features(samples: FloatArray, params: FrontendParams) -> FloatArray:
-    """Of samples at 16 kHz. Shape: -> (n_frames, n_bands), float32."""
-    return log_spectrogram(resample(samples, RATE_HZ, params.sample_rate_hz), params)
+    """A scene's samples at 16 kHz, and the words of all its windows."""
+    material, params = recipe.material, recipe.params
+    style = _WORDS if random.random() < recipe.hyper.word_scenes else _SPEECH
+    scene = compose(material, replace(style, voices=recipe.hyper.voices), SCENE_SECONDS, random)
+    hop = params.hop_samples * RATE_HZ // params.sample_rate_hz
+    n_windows = (len(scene.samples) - CLIP_SAMPLES) // hop + 1
+    return scene.samples, words_in_windows(scene, n_windows, hop, CLIP_SAMPLES, len(material.labels))
 
 
 def _weights(words: IntArray, recipe: Recipe) -> FloatArray:
@@ -275,7 +262,7 @@ def _cut(
 
 
 def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
-    """Frames of clips as they were recorded, as `kwsd label` meets them, one a second, and the words of all windows."""
+    """Clips as they were recorded, as `kwsd label` meets them, one a second, and the words of all windows."""
     material, hyper = recipe.material, recipe.hyper
     samples = np.zeros(SCENE_SECONDS * CLIP_SAMPLES, np.float32)
     frames_per_second = recipe.params.sample_rate_hz // recipe.params.hop_samples
@@ -300,16 +287,15 @@ def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
         words[max(0, at - _CLIP_JITTER_FRAMES) : at + _CLIP_JITTER_FRAMES + 1] = word
     snr_db = random.uniform(3, 30) if random.random() < hyper.clip_noise else 60.0
     samples += noise_bed(material, len(samples), level_db - snr_db, _WORDS, random)
-    return _features(augment.limit(samples), recipe.params), words
+    return augment.limit(samples), words
 
 
 def _through_microphone(features: FloatArray, recipe: Recipe, random: np.random.Generator) -> FloatArray:
-    """Other voices, with a gain and a colour of their own. Shape: (n_frames, n_bands), the same, float32."""
+    """Frames with a gain and a colour of their own. Shape: (n_frames, n_bands), the same, float32."""
     params, hyper = recipe.params, recipe.hyper
-    voices = augment.warp_bands(features, params, random.uniform(1 - hyper.warp, 1 + hyper.warp))
     knots = random.uniform(-hyper.gain_db, hyper.gain_db) + random.uniform(-hyper.colour_db, hyper.colour_db, 5)
     curve = np.interp(np.linspace(0, 4, params.n_bands), np.arange(5), knots * np.log(10) / 10)
-    heard: FloatArray = voices + curve.astype(np.float32)
+    heard: FloatArray = features + curve.astype(np.float32)
     if random.random() < hyper.dull_share:
         top = int(random.integers(params.n_bands * 2 // 3, params.n_bands))
         heard[:, top:] = np.minimum(heard[:, top:], np.log(params.log_floor) + random.uniform(0, 5))

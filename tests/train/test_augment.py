@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K, band_centres_hz
-from train.augment import add_noise, coloured_noise, limit, place, warp_bands
+from train.augment import add_noise, coloured_noise, limit, place
 
 
 @pytest.fixture
@@ -57,13 +56,3 @@ def test_coloured_noise_falls_as_its_exponent_says(random, exponent, ratio_db):
 
 def test_limit_is_full_scale():
     assert limit(np.array([-3, 0.5, 2], np.float32)).tolist() == [-1, 0.5, 1]
-
-
-@pytest.mark.parametrize("params", [LOGMEL_16K, SPECTROGRAM_8K])
-def test_a_longer_vocal_tract_has_lower_formants(params):
-    centres_hz = band_centres_hz(params)
-    formant = np.exp(-(((centres_hz - 1500) / 300) ** 2)).astype(np.float32)[None]
-    np.testing.assert_allclose(warp_bands(formant, params, 1.0), formant, atol=1e-6)
-    for factor in (0.9, 1.1):
-        [warped] = warp_bands(formant, params, factor)
-        assert np.sum(centres_hz * warped) / warped.sum() == pytest.approx(1500 / factor, rel=0.03)

@@ -93,7 +93,7 @@ def test_a_style_without_keywords_has_none(material):
 def test_which_word_a_window_holds():
     """Silence, then a keyword from 2.0 to 2.5 s, then another word from 3.0 to 3.4 s; windows every 10 ms."""
     scene = Scene(np.zeros(6 * 16000, np.float32), [Spoken(0, 32000, 40000), Spoken(4, 48000, 54400)])
-    words = words_in_windows(scene.spoken, 500, 160, CLIP_SAMPLES, n_labels=4)
+    words = words_in_windows(scene, 500, 160, CLIP_SAMPLES, n_labels=4)
     at = {round(start * 0.01, 2): int(word) for start, word in enumerate(words)}
     assert at[0.5] == 2  # silence: the word begins at 2.0, the window ends at 1.5
     assert at[1.2] == 3  # less than half of the word: unknown
@@ -107,7 +107,7 @@ def test_which_word_a_window_holds():
 
 def test_speech_is_unknown_in_all_its_parts():
     scene = Scene(np.zeros(6 * 16000, np.float32), [Spoken(3, 24000, 24000 + 4 * 16000)])
-    words = words_in_windows(scene.spoken, 500, 160, CLIP_SAMPLES, n_labels=4)
+    words = words_in_windows(scene, 500, 160, CLIP_SAMPLES, n_labels=4)
     first = int(np.argmax(words == 3))
     assert set(words[:first]) == {2}
     assert -1 not in words
@@ -115,7 +115,7 @@ def test_speech_is_unknown_in_all_its_parts():
 
 def test_a_voice_in_the_background_is_unknown_where_nothing_else_is_said():
     said = [Spoken(3, 0, 6 * 16000), Spoken(0, 32000, 40000), Spoken(4, 64000, 70400)]
-    words = words_in_windows(said, 500, 160, CLIP_SAMPLES, n_labels=4)
+    words = words_in_windows(Scene(np.zeros(6 * 16000, np.float32), said), 500, 160, CLIP_SAMPLES, n_labels=4)
     at = {round(1 + start * 0.01, 2): int(word) for start, word in enumerate(words)}  # by the window's end
     assert at[1.0] == at[2.2] == at[3.8] == at[5.9] == 3
     assert at[2.6] == at[2.9] == 0
@@ -125,7 +125,7 @@ def test_a_voice_in_the_background_is_unknown_where_nothing_else_is_said():
 def test_what_follows_a_keyword_closely_does_not_take_it_away():
     """A keyword from 1.0 to 1.3 s, another word from 1.4 to 1.6 s; the keyword again from 3.0 s, then a longer word."""
     said = [Spoken(0, 16000, 20800), Spoken(4, 22400, 25600), Spoken(1, 48000, 52800), Spoken(0, 54400, 57600)]
-    words = words_in_windows(said, 500, 160, CLIP_SAMPLES, n_labels=4)
+    words = words_in_windows(Scene(np.zeros(6 * 16000, np.float32), said), 500, 160, CLIP_SAMPLES, n_labels=4)
     at = {round(1 + start * 0.01, 2): int(word) for start, word in enumerate(words)}  # by the window's end
     assert at[1.35] == at[1.6] == at[1.8] == 0  # though the other word has ended at 1.6
     assert at[1.85] == at[2.0] == 4  # half a second after the keyword

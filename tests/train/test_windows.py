@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K
-from train import windows
 from train.data import find_corpus
 from train.hyperparameters import Hyperparameters
 from train.material import gather
-from train.scenes import Style
 from train.windows import Epochs, Recipe, window_frames
 
 HYPER = Hyperparameters(scenes_per_epoch=12)
@@ -63,21 +61,3 @@ def test_a_network_of_single_windows_gets_its_shares_by_drawing(recipe):
     assert (epoch.words >= 0).all()
     assert (epoch.weights == 1).all()
     assert 0.4 < np.mean(epoch.words < 2) < 0.8
-
-
-def test_a_word_is_where_its_sound_is_at_any_tempo(recipe, monkeypatch):
-    """Alone between pauses: a window holds a keyword from the end of its sound on."""
-    lone = Style(other=0, cut=0, double=0, speech=0, close=0, long_pause=(1.5, 2.0), noise=0, speed=0, reverb=0)
-    monkeypatch.setattr(windows, "_WORDS", lone)
-    hyper = replace(HYPER, word_scenes=1.0, voices=0.0, tempo=0.3)
-    late = []
-    for seed in range(5):
-        features, words = windows._composed(replace(recipe, hyper=hyper), np.random.default_rng(seed))
-        assert len(words) == len(features) - recipe.window_frames + 1
-        level = features.mean(axis=1)
-        loud = level > (level.min() + level.max()) / 2
-        begins = np.flatnonzero((words[1:] < 2) & (words[1:] >= 0) & (words[:-1] == -1)) + 1
-        ends = np.flatnonzero(loud[:-1] & ~loud[1:])
-        late += [int(np.abs(last - ends).min()) for last in begins + recipe.window_frames - 1]
-    assert len(late) > 30
-    assert max(late) < 30  # of about 200 frames from word to word
