@@ -162,11 +162,13 @@ def _epoch(
     order = np.random.default_rng((hyper.seed, epoch)).permutation(len(stretches.x))
     name = f"epoch {epoch + 1} of {hyper.n_epochs}"
     model.reset_metrics()
-    for batch in tqdm(_batches(order, _batch_size(recipe)), name, unit=" batches", disable=None, leave=False):
+    bar = tqdm(_batches(order, _batch_size(recipe)), name, unit=" batches", disable=None, leave=False)
+    for batch in bar:
         x, right, weights = stretches.x[batch].astype(np.float32), stretches.words[batch], stretches.weights[batch]
         if teachers:  # they know an answer where the truth is nobody's, too
             right, weights = _together(teachers, x), np.maximum(weights, 1)
         values = model.train_on_batch(x, right, sample_weight=weights, return_dict=True)
+        bar.set_postfix(values, refresh=False)
     values = {what: float(value) for what, value in values.items()}
     print(f"{name}: {', '.join(f'{what} {value:.4f}' for what, value in values.items())}", flush=True)
     n_windows = stretches.weights.size if teachers else np.count_nonzero(stretches.weights)

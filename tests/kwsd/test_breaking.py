@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from datetime import datetime
 from importlib.resources import files
@@ -253,15 +255,18 @@ sys.exit(main())
 
 
 def test_a_source_that_hangs_while_it_is_opened_is_no_reason_to_hang(tmp_path):
-    """As PortAudio does when its sound server does: signals, subscribers and a time limit work all the same."""
-    path = tmp_path / "kwsd.sock"
-    start = [sys.executable, "-c", HANGS, "60", "run", "--source", DEMO, "--socket", path]
+    """As PortAudio does when its sound server does: signals, health, subscribers and a time limit work all the same."""
+    path, config, metrics = tmp_path / "kwsd.sock", tmp_path / "kwsd.yaml", f"127.0.0.1:{free_port()}"
+    config.write_text(f"metrics: {metrics}\n")
+    start = [sys.executable, "-c", HANGS, "60", "run", "--source", DEMO, "--socket", path, "--config", config]
     with subprocess.Popen(start, stderr=subprocess.PIPE, text=True) as daemon:
         try:
             while not path.exists():
                 time.sleep(0.05)
             events = subscribe(path, reconnect=False)
             assert isinstance(next(events), Hello)
+            with pytest.raises(urllib.error.HTTPError, match="503"):  # deaf
+                urllib.request.urlopen(f"http://{metrics}/healthz", timeout=5)
             daemon.send_signal(signal.SIGTERM)
             assert next(events).reason == "SIGTERM"
             assert daemon.wait(5) == 0

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kwsd.client import subscribe
 from kwsd.events import DetectionEvent
-from support import DEMO, free_port
+from support import DEMO, free_port, kwsd
 
 
 def ask(address, path):
@@ -93,6 +93,20 @@ def test_those_who_connect_and_ask_nothing_cost_few_threads(start):
         time.sleep(0.05)
     assert n_threads(daemon) <= before
     assert ask(address, "/healthz")[0] == 200
+
+
+def test_a_port_that_is_taken_is_one_line_and_leaves_no_socket(tmp_path):
+    config, path = tmp_path / "kwsd.yaml", tmp_path / "kwsd.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(f"metrics: {address}\n")
+        result = kwsd("run", "--source", DEMO, "--socket", path, "--config", config)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"kwsd: {address}: cannot be bound (Address already in use); choose other metrics"
+    )
+    assert "Traceback" not in result.stderr
+    assert not path.exists()
 
 
 def n_threads(daemon):
