@@ -55,6 +55,34 @@ def test_a_wav_header_without_a_length_is_not_truncated(write_wav, noise):
     assert len(read_recording(path)[0]) == len(noise)
 
 
+def test_plain_and_other_wavs_are_what_libsndfile_reads(tmp_path, write_wav, noise):
+    """One channel of 16 bits after 44 bytes of header is not left to it; all that is a little different is."""
+    whole = write_wav("plain.wav", noise[:16000]).read_bytes()
+
+    def with_data(data: bytes) -> bytes:
+        return whole[:4] + struct.pack("<I", 36 + len(data)) + whole[8:40] + struct.pack("<I", len(data)) + data
+
+    note = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    wavs = {
+        "plain": whole,
+        "of one sample": with_data(whole[-2:]),
+        "longer": with_data(whole[44:] * 3),
+        "with a note": whole[:4] + struct.pack("<I", len(whole) + 4) + whole[8:] + note,
+        "with half a sample": with_data(whole[44:46] + b"\1"),
+        "with other sizes": whole[:40] + struct.pack("<I", 2**31) + whole[44:],
+        "of two channels": whole[:22] + struct.pack("<HIIH", 2, 16000, 64000, 4) + whole[34:],
+        "of 8 bits": whole[:28] + struct.pack("<IHH", 16000, 1, 8) + whole[36:],
+    }
+    for name, data in wavs.items():
+        path = tmp_path / f"{name}.wav"
+        path.write_bytes(data)
+        want, want_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate_hz = read_recording(path)
+        np.testing.assert_array_equal(samples, to_mono(want), err_msg=name)
+        assert rate_hz == want_hz
+    assert len(read_recording(tmp_path / "plain.wav", 0.25)[0]) == 4000
+
+
 def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, write_wav, noise):
     whole = write_wav("whole.wav", noise).read_bytes()
     bad = {
