@@ -20,7 +20,7 @@ from train.features import Examples, held_out_examples
 from train.files import write_json
 from train.material import Material
 from train.streams import Heard, hear, streams_of
-from train.subject import KerasModel
+from train.subject import KerasModel, posteriors
 
 HOURS = 1.5
 _SEED = 1
@@ -78,11 +78,11 @@ def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int
 
 def unknown_odds(subject: KerasModel, clips: Examples) -> float:
     """The factor for the odds of unknown with which most clips are labelled right."""
-    posteriors = subject.posteriors(clips.x)
+    of_clips = posteriors(subject, clips.x)
     n_right = {}
     for factor in np.exp(-np.arange(0, 4.1, 0.25)):
         card = replace(subject.card, unknown_odds=float(factor))
-        n_right[float(factor)] = np.sum(np.argmax(card.clip_posteriors(posteriors), axis=1) == clips.y)
+        n_right[float(factor)] = np.sum(np.argmax(card.clip_posteriors(of_clips), axis=1) == clips.y)
     return round(max(n_right, key=lambda factor: n_right[factor]), 4)
 
 

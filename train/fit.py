@@ -34,6 +34,7 @@ from kwsd import __version__
 from kwsd.audio import FloatArray
 from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams
+from kwsd.memory import IntArray
 from train import plots
 from train.architectures import ARCHITECTURES, with_labels
 from train.data import Corpus
@@ -44,7 +45,7 @@ from train.files import read_json, write_json
 from train.hyperparameters import Hyperparameters
 from train.material import gather
 from train.subject import KerasModel
-from train.windows import Epochs, IntArray, Recipe, window_frames
+from train.windows import Epochs, Recipe, window_frames
 
 
 @keras.saving.register_keras_serializable("kwsd")

@@ -57,11 +57,8 @@ class KerasModel:
 
     def posteriors(self, windows: FloatArray) -> FloatArray:
         """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
-        if len(windows) == 1:
-            one: FloatArray = self.keras.predict_on_batch(windows)
-            return one
-        many: FloatArray = self.keras.predict(windows, verbose=0)
-        return many
+        of_windows: FloatArray = self.keras.predict_on_batch(windows)
+        return of_windows
 
     def remember(self, n_rows: int) -> Memory:
         """As `Model.remember`."""

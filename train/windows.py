@@ -28,14 +28,13 @@ from numpy.typing import NDArray
 from kwsd.audio import FloatArray
 from kwsd.errors import TrainingError
 from kwsd.frontend import FrontendParams, log_spectrogram, resample
+from kwsd.memory import IntArray
 from kwsd.workers import begin_worker
 from train import augment
 from train.data import CLIP_SAMPLES, RATE_HZ
 from train.hyperparameters import Hyperparameters
 from train.material import Material
 from train.scenes import Scene, Spoken, Style, compose, noise_bed
-
-IntArray = NDArray[np.int64]
 
 SCENE_SECONDS = 30
 _SCENES_PER_JOB = 6
