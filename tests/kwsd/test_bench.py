@@ -9,12 +9,13 @@ from kwsd.bench import bench
 
 
 def test_every_line_has_its_figures(monkeypatch):
-    for name, value in (("_SECONDS", 2), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS_PER_CORE", 320)):
+    for name, value in (("_SECONDS", 2), ("_LIVE_SECONDS", 1), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS_PER_CORE", 320)):
         monkeypatch.setattr(kwsd.bench, name, value)
     text = "\n".join(bench(None, "cpu"))
     assert text.startswith("ds_tcn on CPUExecutionProvider, 10 keywords")
     for pattern in (
         r"a decision every 100 ms +\d+\.\d\d +\d+ streams",
+        r"the same, asleep in between +\d+\.\d\d\n",
         r"a decision every 20 ms +\d+\.\d\d +\d+ streams",
         r"3 streams side by side, each +\d+\.\d\d +\d+ streams",
         r"\d+ clips of a second labelled in a second",
