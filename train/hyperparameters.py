@@ -29,7 +29,8 @@ class Hyperparameters:
     learning_rate: float = 1e-2
     weight_decay: float = 1e-3
     label_smoothing: float = 0.0
-    # The right label must win by so much, in logits.
+    # The right label must win by so much, in logits. 3 where it is no keyword, for 8 epochs more, missed 35 for 32 %
+    # among words and 33 for 34 % in speech.
     margin: float = 0.0
     # How much a window of a keyword counts, and one of a lone clip: there are fewer of them.
     keyword_weight: float = 2.0
