@@ -14,14 +14,14 @@ class Hyperparameters:
     seed: int = 1
     # Every epoch has scenes of 30 s that were never heard before. In one stretch, 150 epochs label clips better
     # (0.971 for 0.962), but miss more keywords in streams at one false accept an hour (41 and 42 % for 29 and 37 %).
-    epochs: int = 60
+    epochs: int = 80
     # Then so often the learning rate begins anew, for so many epochs; the last time the network learns what it said
     # at the ends before. After 80 and two times 40 epochs it missed 27 and 33 % instead of 29 and 37 %; after 60 and
     # two times 30, with voices (below), 24 and 26 %, in two thirds of the time; a third restart changes neither. Two
     # networks that learn apart, 60 epochs each, and one that learns from both in 30 more: 26 for 30 % among words, but
     # 37 for 28 % in speech, on longer streams.
     restarts: int = 2
-    restart_epochs: int = 30
+    restart_epochs: int = 40
     scenes_per_epoch: int = 300
     # So many seconds of audio for a step: small enough to step often, yet some of every keyword.
     batch_seconds: int = 120
