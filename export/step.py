@@ -1,8 +1,9 @@
 """The step graph: the same network for the newest frames of a stream alone.
 
 The law of this file: nothing is computed twice. A layer that looks back keeps the last inputs
-that it will look at again, its past; every past is an input of the graph and, brought up to
-date, an output. One run gives the posteriors of the window that ends with the newest frames.
+that it will look at again, its past, which is an input of the graph. All that it sees in a run,
+its past and the newest inputs, is an output, whose end is the next past: nothing is copied to say
+so. One run gives the posteriors of the window that ends with the newest frames.
 
 Written node by node, since tf2onnx's version has three times as many of them, and for a few
 frames it is nodes that cost time. Values are (batch, channels, steps, bands): convolutions
@@ -23,6 +24,7 @@ from export.convert import OPSET
 from kwsd.errors import ExportError
 
 _STEPS, _BANDS = 2, 3  # axes of a value
+_TO_THE_END = np.iinfo(np.int64).max
 _IR_VERSION = 8
 
 
@@ -30,8 +32,9 @@ def convert_step(model: keras.Model) -> onnx.ModelProto:
     """The step graph of a causal network that pads nothing in time.
 
     Inputs are `frames`, (batch, n_frames, n_bands), as many as the network's strides make a
-    whole step of, and `past_0`, `past_1`, …; outputs are `posteriors` and `next_0`, `next_1`,
-    …. Pasts of zeros are as good as any: a window later nothing is left of them.
+    whole step of, and `past_0`, `past_1`, …, (batch, n_past, ...); outputs are `posteriors` and
+    `seen_0`, `seen_1`, …, whose last `n_past` steps are the next pasts. Pasts of zeros are as good
+    as any: a window later nothing is left of them.
 
     Raises:
         ExportError: it has a layer that this file does not know.
@@ -74,10 +77,7 @@ class _Graph:
         return self.constant(np.array(values))
 
     def last(self, x: str, n_steps: int) -> str:
-        return self.op("Slice", x, *self._last(n_steps, _STEPS))
-
-    def _last(self, n: int, axis: int) -> tuple[str, str, str]:
-        return self.integers(-n), self.integers(np.iinfo(np.int64).max), self.integers(axis)
+        return self.op("Slice", x, self.integers(-n_steps), self.integers(_TO_THE_END), self.integers(_STEPS))
 
     def recall(self, tensor: keras.KerasTensor, n_past: int) -> str:
         """A value with its last `n_past` steps before the newest ones.
@@ -86,14 +86,13 @@ class _Graph:
         makes the transpositions part of its own, to blocks of channels and back.
         """
         _, _, *bands, channels = tensor.shape
-        shape = ("batch", n_past, *(bands or [1]), channels)
-        past, following = f"past_{len(self._outputs)}", f"next_{len(self._outputs)}"
-        self._inputs.append(_float(past, shape))
-        self._outputs.append(_float(following, shape))
+        shape = (*(bands or [1]), channels)
+        past, seen = f"past_{len(self._outputs)}", f"seen_{len(self._outputs)}"
+        self._inputs.append(_float(past, ("batch", n_past, *shape)))
+        self._outputs.append(_float(seen, ("batch", f"n_{seen}", *shape)))
         newest = self.op("Transpose", self.of(tensor), perm=[0, 2, 3, 1])
-        both = self.op("Concat", past, newest, axis=1)
-        self.op("Slice", both, *self._last(n_past, 1), output=following)
-        return self.op("Transpose", both, perm=[0, 3, 1, 2])
+        self.op("Concat", past, newest, axis=1, output=seen)
+        return self.op("Transpose", seen, perm=[0, 3, 1, 2])
 
     def finished(self) -> onnx.ModelProto:
         n_bands, n_labels = self._model.input_shape[-1], self._model.output_shape[-1]

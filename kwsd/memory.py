@@ -75,14 +75,14 @@ class WindowMemory:
 
 
 class GraphMemory:
-    """For a step graph: inputs `frames` and `past_0`, …, outputs `posteriors` and `next_0`, ….
+    """For a step graph: inputs `frames` and `past_0`, …, outputs `posteriors` and what was seen, pasts at its end.
 
     Args:
         on_cpu: it runs there. Another device has inputs of its own, which are copied when they are bound.
 
     Rows go through the graph in blocks that stay in a core's cache, by arrays that it reads and
     writes where they lie: fresh ones for every run would cost as much as the run. A single row
-    is not even copied: what is read in one turn is written in the next.
+    is not even copied: what is written in one turn is read in the next.
     """
 
     _frames: FloatArray
@@ -90,14 +90,21 @@ class GraphMemory:
     _pasts: list[FloatArray]
     _before: list[FloatArray]
     _after: list[FloatArray]
+    _seen: list[FloatArray]
+    _seen_before: list[FloatArray]
     _turn: bool
 
     def __init__(self, session: ort.InferenceSession, n_rows: int, on_cpu: bool = True) -> None:
         self._session, self._on_cpu = session, on_cpu
-        self._inputs = [one.name for one in session.get_inputs()]
-        self._outputs = [one.name for one in session.get_outputs()]
-        self._shapes = {one.name: one.shape[1:] for one in (*session.get_inputs(), *session.get_outputs())}
-        self._hold([np.zeros((n_rows, *self._shapes[name]), np.float32) for name in self._inputs[1:]])
+        inputs, self._outputs = session.get_inputs(), [one.name for one in session.get_outputs()]
+        self._inputs = [one.name for one in inputs]
+        nothing = [np.zeros((1, *one.shape[1:]), np.float32) for one in inputs]
+        outputs = session.run(None, dict(zip(self._inputs, nothing, strict=True)))  # their lengths are not declared
+        self._shapes = {
+            name: array.shape[1:]
+            for name, array in zip([*self._inputs, *self._outputs], [*nothing, *outputs], strict=True)
+        }
+        self._hold([np.zeros((n_rows, *past.shape[1:]), np.float32) for past in nothing[1:]])
 
     def step(self, frames: FloatArray, rows: IntArray) -> FloatArray:
         """As `Memory.step`."""
@@ -137,25 +144,36 @@ class GraphMemory:
         return self._after if self._turn else self._pasts
 
     def _hold(self, pasts: list[FloatArray]) -> None:
+        """Room for rows with these pasts: for a single one, two of what was seen, each the past of the other."""
         n_at_once = min(len(pasts[0]), _ROWS_AT_ONCE)
 
-        def room(name: str) -> FloatArray:
-            return np.zeros((n_at_once, *self._shapes[name]), np.float32)
+        def room(names: list[str]) -> list[FloatArray]:
+            return [np.zeros((n_at_once, *self._shapes[name]), np.float32) for name in names]
+
+        def ends(seen: list[FloatArray]) -> list[FloatArray]:
+            return [one[:, -past.shape[1] :] for one, past in zip(seen, pasts, strict=True)]
 
         self._pasts, self._turn = pasts, False
-        self._before = pasts if len(pasts[0]) == 1 else [room(name) for name in self._inputs[1:]]
-        self._after = [room(name) for name in self._outputs[1:]]
-        self._frames, self._posteriors = room("frames"), room("posteriors")
+        self._seen = room(self._outputs[1:])
+        self._after = ends(self._seen)
+        if self._is_alone:
+            self._seen_before = room(self._outputs[1:])
+            self._before = self._pasts = ends(self._seen_before)
+            for before, past in zip(self._before, pasts, strict=True):
+                before[:] = past
+        else:
+            self._before = room(self._inputs[1:])
+        [self._frames], [self._posteriors] = room(self._inputs[:1]), room(self._outputs[:1])
         self._bindings: dict[tuple[int, bool], ort.IOBinding] = {}
 
     def _run(self, n: int, turned: bool = False) -> None:
-        """The first `n` rows of `_frames` and `_before` become those of `_posteriors` and `_after`; turned, back."""
+        """The first `n` rows of `_frames` and `_before` become those of `_posteriors` and `_seen`; turned, back."""
         if (n, turned) not in self._bindings or not self._on_cpu:
-            before, after = (self._after, self._before) if turned else (self._before, self._after)
+            before, seen = (self._after, self._seen_before) if turned else (self._before, self._seen)
             binding = self._session.io_binding()
             for name, array in zip(self._inputs, (self._frames, *before), strict=True):
                 binding.bind_cpu_input(name, array[:n])
-            for name, array in zip(self._outputs, (self._posteriors, *after), strict=True):
+            for name, array in zip(self._outputs, (self._posteriors, *seen), strict=True):
                 binding.bind_output(name, "cpu", 0, np.float32, array[:n].shape, array.ctypes.data)
             self._bindings[n, turned] = binding
         self._session.run_with_iobinding(self._bindings[n, turned])
