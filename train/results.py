@@ -158,22 +158,29 @@ def _rate_row(rate: str, at: dict[str, Any]) -> str:
 
 
 def _ablations(reports: dict[str, dict[str, Any]]) -> str:
-    base = reports["default"]["clips"]["training"] if "default" in reports else {}
+    if "default" not in reports:
+        raise TrainingError("ablations: no report of default, which the others are compared with")
+    base = reports["default"]["clips"]["training"]["hyperparameters"]
+    hours = reports["default"]["stream"]["streams"]["words"]["hours"]
+    seed = reports["default"]["stream"]["seed"]
+    command = f"python -m train fit --data DATA --epochs {base['epochs']} --set restarts={base['restarts']} --set …"
     rows = [
-        "Short trainings, each different from the first in one thing alone; the figures of one differ from those of",
-        "another seed by about the width of their intervals.",
+        f"Short trainings, `{command}`,",
+        "each different from the first in what its row names alone. Another seed moves the figures by about as much",
+        "as most rows do: what shows here is what is large.",
         "",
-        "| training | `fit --set` | clips | missed at 1 FA/h: words | speech |",
-        "|---|---|---|---|---|",
+        "| training | `--set` | clips | missed at 1 false accept an hour: words | speech | television |",
+        "|---|---|---|---|---|---|",
     ]
     for name, one in sorted(reports.items(), key=lambda item: item[0] != "default"):
-        changed = {key: value for key, value in one["clips"]["training"].items() if base.get(key) != value}
-        settings = ", ".join(f"{key}={value}" for key, value in changed.items()) or (
-            f"epochs={base.get('epochs')}" if name == "default" else one["clips"]["model"]
-        )
-        streams = one["stream"]["streams"].values() if "stream" in one else ()
-        missed = [f"{stream['at_rate']['1']['frr']:.1%}" for stream in streams] or ["", ""]
+        hyper = one["clips"]["training"]["hyperparameters"]
+        settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base[key] != value)
+        missed = [f"{stream['at_rate']['1']['frr']:.1%}" for stream in one["stream"]["streams"].values()]
         rows.append(f"| {name} | {settings} | {one['clips']['accuracy']:.4f} | {' | '.join(missed)} |")
+    rows += [
+        "",
+        f"- `python -m train evaluate RUN --data DATA --stream --hours {hours:g} --seed {seed}`, validation split",
+    ]
     return "\n".join(rows)
 
 

@@ -19,9 +19,9 @@ def reports(tmp_path, model):
         "model": "ds_tcn",
         "digest": "0123456789abcdef",
         "provider": "CPUExecutionProvider",
-        "training": {"epochs": 3},
+        "training": {},
     }
-    clips = {**head, "training": {}, "split": "validation", **score(np.arange(12), np.arange(12), labels)}
+    clips = {**head, "split": "validation", **score(np.arange(12), np.arange(12), labels)}
     clips["accuracy_augmented"] = 0.95
     clips["accuracy_at_snr_db"] = {"20": 0.9, "10": 0.8, "5": 0.7, "0": 0.6}
     heard = match([Said(0, 1.0, 1.5)], Sweep(model.card), 7200.0, 10, [])
@@ -31,7 +31,8 @@ def reports(tmp_path, model):
     for name, epochs in (("ds_tcn", 3), ("ablations/default", 3), ("ablations/longer", 9)):
         folder = tmp_path / "results" / name
         folder.mkdir(parents=True)
-        trained = {"training": {"epochs": epochs, "minutes": 12.5, "windows_per_second": 9000}}
+        hyper = {"epochs": epochs, "restarts": 0}
+        trained = {"training": {"hyperparameters": hyper, "minutes": 12.5, "windows_per_second": 9000}}
         (folder / "validation.json").write_text(json.dumps(clips | trained))
         (folder / "stream-validation.json").write_text(json.dumps(stream | trained))
     return tmp_path / "results"
@@ -44,7 +45,8 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "0.900, 0.800, 0.700, 0.600" in text
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
     assert "of 900 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
-    assert "| longer | epochs=9 |" in text
+    assert "fit --data DATA --epochs 3 --set restarts=0 --set …" in text
+    assert "| longer | `epochs=9` | 1.0000 | 100.0% |" in text
     assert "; trained in 12.5 minutes, 9000 windows a second" in text
     assert "0.2 (too few hours to show it)" in text  # two hours cannot
     assert (tmp_path / "trade-off.png").stat().st_size > 5000
