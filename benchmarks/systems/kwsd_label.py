@@ -1,6 +1,8 @@
-"""`kwsd label` on a folder, workers' start included.
+"""`kwsd label` on a folder.
 
-python kwsd_label.py FOLDER MODEL
+python kwsd_label.py FOLDER MODEL FEW
+
+What it takes to start the workers is measured on FEW, a folder of one job for each core, and taken off.
 """
 
 import json
@@ -15,15 +17,18 @@ from kwsd.model import load_model
 
 if __name__ == "__main__":
     model = load_model(Path(sys.argv[2]))
+    n_clips, seconds = [], []
     with tempfile.TemporaryDirectory() as output:
-        began = time.perf_counter()
-        summary = label_folder(Path(sys.argv[1]), Path(output) / "labels.csv", model)
-        seconds = time.perf_counter() - began
+        for folder in (sys.argv[3], sys.argv[1]):
+            began = time.perf_counter()
+            summary = label_folder(Path(folder), Path(output) / "labels.csv", model)
+            seconds.append(time.perf_counter() - began)
+            n_clips.append(summary.counts.total())
     own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(
         json.dumps(
             {
-                "files_per_second": summary.counts.total() / seconds,
+                "files_per_second": (n_clips[1] - n_clips[0]) / (seconds[1] - seconds[0]),
                 "own_mb": own * 1024 / 1e6,
                 "worker_mb": workers * 1024 / 1e6,
             }
