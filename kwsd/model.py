@@ -6,9 +6,11 @@ use. Nothing leaves the machine.
 """
 
 import base64
+import ctypes
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,9 @@ class Model:
         """Give back the memory that only whole windows need; they are loaded again when they are asked for."""
         if self._step:
             self._session = None
+            # GNU's C library keeps what is freed, 4 MB of a daemon, until it is told; others have no such call.
+            with suppress(AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 def load_model(path: Path | None = None, device: str = "auto", stride_frames: int | None = None) -> Model:
