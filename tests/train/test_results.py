@@ -28,7 +28,7 @@ def reports(tmp_path, model):
     stream = {**head, "split": "validation", "seed": 2, "stride_seconds": 0.1}
     stream["made_of"] = {"keywords": 900, "other_words": 400, "speech_minutes": 37.6, "noise_minutes": 8.0}
     stream["streams"] = {"words": describe(heard, labels[:10])}
-    for name, epochs in (("ds_tcn", 3), ("ablations/default", 3), ("ablations/longer", 9)):
+    for name, epochs in (("ds_tcn", 3), ("ablations/longer", 9)):
         folder = tmp_path / "results" / name
         folder.mkdir(parents=True)
         hyper = {"epochs": epochs, "restarts": 0}
@@ -45,7 +45,7 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "0.900, 0.800, 0.700, 0.600" in text
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
     assert "of 900 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
-    assert "fit --data DATA --epochs 3 --set restarts=0 --set …" in text
+    assert "| ds_tcn |  | 1.0000 | 100.0% |" in text
     assert "| longer | `epochs=9` | 1.0000 | 100.0% |" in text
     assert "; trained in 12.5 minutes, 9000 windows a second" in text
     assert "0.2 (too few hours to show it)" in text  # two hours cannot
