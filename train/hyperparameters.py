@@ -36,9 +36,8 @@ class Hyperparameters:
     clip_weight: float = 8.0
     # How many scenes are words and noise; in the others there is speech most of the time.
     word_scenes: float = 0.5
-    # In how many of both kinds somebody else speaks all the time, more softly. 0.25 of them: a television hides 58 %
-    # of the keywords at one false accept an hour, instead of 71 %, but people who speak hide 39 %, instead of 28 %;
-    # among words 27 % are missed with them and without.
+    # In how many of both kinds somebody else speaks all the time, more softly. What 0.25 of them gives and takes is in
+    # docs/RESULTS.md: a television hides fewer keywords, people who speak hide more.
     voices: float = 0.0
     # How many scenes are clips as they were recorded: what `kwsd label` meets.
     lone_clips: float = 0.25

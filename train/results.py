@@ -164,7 +164,8 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
     base = Hyperparameters().to_dict() | bundled["clips"]["training"]["hyperparameters"]
     kinds = list(bundled["stream"]["streams"])
     rows = [
-        "Trainings as the bundled model's, each different in what its row names alone, measured as it was.",
+        "Trainings as the bundled model's, each different in what its row names alone, and in the revision of the code",
+        "(its report names it); measured as it was.",
         "",
         f"| training | `fit --set` | clips | missed at 1 false accept an hour: {' | '.join(kinds)} |",
         "|---|---|---|" + "---|" * len(kinds),
