@@ -38,11 +38,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
+    n_least = len(os.sched_getaffinity(0)) * JOB_CLIPS
+    if min(args.clips, args.many) <= n_least:
+        parser.error(f"--clips and --many must be more than {n_least}, a job for each core: their time is taken off")
     others = sorted((ROOT / "models").glob("light_cnn*.onnx"))
     models = {f"kwsd label, {path.stem}": path for path in (DEFAULT_MODEL, *others)}
     notebooks = sorted({_OWN, *(path.stem for path in others)})
     with tempfile.TemporaryDirectory() as folder:
-        n_least = len(os.sched_getaffinity(0)) * JOB_CLIPS
         least = _links(Path(folder) / "least", n_least)
         some = _links(Path(folder) / "some", args.clips)
         many = _links(Path(folder) / "many", args.many)

@@ -16,9 +16,9 @@ class Hyperparameters:
     # (0.971 for 0.962), but miss more keywords in streams at one false accept an hour (41 and 42 % for 29 and 37 %).
     epochs: int = 80
     # Then so often the learning rate begins anew, for so many epochs; the last time the network learns what it said
-    # at the ends before. A third restart changes nothing. 60 and two times 30 epochs, with voices (below), miss 30 %
-    # of words and 28 % in speech at one false accept an hour, instead of 27 and 39 %. Two networks that learn apart,
-    # 60 epochs each, and one that learns from both in 30 more: 26 and 37 %.
+    # at the ends before. A third restart changes nothing. Missed at one false accept an hour among words and in
+    # speech, all with voices (below): 27 and 39 %; after 60 and two times 30 epochs, 30 and 28 %; by a network that
+    # learns in 30 epochs from two that learnt apart for 60 each, 26 and 37 %.
     restarts: int = 2
     restart_epochs: int = 40
     scenes_per_epoch: int = 300

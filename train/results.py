@@ -13,7 +13,6 @@ from kwsd.model import DEFAULT_MODEL
 from train import plots
 from train.architectures import ARCHITECTURES, multiplies
 from train.files import read_json
-from train.hyperparameters import Hyperparameters
 from train.streams import caveat
 from train.windows import window_frames
 
@@ -161,20 +160,27 @@ def _rate_row(rate: str, at: dict[str, Any]) -> str:
 
 
 def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> str:
-    base = Hyperparameters().to_dict() | bundled["clips"]["training"]["hyperparameters"]
-    kinds = list(bundled["stream"]["streams"])
+    base = bundled["clips"]["training"]["hyperparameters"]
+    streams, seed = bundled["stream"]["streams"], bundled["stream"]["seed"]
+    hours = next(iter(streams.values()))["hours"]
     rows = [
         "Trainings as the bundled model's, each different in what its row names alone, and in the revision of the code",
         "(its report names it); measured as it was.",
         "",
-        f"| training | `fit --set` | clips | missed at 1 false accept an hour: {' | '.join(kinds)} |",
-        "|---|---|---|" + "---|" * len(kinds),
+        f"| training | `fit --set` | clips | missed at 1 false accept an hour: {' | '.join(streams)} |",
+        "|---|---|---|" + "---|" * len(streams),
     ]
     for name, one in [(DEFAULT_MODEL.stem, bundled), *reports.items()]:
+        if "stream" not in one or one["stream"]["streams"].keys() != streams.keys():
+            raise TrainingError(
+                f"ablations/{name}: needs streams of {', '.join(streams)}; run `evaluate --stream` on it"
+            )
         hyper = one["clips"]["training"]["hyperparameters"]
-        settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base[key] != value)
-        missed = [f"{one['stream']['streams'][kind]['at_rate']['1']['frr']:.1%}" for kind in kinds]
+        settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base.get(key) != value)
+        missed = [f"{stream['at_rate']['1']['frr']:.1%}" for stream in one["stream"]["streams"].values()]
         rows.append(f"| {name} | {settings} | {one['clips']['accuracy']:.4f} | {' | '.join(missed)} |")
+    command, output = "python -m train evaluate RUN --data DATA", "-o docs/results/ablations/NAME"
+    rows += ["", f"- `{command} {output}`, and with `--stream --hours {hours:g} --seed {seed}`"]
     return "\n".join(rows)
 
 

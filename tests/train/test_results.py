@@ -47,6 +47,7 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "of 900 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
     assert "| ds_tcn |  | 1.0000 | 100.0% |" in text
     assert "| longer | `epochs=9` | 1.0000 | 100.0% |" in text
+    assert "-o docs/results/ablations/NAME`, and with `--stream --hours 2 --seed 2`" in text
     assert "; trained in 12.5 minutes, 9000 windows a second" in text
     assert "0.2 (too few hours to show it)" in text  # two hours cannot
     assert (tmp_path / "trade-off.png").stat().st_size > 5000
@@ -58,4 +59,16 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
 def test_a_damaged_report_is_named(reports, tmp_path):
     (reports / "ds_tcn" / "validation.json").write_text("{")
     with pytest.raises(TrainingError, match=r"validation\.json: damaged"):
+        write_results(reports, tmp_path / "RESULTS.md")
+
+
+def test_an_ablation_without_streams_is_named(reports, tmp_path):
+    (reports / "ablations" / "longer" / "stream-validation.json").unlink()
+    with pytest.raises(TrainingError, match=r"ablations/longer: needs streams of words; run `evaluate --stream`"):
+        write_results(reports, tmp_path / "RESULTS.md")
+
+
+def test_ablations_are_compared_with_the_bundled_model(reports, tmp_path):
+    (reports / "ds_tcn").rename(reports / "another")
+    with pytest.raises(TrainingError, match=r"ds_tcn: no reports, with which ablations are compared"):
         write_results(reports, tmp_path / "RESULTS.md")
