@@ -59,7 +59,7 @@ class Batcher:
         self._stride_samples = card.stride_frames * self._params.hop_samples
         self._overlap = max(0, self._params.frame_samples - self._params.hop_samples)
         self._keep_pending(np.zeros((n_rows, self._overlap + self._stride_samples), np.float32))
-        self._n_pending = np.zeros(n_rows, np.int64)
+        self._n_pending = [0] * n_rows
         self._ends = np.zeros(n_rows, np.int64)  # sample clocks of what was heard in whole strides
         self._memory = model.remember(n_rows)
         self._energies = np.zeros((n_rows, -(-card.window_samples // self._stride_samples)), np.float32)
@@ -90,7 +90,8 @@ class Batcher:
         n_rows = len(self._pending)
         self._keep_pending(more_rows(self._pending, n_rows))
         self._energies = more_rows(self._energies, n_rows)
-        self._n_pending, self._ends = more_rows(self._n_pending, n_rows), more_rows(self._ends, n_rows)
+        self._n_pending += [0] * n_rows
+        self._ends = more_rows(self._ends, n_rows)
         self._memory.add_rows(n_rows)
         self._decision.add_rows(n_rows)
         self._free = list(range(2 * n_rows - 1, n_rows - 1, -1))
@@ -126,10 +127,10 @@ class Batcher:
         """
         width = self._pending.shape[1]
         while chunks:
-            chunks = {row: rest for row, samples in chunks.items() if len(rest := self._keep(row, samples))}
-            due = np.flatnonzero(self._n_pending == width)
-            if len(due):
-                yield from self._advance(due)
+            rests = {row: self._keep(row, samples) for row, samples in chunks.items()}
+            if due := sorted(row for row in rests if self._n_pending[row] == width):
+                yield from self._advance(np.array(due))
+            chunks = {row: rest for row, rest in rests.items() if len(rest)}
 
     def _keep(self, row: int, samples: FloatArray) -> FloatArray:
         """Keep samples until a stride is whole; returns those that must wait for the next."""
@@ -150,7 +151,8 @@ class Batcher:
         self._ends[every] = ends
         self._energies[rows, ends // self._stride_samples % self._energies.shape[1]] = np.vecdot(news, news)
         self._pending[every, : self._overlap] = pending[:, self._stride_samples :]
-        self._n_pending[every] = self._overlap
+        for row in rows.tolist():
+            self._n_pending[row] = self._overlap
         posteriors = self._memory.step(frames, rows)
         whole = ends >= self._card.window_samples
         if whole.all():

@@ -137,12 +137,10 @@ def log_spectra(frames: FloatArray, params: FrontendParams) -> FloatArray:
 
 
 def _log_spectra(frames: FloatArray, params: FrontendParams) -> FloatArray:
-    padded = np.zeros((*frames.shape[:-1], params.fft_size), np.float32)
-    np.multiply(frames, _scaled_hann(params), out=padded[..., : params.frame_samples])
-    spectrum = np.fft.rfft(padded)
-    power = np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)  # (..., n_frames, fft_size // 2 + 1)
+    spectrum = np.fft.rfft(frames * _scaled_hann(params), params.fft_size)
+    power = spectrum.real**2 + spectrum.imag**2  # (..., n_frames, fft_size // 2 + 1)
     if params.n_mel_bands:
-        power = (power[..., None, :] @ _mel_weights(params))[..., 0, :]
+        power = np.vecmat(power, _mel_weights(params))
     else:
         power[..., 1 : (params.fft_size + 1) // 2] *= 2  # a real signal's other half
     logarithms: FloatArray = np.log(power + np.float32(params.log_floor))
