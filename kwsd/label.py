@@ -150,24 +150,26 @@ def _begin_worker(path: Path, device: str, folder: Path, n_views: int) -> None:
 
 
 def _label_clips(paths: list[bytes]) -> _Labelled:
-    """A job: read, make features, infer."""
+    """A job, a few clips at a time: what was just read is in the core's cache when its features are made."""
     model, folder, n_views = _worker
-    clips: dict[bytes, FloatArray] = {}
+    labelled: list[bytes] = []
+    of_views = [np.empty((0, len(model.card.labels)), np.float32)]
     unreadable = []
-    for path in paths:
-        try:
-            samples, rate_hz = read_recording(folder / os.fsdecode(path), _MIDDLE_SECONDS)
-        except AudioError as error:
-            unreadable.append(str(error))
-        else:
-            clips[path] = views(samples, rate_hz, model.card, n_views)
-    if not clips:
-        return _Labelled([], np.empty((0, len(model.card.labels)), np.float32), unreadable)
-    samples = np.concatenate(list(clips.values()))
-    runs = (samples[start : start + _RUN_WINDOWS] for start in range(0, len(samples), _RUN_WINDOWS))
-    of_views = np.concatenate([model.posteriors(log_spectrogram(run, model.card.frontend)) for run in runs])
-    mean = of_views.reshape(len(clips), n_views, -1).mean(axis=1)
-    return _Labelled(list(clips), model.card.clip_posteriors(mean), unreadable)
+    n_at_once = max(1, _RUN_WINDOWS // n_views)
+    for start in range(0, len(paths), n_at_once):
+        samples = []
+        for path in paths[start : start + n_at_once]:
+            try:
+                recording, rate_hz = read_recording(folder / os.fsdecode(path), _MIDDLE_SECONDS)
+            except AudioError as error:
+                unreadable.append(str(error))
+            else:
+                labelled.append(path)
+                samples.append(views(recording, rate_hz, model.card, n_views))
+        if samples:
+            of_views.append(model.posteriors(log_spectrogram(np.concatenate(samples), model.card.frontend)))
+    mean = np.concatenate(of_views).reshape(len(labelled), n_views, -1).mean(axis=1)
+    return _Labelled(labelled, model.card.clip_posteriors(mean), unreadable)
 
 
 def views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_VIEWS) -> FloatArray:
