@@ -39,6 +39,8 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
     Raises:
         TrainingError, ModelError, ExportError: nothing was written.
     """
+    if not output.name or output.is_dir():
+        raise ExportError(f"{output}: is not a file; name a file to write")
     subject = KerasModel(run)
     model = subject.keras
     card = make_card(run, subject, attribution, note)
@@ -79,6 +81,12 @@ def main() -> int:
     except KwsdError as error:
         print(f"export: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("export: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:  # where the card's Markdown goes
+        print(f"export: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 1
     print(f"{args.output}: Keras and ONNX Runtime agree within {worst:.1e}, golden check passed")
     return 0
 

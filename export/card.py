@@ -49,16 +49,15 @@ def make_card(run: Path, subject: KerasModel, attribution: str, note: str) -> Mo
     )
 
 
-def _measured(path: Path) -> dict[str, Any]:
+def _measured(path: Path) -> Any:
     if not path.is_file():
         raise ExportError(f"{path}: missing; the command that began this training makes it")
-    report: dict[str, Any] = read_json(path)
-    return report
+    return read_json(path)
 
 
 def _pace(path: Path) -> dict[str, float]:
     """How long it took, and how many windows a second that was."""
-    epochs = read_json(path)
+    epochs = _measured(path)
     return {
         "minutes": round(sum(epoch["seconds"] for epoch in epochs) / 60, 1),
         "windows_per_second": round(float(np.median([epoch["windows_per_second"] for epoch in epochs]))),

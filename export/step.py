@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.convert import OPSET
 from kwsd.errors import ExportError
 
-_STEPS, _BANDS = 2, 3  # axes of a value
+_STEPS = 2  # the axis of a value
 _TO_THE_END = np.iinfo(np.int64).max
 _IR_VERSION = 8
 

@@ -131,7 +131,12 @@ def save_thresholds(thresholds: dict[str, float], model: Path | None, path: Path
     text = yaml.safe_dump({**own_model, "thresholds": thresholds}, sort_keys=False)
     try:
         with path.open("x") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise
     except FileExistsError:
         refuse_existing(path)
     except OSError as error:

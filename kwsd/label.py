@@ -76,13 +76,14 @@ def label_folder(
         raise AudioError(f"{folder}: no such folder")
     for target in filter(None, (output, scores)):
         _check_target(target)
-    if scores and scores.absolute() == output.absolute():
-        raise OutputError(f"{scores}: the scores cannot go into the same file as the labels")
+    own = (output, _ledger(output), _part(output))  # resolved, since folders may be links
+    if scores and scores.resolve() in {path.resolve() for path in own}:
+        raise OutputError(f"{scores}: is written for the labels; name another file for the scores")
     summary = Summary()
     n_views = N_VIEWS if augment else 1
     made_of = model.path.read_bytes() + bytes([n_views]) + os.fsencode(folder.resolve())
     maker = hashlib.sha256(made_of).hexdigest()
-    path = output.with_name(output.name + ".ledger")
+    path = _ledger(output)
     with _saying_what_cannot_be_written(path), Ledger(path, maker) as ledger:
         found = ledger.look(folder, lambda error: summary.unreadable.append(_closed(error)))
         if not found:
@@ -168,7 +169,7 @@ def _label_clips(paths: list[bytes]) -> _Labelled:
                 samples.append(views(recording, rate_hz, model.card, n_views))
         if samples:
             of_views.append(model.posteriors(log_spectrogram(np.concatenate(samples), model.card.frontend)))
-    mean = np.concatenate(of_views).reshape(len(labelled), n_views, -1).mean(axis=1)
+    mean = np.concatenate(of_views).reshape(len(labelled), n_views, len(model.card.labels)).mean(axis=1)
     return _Labelled(labelled, model.card.clip_posteriors(mean), unreadable)
 
 
@@ -212,15 +213,15 @@ def _digits(posteriors: FloatArray) -> list[str]:
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> None:
     """The file gets its name when all of it is written."""
-    with _part(path) as file:
+    with _whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
 
 
 @contextmanager
-def _part(path: Path) -> Iterator[TextIO]:
-    part = path.with_name(path.name + ".part")
+def _whole(path: Path) -> Iterator[TextIO]:
+    part = _part(path)
     try:
         with part.open("w", newline="", **_TEXT) as file:
             yield file
@@ -229,6 +230,14 @@ def _part(path: Path) -> Iterator[TextIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _ledger(output: Path) -> Path:
+    return output.with_name(output.name + ".ledger")
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def _check_target(target: Path) -> None:

@@ -137,7 +137,7 @@ def _wavs(folder: Path, on_closed: Callable[[bytes, OSError], object]) -> Iterat
             with os.scandir(os.path.join(root, parent)) as entries:  # noqa: PTH118  (bytes)
                 for entry in entries:
                     path = os.path.join(parent, entry.name)  # noqa: PTH118
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         place = _place(entry.stat())
                         if place not in visited:
                             visited.add(place)
@@ -146,6 +146,14 @@ def _wavs(folder: Path, on_closed: Callable[[bytes, OSError], object]) -> Iterat
                         yield path, entry.name, _state(entry)
         except OSError as error:
             on_closed(parent, error)
+
+
+def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
+    """A link that leads to itself is none; `is_dir` raises."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _place(status: os.stat_result) -> tuple[int, int]:

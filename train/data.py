@@ -99,11 +99,12 @@ def find_corpus(
     if len(set(keywords)) < len(keywords):
         raise TrainingError(f"{', '.join(keywords)}: a keyword is named twice")
     split_of = _split_lists(root)
+    listed = {name.partition("/")[0] for name in split_of}  # words of the official data, not of one's own beside it
     clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for word in words:
         for path in sorted((root / word).glob("*.wav")):
             name = f"{word}/{path.name}"
-            split = split_of[name] if name in split_of else "training" if split_of else split_by_speaker(path.name)
+            split = split_of.get(name, "training") if word in listed else split_by_speaker(path.name)
             clips[split].append(_whole(path, word if word in keywords else UNKNOWN))
     for word in keywords:
         if not any((root / word).glob("*.wav")):

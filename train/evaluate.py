@@ -20,6 +20,7 @@ from train.files import write_json
 from train.subject import KerasModel, Subject, digest, posteriors
 
 SNRS_DB = (20, 10, 5, 0)
+_OF_RUN = ("hyperparameters", "git_revision")  # what a report says of a training, as a card does
 
 
 def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict[str, Any]:
@@ -66,7 +67,10 @@ def check_labels(subject: Subject, corpus: Corpus) -> None:
 
 def about(subject: Subject) -> dict[str, Any]:
     """Which model, and what runs it: the head of every report."""
-    training = subject.config["hyperparameters"] if isinstance(subject, KerasModel) else subject.card.training
+    if isinstance(subject, KerasModel):
+        training = {key: subject.config[key] for key in _OF_RUN}
+    else:
+        training = subject.card.training
     return {
         "model": subject.card.name,
         "digest": digest(subject),

@@ -222,7 +222,12 @@ def _checkpoint(run: Path, n_epochs: int) -> Path:
 
 
 def _load(run: Path, n_epochs: int) -> keras.Model:
-    return keras.models.load_model(_checkpoint(run, n_epochs))
+    path = _checkpoint(run, n_epochs)
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path}: missing or damaged ({reason}); give -o another folder to begin anew") from None
 
 
 def _model(run: Path, architecture: str, recipe: Recipe, stage: Stage, n_done: int) -> keras.Model:

@@ -88,7 +88,8 @@ class Hyperparameters:
         positive = ("epochs", "restart_epochs", "scenes_per_epoch", "batch_seconds", "microphones")
         least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
         least |= dict.fromkeys(("learning_rate", "keyword_weight", "clip_weight"), 1e-9)
-        wrong = [name for name, value in least.items() if not value <= getattr(self, name) < 1e9]
+        most = dict.fromkeys(least, 1e9) | {"margin": 100.0}  # of which the loss takes the exponential
+        wrong = [name for name, value in least.items() if not value <= getattr(self, name) < most[name]]
         shares = (
             "word_scenes",
             "voices",
@@ -96,6 +97,7 @@ class Hyperparameters:
             "clip_noise",
             "dull_share",
             "mask_share",
+            "label_smoothing",
         )
         wrong += [name for name in shares if getattr(self, name) > 1]
         return wrong

@@ -163,6 +163,8 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
     base = bundled["clips"]["training"]["hyperparameters"]
     streams, seed = bundled["stream"]["streams"], bundled["stream"]["seed"]
     hours = next(iter(streams.values()))["hours"]
+    command = "python -m train evaluate RUN --data DATA -o docs/results/ablations/NAME"
+    of_streams = f"--stream --hours {hours:g} --seed {seed}"
     rows = [
         "Trainings as the bundled model's, each different in what its row names alone, and in the revision of the code",
         "(its report names it); measured as it was.",
@@ -171,17 +173,20 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
         "|---|---|---|" + "---|" * len(streams),
     ]
     for name, one in [(DEFAULT_MODEL.stem, bundled), *reports.items()]:
-        if "stream" not in one or one["stream"]["streams"].keys() != streams.keys():
-            raise TrainingError(
-                f"ablations/{name}: needs streams of {', '.join(streams)}; run `evaluate --stream` on it"
-            )
+        if "stream" not in one or _which_streams(one["stream"]) != _which_streams(bundled["stream"]):
+            raise TrainingError(f"ablations/{name}: needs streams as the bundled model's; run `{command} {of_streams}`")
         hyper = one["clips"]["training"]["hyperparameters"]
         settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base.get(key) != value)
         missed = [f"{stream['at_rate']['1']['frr']:.1%}" for stream in one["stream"]["streams"].values()]
         rows.append(f"| {name} | {settings} | {one['clips']['accuracy']:.4f} | {' | '.join(missed)} |")
-    command, output = "python -m train evaluate RUN --data DATA", "-o docs/results/ablations/NAME"
-    rows += ["", f"- `{command} {output}`, and with `--stream --hours {hours:g} --seed {seed}`"]
+    rows += ["", f"- `{command}`, and with `{of_streams}`"]
     return "\n".join(rows)
+
+
+def _which_streams(report: dict[str, Any]) -> tuple[Any, ...]:
+    """Which streams a report is about."""
+    hours = {name: stream["hours"] for name, stream in report["streams"].items()}
+    return report["split"], report["seed"], report["made_of"], hours
 
 
 def _size(architecture: str) -> tuple[int, int]:

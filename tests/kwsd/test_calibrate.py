@@ -1,5 +1,6 @@
 """Thresholds from the user's own room: within the budget, and honest about too little audio."""
 
+import resource
 import subprocess
 import sys
 
@@ -111,6 +112,17 @@ def test_mistakes(model, tmp_path):
         save_thresholds({"yes": 0.9}, None, tmp_path / "link.yaml")
     with pytest.raises(ConfigError, match="cannot be written"):
         refuse_existing(tmp_path / "absent" / "c.yaml")
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"c\.yaml: File too large"):
+            save_thresholds({"yes": 0.9, "no": 0.8}, None, tmp_path / "c.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "c.yaml").exists()
 
 
 def test_the_command_writes_what_spot_takes(tmp_path):

@@ -87,6 +87,21 @@ def test_unreadable_clips_are_named_and_the_others_labelled(clips, tmp_path, mod
     assert len(rows(tmp_path / "s.csv")) == 1 + len(truth)
 
 
+def test_where_no_clip_can_be_read_each_is_named(tmp_path, model):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.wav").write_text("not audio")
+    summary = label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    assert [str(error).split(":")[0].split("/")[-1] for error in summary.unreadable] == ["a.wav"]
+    assert rows(tmp_path / "s.csv") == [["fname", "label"]]
+
+
+def test_a_link_to_itself_hides_no_clip(clips, tmp_path, model, truth):
+    (clips / "a" / "loop").symlink_to("loop")
+    summary = label_folder(clips, tmp_path / "s.csv", model)
+    assert summary.unreadable == []
+    assert len(rows(tmp_path / "s.csv")) == 1 + len(truth)
+
+
 def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, noise):
     write_wav("clips/a.wav", noise[:3000], 8000)
     write_wav("clips/b.WAV", np.stack([noise, noise], axis=1), 44100)
@@ -152,7 +167,9 @@ def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model
         (clips, None, "is not a file"),
         (tmp_path / "s.csv", clips, "is not a file"),
         (tmp_path / "s.csv", tmp_path / "absent" / "p.csv", "cannot be written"),
-        (tmp_path / "s.csv", tmp_path / "s.csv", "same file"),
+        (tmp_path / "s.csv", tmp_path / "clips" / ".." / "s.csv", "is written for the labels"),
+        (tmp_path / "s.csv", tmp_path / "s.csv.ledger", "is written for the labels"),
+        (tmp_path / "s.csv", tmp_path / "s.csv.part", "is written for the labels"),
     ):
         with pytest.raises(OutputError, match=reason):
             label_folder(clips, output, model, scores)

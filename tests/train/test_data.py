@@ -50,9 +50,16 @@ def test_the_lists_come_before_the_hash(copy):
     (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
     (copy / "testing_list.txt").write_text(f"no/{'0' * 7}1_nohash_0.wav\n")
     corpus = find_corpus(copy, KEYWORDS)
-    assert {split: len(clips) for split, clips in corpus.clips.items()} == {
-        "training": 118, "validation": 1, "testing": 1,
-    }  # fmt: skip
+    listed = {split: [clip for clip in clips if clip.label in KEYWORDS] for split, clips in corpus.clips.items()}
+    assert {split: len(clips) for split, clips in listed.items()} == {"training": 78, "validation": 1, "testing": 1}
+
+
+def test_a_word_of_ones_own_beside_the_official_data_is_split_by_speaker(copy):
+    (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
+    own = {clip.path: split for split, clips in find_corpus(copy, KEYWORDS).clips.items() for clip in clips}
+    splits = {split for path, split in own.items() if path.parent.name == "tree"}
+    assert splits == {"training", "validation", "testing"}
+    assert all(split == split_by_speaker(path.name) for path, split in own.items() if path.parent.name == "tree")
 
 
 def test_kaggles_layout_is_found_from_above(copy, tmp_path):
@@ -60,7 +67,7 @@ def test_kaggles_layout_is_found_from_above(copy, tmp_path):
     copy.rename(tmp_path / "kaggle" / "train" / "audio")
     (tmp_path / "kaggle" / "train" / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
     corpus = find_corpus(tmp_path / "kaggle", KEYWORDS)
-    assert len(corpus.clips["validation"]) == 1
+    assert [clip.label for clip in corpus.clips["validation"]].count("yes") == 1
 
 
 def test_other_words_are_unknown_and_do_not_dwarf(corpus):
@@ -119,7 +126,7 @@ def test_what_is_wrong_is_said_in_one_line(copy, tmp_path):
 
 
 def test_a_split_without_recordings_and_noise_that_is_too_short(copy):
-    (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
+    (copy / "validation_list.txt").write_text("".join(f"{word}/{'0' * 8}_nohash_0.wav\n" for word in KEYWORDS))
     with pytest.raises(TrainingError, match="no recordings for the testing split"):
         balanced(find_corpus(copy, KEYWORDS), "testing", np.random.default_rng(0))
     noises = list((copy / "_background_noise_").glob("*.wav"))

@@ -22,6 +22,7 @@ from train.hyperparameters import Hyperparameters
 from train.subject import KerasModel, load_subject
 
 HYPER = Hyperparameters(epochs=2, restarts=2, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
+LIGHT_HYPER = Hyperparameters(epochs=2, restarts=0, scenes_per_epoch=6, batch_seconds=60)
 
 
 @pytest.fixture(scope="session")
@@ -69,26 +70,40 @@ def test_a_run_holds_what_repeats_it(run, corpus):
     assert "/" not in json.dumps(config)  # no path of this machine
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(run, corpus, cache, tmp_path, monkeypatch):
+@pytest.fixture(scope="session")
+def light_run(corpus, cache, tmp_path_factory, short_streams):
+    folder = tmp_path_factory.mktemp("runs") / "light_run"
+    fit(corpus, "light_cnn", LIGHT_HYPER, folder, cache)
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["ds_tcn", "light_cnn"])  # the second has dropout
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    architecture, run, light_run, corpus, cache, tmp_path, monkeypatch
+):
+    hyper, whole_run = (HYPER, run) if architecture == "ds_tcn" else (LIGHT_HYPER, light_run)
     saved = []
     real_save = keras.Model.save
 
     def save(self, path, **options):
         real_save(self, path, **options)
         saved.append(path)
-        if len(saved) == 4:  # before the last epoch counts
+        if len(saved) == 2:  # before the second epoch, the last of its stage, counts
             raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "save", save)
     with pytest.raises(KeyboardInterrupt):
-        fit(corpus, "ds_tcn", HYPER, tmp_path / "run", cache)
+        fit(corpus, architecture, hyper, tmp_path / "run", cache)
     monkeypatch.undo()
-    n_done = len(json.loads((tmp_path / "run" / "history.json").read_text()))
-    assert 0 < n_done < 4
-    fit(corpus, "ds_tcn", HYPER, tmp_path / "run", cache)
-    whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, tmp_path / "run"))
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3)  # threads sum in any order
+    assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 1
+    fit(corpus, architecture, hyper, tmp_path / "run", cache)
+    assert_same_weights(whole_run, tmp_path / "run", hyper.n_epochs)
+
+
+def assert_same_weights(a_run, b_run, n_epochs):
+    a, b = (keras.models.load_model(folder / f"checkpoint-{n_epochs}.keras") for folder in (a_run, b_run))
+    for of_a, of_b in zip(a.get_weights(), b.get_weights(), strict=True):
+        np.testing.assert_allclose(of_a, of_b, atol=1e-3)  # threads sum in any order
 
 
 def test_interrupted_between_two_stages_the_last_one_still_has_its_teachers(run, corpus, cache, tmp_path):
@@ -98,9 +113,15 @@ def test_interrupted_between_two_stages_the_last_one_still_has_its_teachers(run,
     history = json.loads((run / "history.json").read_text())
     (handed_over / "history.json").write_text(json.dumps(history[:3]))
     fit(corpus, "ds_tcn", HYPER, handed_over, cache)
-    whole, resumed = (keras.models.load_model(folder / "checkpoint-4.keras") for folder in (run, handed_over))
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3)
+    assert_same_weights(run, handed_over, 4)
+
+
+def test_a_missing_checkpoint_is_named(run, corpus, cache, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run")
+    for path in ("model.keras", "checkpoint-4.keras"):
+        (broken / path).unlink()
+    with pytest.raises(TrainingError, match=r"checkpoint-4\.keras: missing or damaged .* give -o another folder"):
+        fit(corpus, "ds_tcn", HYPER, broken, cache)
 
 
 def test_stages_follow_each_other_and_the_last_distils():

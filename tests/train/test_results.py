@@ -64,7 +64,14 @@ def test_a_damaged_report_is_named(reports, tmp_path):
 
 def test_an_ablation_without_streams_is_named(reports, tmp_path):
     (reports / "ablations" / "longer" / "stream-validation.json").unlink()
-    with pytest.raises(TrainingError, match=r"ablations/longer: needs streams of words; run `evaluate --stream`"):
+    with pytest.raises(TrainingError, match=r"ablations/longer: needs streams as .*; run `.*--stream --hours 2"):
+        write_results(reports, tmp_path / "RESULTS.md")
+
+
+def test_an_ablation_of_other_streams_is_named(reports, tmp_path):
+    path = reports / "ablations" / "longer" / "stream-validation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 9}))
+    with pytest.raises(TrainingError, match=r"ablations/longer: needs streams as the bundled model's"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
