@@ -36,6 +36,8 @@ def main() -> int:
         command = [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(socket)]
         daemon = subprocess.Popen(command, stderr=log)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon, and its goodbye ends us
+        for number in (signal.SIGTERM, signal.SIGHUP):  # and who ends us ends the daemon
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
         try:
             status = hear(daemon, socket, json.loads(TRUTH.read_text()) if is_bundled else None)
         except BrokenPipeError:  # nobody reads what we print any more

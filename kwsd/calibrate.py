@@ -116,7 +116,7 @@ def calibrate(
 def refuse_existing(path: Path) -> None:
     """Before an hour of work: raises ConfigError if the file is there already, or cannot be written."""
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path}: is there already; name a new file, or remove it first")
+        raise ConfigError(f"{path}: is there already; name a new file{'' if path.is_dir() else ', or remove it first'}")
     if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
         raise ConfigError(f"{path}: cannot be written; its folder does not exist or does not let you")
 

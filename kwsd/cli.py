@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
 from kwsd.config import DEVICES, Config, load_config
@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _listen(args: argparse.Namespace) -> int:
     from kwsd.client import subscribe
-    from kwsd.events import DetectionEvent
+    from kwsd.events import DetectionEvent, Hello
     from kwsd.execute import execute
     from kwsd.readable import readable
 
@@ -74,6 +74,8 @@ def _listen(args: argparse.Namespace) -> int:
     )
     for event in following:
         print(event.to_json() if args.json else readable(event), flush=True)
+        if isinstance(event, Hello) and (unknown := set(args.labels or ()) - set(event.labels)):
+            print(f"kwsd: --labels: the daemon's model does not know {', '.join(sorted(unknown))}", file=sys.stderr)
         if (
             args.exec
             and isinstance(event, DetectionEvent)
@@ -127,7 +129,11 @@ def _label(args: argparse.Namespace) -> int:
     from kwsd.model import load_model
 
     model = load_model(args.model, args.device or "auto")
-    summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
+    try:
+        summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
+    except KeyboardInterrupt:
+        print("kwsd: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
     for label in model.card.labels:
         print(f"{label:>10}  {summary.counts[label]}")
     print(f"{summary.counts.total()} clips labelled in {args.output}")
@@ -207,6 +213,15 @@ def _config(args: argparse.Namespace) -> Config:
     return load_config(args.config, {name: getattr(args, name) for name in names})
 
 
+class _Once(argparse.Action):
+    """The last one would win, and what the others say be lost without a word."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *given: Any) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{self.option_strings[0]}: can be given once; put what both say into one file")
+        setattr(namespace, self.dest, given[0])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kwsd", description="Listens, and tells other programs which keyword was said."
@@ -218,11 +233,11 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
     model.add_argument("--device", choices=DEVICES, help="what runs the model (auto)")
     threshold = argparse.ArgumentParser(add_help=False)
-    threshold.add_argument("--threshold", type=float, metavar="T", help="one threshold for all labels, 0 to 1")
+    threshold.add_argument("--threshold", type=float, metavar="T", help="one threshold for all labels, up to 1")
     socket = argparse.ArgumentParser(add_help=False)
     socket.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
     settings = argparse.ArgumentParser(add_help=False, parents=[model, threshold, socket])
-    settings.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
+    settings.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file; options override it")
     settings.add_argument(
         "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
     )
@@ -253,7 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--once", action="store_true", help="end with the daemon; otherwise come back when it does")
     command = add("spot", _spot, "print what is heard in recordings", model, threshold)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, for its thresholds and model")
+    command.add_argument(
+        "--config", type=Path, action=_Once, metavar="FILE", help="YAML file, for its thresholds and model"
+    )
     command.add_argument("--json", action="store_true", help="one event a line")
     command = add("calibrate", _calibrate, "choose thresholds for a budget of false accepts", model)
     command.add_argument("files", type=Path, nargs="+", metavar="RECORDING", help="of your room, with no keyword said")

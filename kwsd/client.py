@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5)
 _LINE_BYTES = 2**20
 _TIMEOUT_SECONDS = 10.0
+_GREETING_SECONDS = 60.0
+"""A daemon greets at once, one that systemd starts for the connection when its source is open."""
 
 
 def subscribe(
@@ -71,7 +73,9 @@ def subscribe(
         with closing(connection), connection.makefile("rb") as lines:
             try:
                 connection.sendall(server.introduction)
-                while (line := _read_line(lines, server)).endswith(b"\n"):
+                connection.settimeout(_GREETING_SECONDS)
+                while (line := _read_line(lines, following)).endswith(b"\n"):
+                    connection.settimeout(None)
                     request, events = following.receive(line)
                     if request:
                         connection.sendall(request)
@@ -111,7 +115,9 @@ async def subscribe_async(
         was_there = True
         try:
             writer.write(server.introduction)
-            while (line := await _read_line_async(reader, server)).endswith(b"\n"):
+            seconds: float | None = _GREETING_SECONDS
+            while (line := await _read_line_async(reader, following, seconds)).endswith(b"\n"):
+                seconds = None
                 request, events = following.receive(line)
                 if request:
                     writer.write(request)
@@ -198,7 +204,7 @@ class _Following:
         since: Since | None,
         scores: bool,
     ) -> None:
-        self._server, self._since = server, since
+        self.server, self._since = server, since
         self._wanted: dict[str, object] = {
             key: sorted(names) for key, names in (("labels", labels), ("streams", streams)) if names is not None
         }
@@ -214,6 +220,12 @@ class _Following:
         self._n_failures += 1
         return seconds
 
+    def silent(self) -> SocketError:
+        """What is wrong with a connection on which nobody greets; it may be made again where a daemon was before."""
+        kind = _BrokenError if self._boot_id else SocketError
+        advice = "no kwsd serves there, or it speaks TLS and its certificate is needed (kwsd listen --tls-ca)"
+        return kind(f"{self.server}: no greeting in {_GREETING_SECONDS:g} s; {advice}")
+
     def receive(self, line: bytes) -> tuple[bytes, list[Event]]:
         """A line of the daemon: what to send it now, and what the subscriber is told.
 
@@ -223,10 +235,10 @@ class _Following:
         try:
             event = parse_event(line)
         except ValueError as error:
-            raise SocketError(f"{self._server}: {error}") from None
+            raise SocketError(f"{self.server}: {error}") from None
         if isinstance(event, Error):
             kind = _BrokenError if event.passing and self._boot_id else SocketError
-            raise kind(f"{self._server}: {event.reason}")
+            raise kind(f"{self.server}: {event.reason}")
         if isinstance(event, Hello):
             self._n_failures, self._boot_id = 0, event.boot_id
             request = self._ask(event)
@@ -254,21 +266,26 @@ class _Following:
         return json.dumps(request).encode() + b"\n"
 
 
-def _read_line(lines: BinaryIO, server: _Server) -> bytes:
+def _read_line(lines: BinaryIO, following: _Following) -> bytes:
     try:
         line = lines.readline(_LINE_BYTES)
+    except TimeoutError:
+        raise following.silent() from None
     except OSError as error:
-        raise _BrokenError(f"{server}: the connection broke ({error.strerror})") from None
+        raise _BrokenError(f"{following.server}: the connection broke ({error.strerror})") from None
     if len(line) == _LINE_BYTES:
-        raise _foreign(server)
+        raise _foreign(following.server)
     return line
 
 
-async def _read_line_async(reader: asyncio.StreamReader, server: _Server) -> bytes:
+async def _read_line_async(reader: asyncio.StreamReader, following: _Following, seconds: float | None) -> bytes:
     try:
-        return await reader.readline()
+        async with asyncio.timeout(seconds):
+            return await reader.readline()
+    except TimeoutError:
+        raise following.silent() from None
     except ValueError:  # longer than the reader's limit
-        raise _foreign(server) from None
+        raise _foreign(following.server) from None
 
 
 def _foreign(server: _Server) -> SocketError:

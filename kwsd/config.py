@@ -238,6 +238,11 @@ def _transport_problems(config: Config) -> list[str]:
             found.append(f"{key}: {address} is open to other machines; use 127.0.0.1:PORT")
         elif config.token_file is None:
             found.append(f"tcp: {address} is open to other machines; name a token_file that they must know")
+    everything = [str(config.socket), *filter(None, (config.tcp, config.metrics, config.audio))]
+    if twice := sorted({address for address in everything if everything.count(address) > 1}):
+        found.append(
+            f"socket, tcp, metrics, audio: {', '.join(twice)} is there twice; each needs an address of its own"
+        )
     if (config.tls_certificate is None) != (config.tls_key is None):
         found.append("tls_certificate, tls_key: one does not go without the other")
     if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():
@@ -270,4 +275,6 @@ def _stream_problems(prefix: str, stream: StreamConfig) -> list[str]:
         found.append(f"pcm.channels: {stream.pcm.channels} is not between 1 and {MAX_CHANNELS}")
     if stream.channel is not None and not 1 <= stream.channel <= MAX_CHANNELS:
         found.append(f"channel: {stream.channel} is not between 1 and {MAX_CHANNELS}")
+    elif stream.source == "-" and stream.channel is not None and stream.channel > stream.pcm.channels:
+        found.append(f"channel: {stream.channel} is more than there are; pcm.channels is {stream.pcm.channels}")
     return [prefix + problem for problem in found]

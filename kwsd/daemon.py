@@ -8,6 +8,7 @@ events from there to the loop. Nothing ever waits in the other direction.
 import asyncio
 import logging
 import math
+import os
 import signal
 import threading
 import time
@@ -105,7 +106,8 @@ class Daemon:
     async def _startup(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._end, signal.Signals(number).name)
-        self._loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+        self._had_terminal = _has_terminal()
+        self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         if self._metrics_server:  # first of all: while a source is being opened, it is deaf, and that can be asked
             self._metrics_server.start()
         await self._transport.start()
@@ -205,7 +207,11 @@ class Daemon:
     def _log_model(self) -> None:
         log.info("model %s (%s) on %s", self._model.card.name, self._model.path, self._model.provider)
 
-    def _begin_reload(self) -> None:
+    def _hang_up(self) -> None:
+        """SIGHUP: somebody asks for the configuration to be read again, or the terminal was closed."""
+        if self._had_terminal and not _has_terminal():
+            self._end("the terminal was closed")
+            return
         self._reloading = self._loop.create_task(self._reload())  # kept: the loop holds no strong reference
 
     async def _reload(self) -> None:
@@ -350,6 +356,15 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     return await future
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal, from which it was started."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _sources(config: Config) -> dict[str, StreamConfig]:

@@ -123,6 +123,8 @@ def _beginning(path: Path) -> bytes:
     """The first bytes of a file that is as long as its header says."""
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise AudioError(f"{path}: is a folder; name the recordings in it")
         if not stat.S_ISREG(status.st_mode):
             raise AudioError(f"{path}: not a file; raw PCM from a pipe goes to --source -")
         with path.open("rb", buffering=0) as file:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 # ONNX Runtime 1.29 and later tell Microsoft about every session unless this is set before its import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime as ort
-
 from kwsd.errors import ModelError
+
+try:
+    import onnxruntime as ort
+except ModuleNotFoundError:
+    raise ModelError("needs ONNX Runtime, which is not installed: install kwsd[cpu] or kwsd[gpu]") from None
 
 __all__ = ["CPU", "CUDA", "has_cuda", "open_session", "ort"]
 

@@ -261,7 +261,7 @@ def _give_to(path: Path, group: str | None) -> None:
 def _remove_stale(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise SocketError(f"{path}: is a file that is not a socket; remove it or choose another --socket")
+            raise SocketError(f"{path}: is there and is not a socket; choose another --socket, or remove it")
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -22,6 +22,9 @@ def test_the_bundled_recording_is_heard():
     assert n_keywords == 10
     assert right == 10, result.stdout
     assert wrong == 0, result.stdout
+    readme = (ROOT / "README.md").read_text()
+    shown = readme[readme.index(lines[0]) :].partition("```")[0].splitlines()
+    assert [line for line in shown if line not in [*lines, "…", summary]] == []
 
 
 def test_a_reader_that_closes_early_is_no_error():

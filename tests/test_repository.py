@@ -49,7 +49,7 @@ def test_the_wheel_ships_kwsd_alone_with_its_model(tmp_path, monkeypatch):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kwsd"}
     assert "kwsd/models/ds_tcn.onnx" in names
     assert not [name for name in names if "__pycache__" in name]
-    assert "kwsd=kwsd.cli:main" in entry_points
+    assert "kwsd=kwsd.__main__:main" in entry_points
 
 
 def test_locks_carry_versions_and_hashes_and_no_address():

@@ -65,7 +65,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     subject = load_subject(args.model)
     corpus = _corpus(args, tuple(subject.card.keywords))
     check_labels(subject, corpus)
-    folder = args.folder or (args.model if args.model.is_dir() else args.model.parent)
+    folder = args.folder or (args.model if args.model.is_dir() else args.model.with_suffix(""))
     if args.stream:
         _evaluate_streams(args, subject, corpus, folder)
         return
@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
     command.add_argument("model", type=Path, metavar="RUN-OR-MODEL", help="a run's folder, or an ONNX file")
-    command.add_argument("--split", choices=SPLITS[1:], default="validation")
+    command.add_argument("--split", choices=SPLITS[1:], default="validation", help="whose speakers (%(default)s)")
     command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
     command.add_argument("--hours", type=float, default=3.0, help="of each kind of stream (%(default)s)")
     command.add_argument(
@@ -195,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--background", type=Path, action="append", metavar="DIR", help="lay keywords over your own recordings instead"
     )
-    command.add_argument("-o", dest="folder", type=Path, metavar="DIR", help="for the reports (the model's folder)")
+    command.add_argument(
+        "-o", dest="folder", type=Path, metavar="DIR", help="for the reports (the run's; for FILE.onnx, FILE)"
+    )
     command.set_defaults(function=_evaluate)
 
     command = commands.add_parser("results", help="reports become docs/RESULTS.md")

@@ -90,11 +90,15 @@ def find_corpus(
     Raises:
         TrainingError: no recordings, a missing keyword, an unreadable file, or a wrong rate.
     """
+    if not all(keywords):
+        raise TrainingError("--words: a word without a name; separate words by single commas")
+    if own := [word for word in keywords if word in (SILENCE, UNKNOWN)]:
+        raise TrainingError(f"--words: {own[0]} is the name of a label of its own; rename that word")
     root = _find_root(data, keywords)
     words = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
     if missing := [word for word in keywords if word not in words]:
         raise TrainingError(f"{root}: no folder for {', '.join(missing)}; there are {', '.join(words)}")
-    if clashing := [word for word in (*words, *keywords) if word in (SILENCE, UNKNOWN)]:
+    if clashing := [word for word in words if word in (SILENCE, UNKNOWN)]:
         raise TrainingError(f"{root}: {clashing[0]} is the name of a label of its own; rename that word")
     if len(set(keywords)) < len(keywords):
         raise TrainingError(f"{', '.join(keywords)}: a keyword is named twice")
@@ -248,7 +252,10 @@ def _split_lists(root: Path) -> dict[str, str]:
 def _wavs_below(folder: Path) -> list[Path]:
     if not folder.is_dir() and folder.name != NOISE_FOLDER:
         raise TrainingError(f"{folder}: no such folder")
-    return sorted(folder.rglob("*.wav"))
+    found = sorted(folder.rglob("*.wav"))
+    if not found and folder.name != NOISE_FOLDER:
+        raise TrainingError(f"{folder}: no WAV files below it")
+    return found
 
 
 def _whole(path: Path, label: str) -> Clip:

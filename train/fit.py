@@ -18,9 +18,13 @@ say together, in place of the truth (distillation: G. Hinton et al., 2015).
     RUN/decision.json    the decision chosen on validation streams (`train.decide`)
 """
 
+import fcntl
 import math
+import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -92,8 +96,28 @@ def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, ca
     """Train a model, or go on with an interrupted training.
 
     Raises:
-        TrainingError: the run folder holds another training.
+        TrainingError: the run folder holds another training, or is in use.
     """
+    with _alone_in(run):
+        _fit(corpus, architecture, hyper, run, cache)
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Nobody else trains into this folder meanwhile; the system lets go of it when the process ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"{run}: another fit is training into it; give -o another folder") from None
+        yield
+    finally:
+        os.close(folder)
+
+
+def _fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, cache: Path) -> None:
     params = ARCHITECTURES[architecture].frontend
     config = _configuration(corpus, architecture, params, hyper)
     _claim(run, config)
@@ -281,7 +305,6 @@ def _claim(run: Path, config: dict[str, Any]) -> None:
                 f"{run}: holds another training (different {', '.join(differing)}); give -o another folder"
             )
         return
-    run.mkdir(parents=True, exist_ok=True)
     write_json(path, config)
 
 

@@ -81,26 +81,22 @@ class Hyperparameters:
                 raise TrainingError(f"--set {assignment}: {name} takes {kinds[name].__name__} values") from None
         changed = replace(self, **changes)
         if wrong := changed._out_of_range():
-            raise TrainingError(f"--set: {', '.join(wrong)} out of range")
+            raise TrainingError(f"--set: {'; '.join(wrong)}")
         return changed
 
     def _out_of_range(self) -> list[str]:
-        positive = ("epochs", "restart_epochs", "scenes_per_epoch", "batch_seconds", "microphones")
-        least = dict.fromkeys((field.name for field in fields(self)), 0.0) | dict.fromkeys(positive, 1)
-        least |= dict.fromkeys(("learning_rate", "keyword_weight", "clip_weight"), 1e-9)
-        most = dict.fromkeys(least, 1e9) | {"margin": 100.0}  # of which the loss takes the exponential
-        wrong = [name for name, value in least.items() if not value <= getattr(self, name) < most[name]]
-        shares = (
-            "word_scenes",
-            "voices",
-            "lone_clips",
-            "clip_noise",
-            "dull_share",
-            "mask_share",
-            "label_smoothing",
-        )
-        wrong += [name for name in shares if getattr(self, name) > 1]
-        return wrong
+        limits = {field.name: (0.0, 1e9) for field in fields(self)}
+        counts = ("epochs", "restart_epochs", "scenes_per_epoch", "batch_seconds", "microphones")
+        limits |= dict.fromkeys(counts, (1, 1e9))
+        limits |= dict.fromkeys(("learning_rate", "keyword_weight", "clip_weight"), (1e-9, 1e9))
+        shares = ("word_scenes", "voices", "lone_clips", "clip_noise", "dull_share", "mask_share", "label_smoothing")
+        limits |= dict.fromkeys(shares, (0.0, 1.0))
+        limits["margin"] = (0.0, 100.0)  # of which the loss takes the exponential
+        return [
+            f"{name}={getattr(self, name):g} is not between {least:g} and {most:g}"
+            for name, (least, most) in limits.items()
+            if not least <= getattr(self, name) <= most
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

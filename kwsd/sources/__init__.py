@@ -5,6 +5,7 @@ those that were lost; it raises `SourceError` or `AudioError` and never decides 
 about it. Closing the iterator of chunks frees the device or file.
 """
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -65,7 +66,8 @@ def make_source(config: StreamConfig, *others: StreamConfig) -> Source:
         return Microphone(device or None, config.channel, *(other.channel for other in others))
     if config.source == "-":
         return PcmInput(config.pcm, config.channel)
-    return WavFile(Path(config.source), paced=config.pace == "realtime", channel=config.channel)
+    path = Path(os.path.expanduser(config.source))  # noqa: PTH111  (as in typed_yaml)
+    return WavFile(path, paced=config.pace == "realtime", channel=config.channel)
 
 
 def refuse_missing_channel(name: str, channel: int | None, n_channels: int) -> None:

@@ -412,7 +412,7 @@ def test_a_file_where_the_socket_should_be_is_kept(tmp_path):
     path.write_text("precious")
     result = kwsd("run", "--source", DEMO, "--socket", path)
     assert result.returncode == 1
-    assert result.stderr == f"kwsd: {path}: is a file that is not a socket; remove it or choose another --socket\n"
+    assert result.stderr == f"kwsd: {path}: is there and is not a socket; choose another --socket, or remove it\n"
     assert path.read_text() == "precious"
 
 

@@ -66,6 +66,17 @@ def test_configuration_and_socket(tmp_path):
     assert "not a socket" in kwsd("run", "--source", DEMO, "--socket", tmp_path / "file").stderr
     assert (tmp_path / "file").read_text() == "precious"
     mistake(kwsd("spot", "--threshold", 3, DEMO), "threshold: 3 is not between 0 and 1")
+    mistake(kwsd("spot", tmp_path), "is a folder; name the recordings in it")
+    assert "--config: can be given once" in kwsd("run", "--config", "a.yaml", "--config", "b.yaml").stderr
+
+
+def test_without_onnx_runtime_it_says_what_to_install():
+    command = "import sys; sys.modules['onnxruntime'] = None; from kwsd.cli import main; sys.exit(main())"
+    result = subprocess.run([sys.executable, "-c", command, "spot", DEMO], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "kwsd: needs ONNX Runtime, which is not installed: install kwsd[cpu] or kwsd[gpu]\n",
+    )
 
 
 def test_spot_prints_the_fields_of_the_protocol():

@@ -157,7 +157,9 @@ def test_listen_takes_the_same_choices(serve, demo):
     command = [sys.executable, "-m", "kwsd", "listen", "--socket", path, "--once", "--json", "--labels", "stop,yes"]
     with subprocess.Popen([*command, "--since", f"{boot_id}:0"], stdout=subprocess.PIPE, text=True) as listen:
         lines = [json.loads(listen.stdout.readline()) for _ in range(2)]
-        daemon.terminate()
+        with subprocess.Popen([*command[:-1], "stpo"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as strange:
+            assert b"--labels: the daemon's model does not know stpo" in strange.stderr.readline()
+            daemon.terminate()
         rest = listen.stdout.read()
     assert lines[0]["type"] == "hello"
     assert lines[1]["label"] == "stop"
@@ -245,6 +247,18 @@ def test_a_line_without_an_end_is_not_kwsds(tmp_path, how):
     FakeDaemon(path, b"x" * 2**21)
     with pytest.raises(SocketError, match="a line without an end"):
         first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_who_is_not_greeted_is_told_so(tmp_path, monkeypatch, how):
+    """As by a daemon that waits for TLS."""
+    monkeypatch.setattr("kwsd.client._GREETING_SECONDS", 0.2)
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        with pytest.raises(SocketError, match=r"no greeting in 0\.2 s; .* --tls-ca"):
+            first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
 
 
 def test_how_far_the_numbers_are_is_what_is_asked_for_next(tmp_path):

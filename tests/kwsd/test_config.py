@@ -62,6 +62,10 @@ def test_all_mistakes_are_named_at_once(config_file):
     ("text", "reason"),
     [
         ("threshold: 1.5", "not between 0 and 1"),
+        ("threshold: 0.5\nsource: a.wav\nthreshold: 0.6", r"threshold: is there twice \(near line 1\)"),
+        ("tcp: 127.0.0.1:7777\nmetrics: 127.0.0.1:7777", "127.0.0.1:7777 is there twice; each needs"),
+        ("socket: /tmp/a\naudio: /tmp/a", "/tmp/a is there twice; each needs"),
+        ('source: "-"\npcm: {channels: 2}\nchannel: 3', "channel: 3 is more than there are; pcm.channels is 2"),
         ("thresholds: {stop: 0}", "not between 0 and 1"),
         ("pcm: {rate_hz: 5}", "not between 4000"),
         ("- a list", "must hold keys"),

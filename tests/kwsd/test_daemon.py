@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import resource
 import signal
 import socket
@@ -259,3 +260,26 @@ def test_default_socket_is_in_the_session_folder(tmp_path):
     environment.pop("RUNTIME_DIRECTORY", None)
     result = kwsd("listen", env=environment)
     assert str(tmp_path / "kwsd.sock") in result.stderr
+
+
+def test_a_closed_terminal_ends_the_daemon_that_was_started_in_it(tmp_path):
+    terminal, slave = pty.openpty()
+    path = tmp_path / "kwsd.sock"
+    command = [sys.executable, "-m", "kwsd", "run", "--source", str(DEMO), "--socket", str(path)]
+    # The first terminal that the leader of a session opens is the session's.
+    in_terminal = f"import os; os.open({os.ttyname(slave)!r}, os.O_RDWR); os.execv({command[0]!r}, {command!r})"
+    daemon = subprocess.Popen([sys.executable, "-c", in_terminal], start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        while not path.exists() and daemon.poll() is None:
+            time.sleep(0.02)
+        events = subscribe(path, reconnect=False)
+        assert isinstance(next(events), Hello)
+        daemon.send_signal(signal.SIGHUP)  # somebody asks for the configuration to be read again
+        assert any(isinstance(event, DetectionEvent) for event in events)
+        os.close(slave)
+        os.close(terminal)
+        assert [event.reason for event in events if isinstance(event, Goodbye)] == ["the terminal was closed"]
+        assert daemon.wait(10) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
