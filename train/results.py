@@ -163,7 +163,7 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
     base = bundled["clips"]["training"]["hyperparameters"]
     streams, seed = bundled["stream"]["streams"], bundled["stream"]["seed"]
     hours = next(iter(streams.values()))["hours"]
-    command = "python -m train evaluate RUN --data DATA -o docs/results/ablations/NAME"
+    command = "python -m train evaluate NAME.onnx --data DATA -o docs/results/ablations/NAME"
     of_streams = f"--stream --hours {hours:g} --seed {seed}"
     rows = [
         "Trainings as the bundled model's, each different in what its row names alone, and in the revision of the code",
@@ -176,7 +176,8 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
         if "stream" not in one or _which_streams(one["stream"]) != _which_streams(bundled["stream"]):
             raise TrainingError(f"ablations/{name}: needs streams as the bundled model's; run `{command} {of_streams}`")
         hyper = one["clips"]["training"]["hyperparameters"]
-        settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base.get(key) != value)
+        # Without a number that came later, a training was as with 0.
+        settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base.get(key, 0) != value)
         missed = [f"{stream['at_rate']['1']['frr']:.1%}" for stream in one["stream"]["streams"].values()]
         rows.append(f"| {name} | {settings} | {one['clips']['accuracy']:.4f} | {' | '.join(missed)} |")
     rows += ["", f"- `{command}`, and with `{of_streams}`"]

@@ -232,7 +232,6 @@ def _composed(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, 
     style = _WORDS if random.random() < recipe.hyper.word_scenes else _SPEECH
     scene = compose(material, replace(style, voices=recipe.hyper.voices), SCENE_SECONDS, random)
     hop = params.hop_samples * RATE_HZ // params.sample_rate_hz
-    # A window's frames may end some milliseconds before its second does: less than ends of words are known by.
     n_windows = (len(scene.samples) - CLIP_SAMPLES) // hop + 1
     return scene.samples, words_in_windows(scene, n_windows, hop, CLIP_SAMPLES, len(material.labels))
 
