@@ -24,6 +24,7 @@ from kwsd.sweep import GRID, Sweep, nearest
 _ENOUGH = 10  # events that count as a rate; with fewer, the rate is read off the slope
 _TAIL = 40
 _SHOWS_NONE = 3.0  # no event in so many times the mean time between events shows that it is no shorter, at 95 %
+_DEAF = 0.8  # of what is said missed, on validation streams: of no use to anybody
 
 
 Basis = Literal["counted", "extrapolated", "kept"]
@@ -213,6 +214,9 @@ def describe(calibration: Calibration) -> Iterable[str]:
         )
     elif calibration.basis != "counted":
         yield f"few false accepts fit this budget: the thresholds are {_BASES[calibration.basis]}"
+    known = [one.missed for one in calibration.keywords if one.missed is not None]
+    if known and sum(known) / len(known) > _DEAF:
+        yield "with these thresholds hardly anything is heard: ask for more false accepts an hour, or record more"
 
 
 _BASES = {

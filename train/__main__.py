@@ -66,6 +66,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     corpus = _corpus(args, tuple(subject.card.keywords))
     check_labels(subject, corpus)
     folder = args.folder or (args.model if args.model.is_dir() else args.model.with_suffix(""))
+    if folder.is_file():
+        raise TrainingError(f"{folder}: is a file; give -o a folder for the reports")
     if args.stream:
         _evaluate_streams(args, subject, corpus, folder)
         return

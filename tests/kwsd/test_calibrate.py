@@ -94,6 +94,8 @@ def test_a_budget_that_cannot_be_met_is_said():
     fine = [Keyword("yes", 0.9, 10, None)]
     assert "highest" not in " ".join(describe(Calibration(fine, 0.5, 30.0, "counted")))
     assert "the model's own" in list(describe(Calibration(fine, 0.5, 30.0, "kept")))[-1]
+    deaf = [Keyword("yes", 0.9999, 0, 0.95), Keyword("no", 0.9999, 0, 0.9)]
+    assert "hardly anything is heard" in list(describe(Calibration(deaf, 0.5, 30.0, "counted")))[-1]
 
 
 def test_mistakes(model, tmp_path):
