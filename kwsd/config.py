@@ -239,10 +239,8 @@ def _transport_problems(config: Config) -> list[str]:
         elif config.token_file is None:
             found.append(f"tcp: {address} is open to other machines; name a token_file that they must know")
     everything = [str(config.socket), *filter(None, (config.tcp, config.metrics, config.audio))]
-    if twice := sorted({address for address in everything if everything.count(address) > 1}):
-        found.append(
-            f"socket, tcp, metrics, audio: {', '.join(twice)} is there twice; each needs an address of its own"
-        )
+    if twice := {one for one in everything if everything.count(one) > 1 and not one.endswith(":0")}:  # any port
+        found.append(f"socket, tcp, metrics, audio: {min(twice)} is there twice; each needs an address of its own")
     if (config.tls_certificate is None) != (config.tls_key is None):
         found.append("tls_certificate, tls_key: one does not go without the other")
     if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():

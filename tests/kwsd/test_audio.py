@@ -100,7 +100,7 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, w
         assert "\n" not in str(raised.value)
     with pytest.raises(AudioError, match="No such file"):
         read_recording(tmp_path / "absent.wav")
-    with pytest.raises(AudioError, match="not a file"):
+    with pytest.raises(AudioError, match="is a folder; name the recordings in it"):
         read_recording(tmp_path)
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from itertools import pairwise
 from pathlib import Path
 
@@ -238,12 +238,13 @@ def test_scores_come_for_those_who_ask_and_say_what_was_decided(start_daemon):
 
 def test_check_finds_what_run_would_end_with(tmp_path):
     config = tmp_path / "kwsd.yaml"
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        address = f"127.0.0.1:{busy.getsockname()[1]}"
-        busy_keys = dict.fromkeys(("audio", "tcp", "metrics"), address)
-        config.write_text(json.dumps({"source": str(DEMO), "socket_group": "nosuchgroup", **busy_keys}))
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+        busy = dict(zip(("audio", "tcp", "metrics"), addresses, strict=True))
+        config.write_text(json.dumps({"source": str(DEMO), "socket_group": "nosuchgroup", **busy}))
         out = kwsd("check", "--config", config, "--socket", tmp_path / "s").stdout
-    for part in ("audio socket", "tcp", "metrics"):
+    for part, address in zip(("audio socket", "tcp", "metrics"), addresses, strict=True):
         assert f"FAIL  {part}: {address}: cannot be bound (Address already in use" in out
     assert "cannot be given to group nosuchgroup (there is no such group)" in out
 

@@ -50,7 +50,7 @@ def test_a_recordings_chunks_are_gapless_and_end(demo):
 
 
 def test_a_folder_is_no_recording(tmp_path):
-    with pytest.raises(Exception, match="not a file"):
+    with pytest.raises(Exception, match="is a folder; name the recordings in it"):
         WavFile(Path(tmp_path), paced=False).open()
 
 
