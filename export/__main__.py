@@ -12,10 +12,10 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the wei
 import onnx
 
 from export.card import ATTRIBUTION, make_card
+from export.causal import convert_step, convert_window
 from export.convert import convert
 from export.describe import describe
 from export.parity import check_parity
-from export.step import convert_step
 from kwsd.card import METADATA_KEY, STEP_KEY
 from kwsd.errors import ExportError, KwsdError
 from kwsd.model import load_model
@@ -44,13 +44,15 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
     subject = KerasModel(run)
     model = subject.keras
     card = make_card(run, subject, attribution, note)
-    try:
-        graph = convert(model)
-    except Exception as error:  # tf2onnx and TensorFlow raise many kinds
-        raise ExportError(f"{run}: tf2onnx cannot convert it ({str(error).splitlines()[0]})") from error
     properties = {METADATA_KEY: card.to_json()}
-    if ARCHITECTURES[card.name].is_causal:
-        properties[STEP_KEY] = base64.b64encode(convert_step(model).SerializeToString()).decode()
+    try:
+        if ARCHITECTURES[card.name].is_causal:
+            graph = convert_window(model)
+            properties[STEP_KEY] = base64.b64encode(convert_step(model).SerializeToString()).decode()
+        else:
+            graph = convert(model)
+    except Exception as error:  # tf2onnx and TensorFlow raise many kinds
+        raise ExportError(f"{run}: cannot be converted ({str(error).splitlines()[0]})") from error
     onnx.helper.set_model_props(graph, properties)
     part = output.with_name(f"part-{output.name}")
     try:

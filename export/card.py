@@ -10,6 +10,7 @@ import numpy as np
 from export.convert import OPSET
 from kwsd.card import GoldenCheck, ModelCard, golden_windows
 from kwsd.errors import ExportError
+from train.architectures import ARCHITECTURES
 from train.files import read_json
 from train.subject import KerasModel
 
@@ -38,7 +39,7 @@ def make_card(run: Path, subject: KerasModel, attribution: str, note: str) -> Mo
     return replace(
         card,
         golden=GoldenCheck(_GOLDEN_SEED, posteriors.astype(float).tolist()),
-        training={**_training(subject.config), **_pace(run / "history.json"), "note": note},
+        training={**_training(subject.config, card.name), **_pace(run / "history.json"), "note": note},
         results={
             "validation": {key: measured["validation"][key] for key in kept},
             "missed": measured["decision"]["missed"],
@@ -64,9 +65,10 @@ def _pace(path: Path) -> dict[str, float]:
     }
 
 
-def _training(config: dict[str, Any]) -> dict[str, Any]:
+def _training(config: dict[str, Any], architecture: str) -> dict[str, Any]:
     kept = ("hyperparameters", "files_digest", "n_clips", "git_revision")
-    exporters = {name: metadata.version(name) for name in ("tf2onnx", "onnx")} | {"opset": OPSET}
+    converters = ("onnx",) if ARCHITECTURES[architecture].is_causal else ("tf2onnx", "onnx")
+    exporters = {name: metadata.version(name) for name in converters} | {"opset": OPSET}
     return {
         "data": "Speech Commands layout, split by the speakers that file names tell",
         **{key: config[key] for key in kept},

@@ -1,4 +1,4 @@
-"""Keras to ONNX.
+"""Keras to ONNX, for a network of whole windows; `export.causal` writes the others.
 
 The law of this file: tf2onnx logs what it cannot convert and writes an invalid graph
 without an exception, so nothing that comes from here is trusted before it has been loaded

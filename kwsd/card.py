@@ -19,7 +19,7 @@ from kwsd.frontend import FrontendParams, log_spectrogram
 FORMAT = 2
 METADATA_KEY = "kwsd"
 STEP_KEY = "kwsd_step"
-"""The step graph beside the card, an ONNX file in base 64: `export.step` has what it is."""
+"""The step graph beside the card, an ONNX file in base 64: `export.causal` has what it is."""
 
 
 @dataclass(frozen=True, slots=True)

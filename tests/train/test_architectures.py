@@ -67,7 +67,7 @@ def test_the_light_cnn_is_the_notebooks():
     kinds = [type(layer).__name__ for layer in model.layers]
     group = ["Conv2D", "Conv2D", "MaxPooling2D", "Dropout"]
     dense = ["Dense", "BatchNormalization"] * 2
-    head = ["InputLayer", "Reshape", "BatchNormalization"]
+    head = ["InputLayer", "Reshape", "BatchNormalization", "Reshape"]
     assert kinds == [*head, *group, *group, "Conv2D", "MaxPooling2D", "Dropout", "Flatten", *dense, "Dense", "Reshape"]
     filters = [layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert filters == [8, 8, 16, 16, 32]

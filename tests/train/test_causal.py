@@ -1,4 +1,4 @@
-"""The step graph gives the window graph's numbers, however the frames come."""
+"""Both graphs give Keras' numbers: windows in any batch, the step graph however the frames come."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from export.step import convert_step
+from export.causal import convert_step, convert_window
 from kwsd.errors import ExportError
 from train.architectures import ds_tcn, light_cnn, with_labels
 
@@ -25,7 +25,10 @@ def network():
 
 @pytest.fixture(scope="module")
 def session(network):
-    graph = convert_step(network)
+    return loaded(convert_step(network))
+
+
+def loaded(graph):
     onnx.checker.check_model(graph)
     return ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
 
@@ -38,6 +41,16 @@ def step(session, frames, pasts):
     names = [one.name for one in session.get_inputs()]
     posteriors, *seen = session.run(None, dict(zip(names, (frames, *pasts), strict=True)))
     return posteriors, [one[:, -past.shape[1] :] for one, past in zip(seen, pasts, strict=True)]
+
+
+def test_the_window_graph_gives_the_networks_posteriors_whatever_shares_the_batch(network):
+    session = loaded(convert_window(network))
+    windows = np.random.default_rng(3).normal(-10, 4, (33, 98, 40)).astype(np.float32)
+    [given] = session.run(None, {"windows": windows})
+    np.testing.assert_allclose(given, network.predict(windows, verbose=0), atol=1e-6)
+    assert given.std(axis=0).max() > 0.001  # not a constant
+    alone = np.concatenate([session.run(None, {"windows": window[None]})[0] for window in windows])
+    np.testing.assert_array_equal(given, alone)
 
 
 @pytest.mark.parametrize("sizes", [[2] * 200, [10] * 40, [8, *[10] * 39], [98, *[2] * 100], [6, 44, 2, 98, 18, 30] * 2])

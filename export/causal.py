@@ -1,14 +1,15 @@
-"""The step graph: the same network for the newest frames of a stream alone.
+"""The graphs of a causal network: of whole windows, and of the newest frames of a stream alone.
 
-The law of this file: nothing is computed twice. A layer that looks back keeps the last inputs
-that it will look at again, its past, which is an input of the graph. All that it sees in a run,
-its past and the newest inputs, is an output, whose end is the next past: nothing is copied to say
-so. One run gives the posteriors of the window that ends with the newest frames.
+The law of this file: both are written by the same hand, and nothing is computed twice. In the
+step graph a layer that looks back keeps the last inputs that it will look at again, its past,
+which is an input of the graph. All that it sees in a run, its past and the newest inputs, is an
+output, whose end is the next past: nothing is copied to say so. One run gives the posteriors of
+the window that ends with the newest frames.
 
-Written node by node, since tf2onnx's version has three times as many of them, and for a few
-frames it is nodes that cost time. Values are (batch, channels, steps, bands): convolutions
-alone, which ONNX Runtime computes for each stream by itself, so what a stream gets does not
-depend, to the last bit, on what shares its batch.
+Written node by node, since tf2onnx's version has three times as many of them and takes half as
+long again for a window; for a few frames it is nodes that cost time. Values are (batch, channels,
+steps, bands): convolutions alone, which ONNX Runtime computes for each window or stream by itself,
+so what one gets does not depend, to the last bit, on what shares its batch.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,17 @@ _TO_THE_END = np.iinfo(np.int64).max
 _IR_VERSION = 8
 
 
+def convert_window(model: keras.Model) -> onnx.ModelProto:
+    """The window graph of a causal network that pads nothing in time: as `export.convert.convert`'s.
+
+    Raises:
+        ExportError: it has a layer that this file does not know.
+    """
+    return _written(_WindowGraph(model), model)
+
+
 def convert_step(model: keras.Model) -> onnx.ModelProto:
-    """The step graph of a causal network that pads nothing in time.
+    """The step graph of the same network.
 
     Inputs are `frames`, (batch, n_frames, n_bands), as many as the network's strides make a
     whole step of, and `past_0`, `past_1`, …, (batch, n_past, ...); outputs are `posteriors` and
@@ -39,25 +49,18 @@ def convert_step(model: keras.Model) -> onnx.ModelProto:
     Raises:
         ExportError: it has a layer that this file does not know.
     """
-    graph = _Graph(model)
-    for layer in model.layers:
-        write = _WRITERS.get(type(layer))
-        if write is None:
-            raise ExportError(f"{layer.name}: a {type(layer).__name__} cannot be computed step by step")
-        graph.values[id(layer.output)] = write(graph, layer)
-    return graph.finished()
+    return _written(_StepGraph(model), model)
 
 
-class _Graph:
+class _WindowGraph:
     """What is written so far; `values` has the name of each Keras tensor's value."""
 
     def __init__(self, model: keras.Model) -> None:
-        self._model = model
         self.values: dict[int, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._inputs = [_float("windows", ("batch", *model.input_shape[1:]))]
+        self._outputs = [_float("posteriors", ("batch", model.output_shape[-1]))]
 
     def of(self, tensor: keras.KerasTensor) -> str:
         return self.values[id(tensor)]
@@ -76,51 +79,83 @@ class _Graph:
     def integers(self, *values: int) -> str:
         return self.constant(np.array(values))
 
-    def last(self, x: str, n_steps: int) -> str:
-        return self.op("Slice", x, self.integers(-n_steps), self.integers(_TO_THE_END), self.integers(_STEPS))
+    def from_step(self, x: str, step: int) -> str:
+        """The steps from this one on; from the end, if negative."""
+        return self.op("Slice", x, self.integers(step), self.integers(_TO_THE_END), self.integers(_STEPS))
 
-    def recall(self, tensor: keras.KerasTensor, n_past: int) -> str:
-        """A value with its last `n_past` steps before the newest ones.
+    def entered(self) -> str:
+        """The frames, with an axis for channels."""
+        return self.op("Unsqueeze", self._inputs[0].name, self.integers(1))
+
+    def recalled(self, tensor: keras.KerasTensor, n_past: int) -> str:
+        """What a layer sees that looks so many steps back: in a window, no more than there is."""
+        return self.of(tensor)
+
+    def cropped(self, tensor: keras.KerasTensor, n_steps: int) -> str:
+        """Without the first steps, whose past is not in the window."""
+        return self.from_step(self.of(tensor), n_steps)
+
+    def finished(self, output: keras.KerasTensor) -> onnx.ModelProto:
+        self.op("Flatten", self.of(output), output="posteriors")
+        graph = helper.make_graph(self._nodes, "kwsd", self._inputs, self._outputs, self._constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+
+
+class _StepGraph(_WindowGraph):
+    """The same, with pasts."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(model)
+        self._inputs = [_float("frames", ("batch", "n_frames", model.input_shape[-1]))]
+
+    def recalled(self, tensor: keras.KerasTensor, n_past: int) -> str:
+        """The value with its last `n_past` steps before the newest ones.
 
         Pasts are (batch, steps, bands, channels), so that a step lies in one piece. ONNX Runtime
         makes the transpositions part of its own, to blocks of channels and back.
         """
         _, _, *bands, channels = tensor.shape
         shape = (*(bands or [1]), channels)
-        past, seen = f"past_{len(self._outputs)}", f"seen_{len(self._outputs)}"
+        n_before = len(self._inputs) - 1
+        past, seen = f"past_{n_before}", f"seen_{n_before}"
         self._inputs.append(_float(past, ("batch", n_past, *shape)))
         self._outputs.append(_float(seen, ("batch", f"n_{seen}", *shape)))
         newest = self.op("Transpose", self.of(tensor), perm=[0, 2, 3, 1])
         self.op("Concat", past, newest, axis=1, output=seen)
         return self.op("Transpose", seen, perm=[0, 3, 1, 2])
 
-    def finished(self) -> onnx.ModelProto:
-        n_bands, n_labels = self._model.input_shape[-1], self._model.output_shape[-1]
-        self.op("Flatten", self.of(self._model.output), output="posteriors")
-        graph = helper.make_graph(
-            self._nodes,
-            "step",
-            [_float("frames", ("batch", "n_frames", n_bands)), *self._inputs],
-            [_float("posteriors", ("batch", n_labels)), *self._outputs],
-            self._constants,
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+    def cropped(self, tensor: keras.KerasTensor, n_steps: int) -> str:
+        """All of it: cropping takes off what a past has put on."""
+        return self.of(tensor)
+
+
+def _written(graph: _WindowGraph, model: keras.Model) -> onnx.ModelProto:
+    for layer in model.layers:
+        write = _WRITERS.get(type(layer))
+        if write is None:
+            raise ExportError(f"{layer.name}: a {type(layer).__name__} cannot be computed step by step")
+        graph.values[id(layer.output)] = write(graph, layer)
+    return graph.finished(model.output)
 
 
 def _float(name: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def _input(graph: _Graph, layer: layers.Layer) -> str:
-    return graph.op("Unsqueeze", "frames", graph.integers(1))
+def _input(graph: _WindowGraph, layer: layers.InputLayer) -> str:
+    return graph.entered()
 
 
-def _same(graph: _Graph, layer: layers.Layer) -> str:
-    """Reshapes move nothing in this layout; cropping takes off what a past has put on."""
+def _same(graph: _WindowGraph, layer: layers.Layer) -> str:
+    """Reshapes move nothing in this layout; padding is the next convolution's."""
     return graph.of(layer.input)
 
 
-def _batch_normalization(graph: _Graph, layer: layers.BatchNormalization) -> str:
+def _cropping_1d(graph: _WindowGraph, layer: layers.Cropping1D) -> str:
+    return graph.cropped(layer.input, layer.cropping[0])
+
+
+def _batch_normalization(graph: _WindowGraph, layer: layers.BatchNormalization) -> str:
     """ONNX Runtime makes it part of the convolution before it; of frames, it is for each band."""
     x = graph.of(layer.input)
     gamma, beta, mean, variance = (np.asarray(weight) for weight in layer.get_weights())
@@ -131,14 +166,14 @@ def _batch_normalization(graph: _Graph, layer: layers.BatchNormalization) -> str
     return graph.op("BatchNormalization", x, *constants, epsilon=layer.epsilon)
 
 
-def _conv_2d(graph: _Graph, layer: layers.Conv2D) -> str:
+def _conv_2d(graph: _WindowGraph, layer: layers.Conv2D) -> str:
     x, low, high = layer.input, 0, 0
     if isinstance(padding := x._keras_history.operation, layers.ZeroPadding2D):
         x, (_, (low, high)) = padding.input, padding.padding
     n_steps, n_bands = layer.kernel_size
     return graph.op(
         "Conv",
-        graph.recall(x, n_steps - 1),
+        graph.recalled(x, n_steps - 1),
         graph.constant(np.asarray(layer.kernel).transpose(3, 2, 0, 1)),
         kernel_shape=[n_steps, n_bands],
         strides=list(layer.strides),
@@ -146,14 +181,14 @@ def _conv_2d(graph: _Graph, layer: layers.Conv2D) -> str:
     )
 
 
-def _depthwise_conv_1d(graph: _Graph, layer: layers.DepthwiseConv1D) -> str:
+def _depthwise_conv_1d(graph: _WindowGraph, layer: layers.DepthwiseConv1D) -> str:
     [n_steps] = layer.kernel_size
     kernel = np.asarray(layer.kernel).transpose(1, 2, 0)[..., None]  # (channels, 1, steps, 1)
-    x = graph.recall(layer.input, n_steps - 1)
+    x = graph.recalled(layer.input, n_steps - 1)
     return graph.op("Conv", x, graph.constant(kernel), kernel_shape=[n_steps, 1], group=len(kernel))
 
 
-def _dense(graph: _Graph, layer: layers.Dense) -> str:
+def _dense(graph: _WindowGraph, layer: layers.Dense) -> str:
     """A convolution as wide as the bands."""
     before = layer.input._keras_history.operation
     bands = before.input.shape[2:-1] if isinstance(before, layers.Reshape) else ()
@@ -166,25 +201,25 @@ def _dense(graph: _Graph, layer: layers.Dense) -> str:
     return graph.op("Softmax", x, axis=1) if layer.activation is keras.activations.softmax else x
 
 
-def _relu(graph: _Graph, layer: layers.Activation) -> str:
+def _relu(graph: _WindowGraph, layer: layers.Activation) -> str:
     return graph.op("Relu", graph.of(layer.input))
 
 
-def _add(graph: _Graph, layer: layers.Add) -> str:
+def _add(graph: _WindowGraph, layer: layers.Add) -> str:
     return graph.op("Add", *(graph.of(tensor) for tensor in layer.input))
 
 
-def _average_pooling_1d(graph: _Graph, layer: layers.AveragePooling1D) -> str:
+def _average_pooling_1d(graph: _WindowGraph, layer: layers.AveragePooling1D) -> str:
     [n_steps] = layer.pool_size
-    newest = graph.last(graph.recall(layer.input, n_steps - 1), n_steps)
-    return graph.op("AveragePool", newest, kernel_shape=[n_steps, 1])  # a ReduceMean takes ten times as long
+    x = graph.from_step(graph.recalled(layer.input, n_steps - 1), -n_steps)
+    return graph.op("AveragePool", x, kernel_shape=[n_steps, 1])  # a ReduceMean takes ten times as long
 
 
-_WRITERS: dict[type[layers.Layer], Callable[[_Graph, Any], str]] = {
+_WRITERS: dict[type[layers.Layer], Callable[[_WindowGraph, Any], str]] = {
     layers.InputLayer: _input,
     layers.Reshape: _same,
     layers.ZeroPadding2D: _same,
-    layers.Cropping1D: _same,
+    layers.Cropping1D: _cropping_1d,
     layers.BatchNormalization: _batch_normalization,
     layers.Conv2D: _conv_2d,
     layers.DepthwiseConv1D: _depthwise_conv_1d,
