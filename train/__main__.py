@@ -60,6 +60,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     if args.background and not args.stream:
         raise TrainingError("--background: is for --stream")
+    if args.split == "training" and not args.stream:
+        raise TrainingError("--split training: is for --stream; that it knows its own clips proves nothing")
     if not 0 < args.hours < 1000:
         raise TrainingError(f"--hours {args.hours:g}: must be positive, such as 3")
     subject = load_subject(args.model)
@@ -188,7 +190,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
     command.add_argument("model", type=Path, metavar="RUN-OR-MODEL", help="a run's folder, or an ONNX file")
-    command.add_argument("--split", choices=SPLITS[1:], default="validation", help="whose speakers (%(default)s)")
+    command.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="validation",
+        help="whose speakers (%(default)s); training: what streams miss though the voices are known",
+    )
     command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
     command.add_argument("--hours", type=float, default=3.0, help="of each kind of stream (%(default)s)")
     command.add_argument(

@@ -33,6 +33,10 @@ said to miss 8.5, 16.3 and 29.9 % at 1.0, 0.5 and 0.2 false accepts an hour (a p
 2026, by way of notes on it), on streams other than these."""
 
 
+_KINDS = {"validation.json": "clips", "stream-validation.json": "stream", "stream-training.json": "of training"}
+"""What the reports are about, by their names; the last, of streams of the speakers that a model was trained on."""
+
+
 def write_results(folder: Path, path: Path) -> None:
     """Write the Markdown and, beside it, the picture of all trade-offs.
 
@@ -60,7 +64,7 @@ def write_results(folder: Path, path: Path) -> None:
         "## Clips",
         _clips(models),
         "## Streams",
-        *(_streams(name, one) for name, one in streamed.items()),
+        *(_streams(name, models[name]) for name in streamed),
         f"![trade-off of misses and false accepts]({picture.name})",
     ]
     ablations = _reports(folder / "ablations")
@@ -73,11 +77,10 @@ def write_results(folder: Path, path: Path) -> None:
 
 
 def _reports(folder: Path) -> dict[str, dict[str, Any]]:
-    """For each folder below: its clips' report, and its streams'."""
+    """For each folder below: its reports, by what they are about."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted([*folder.glob("*/validation.json"), *folder.glob("*/stream-validation.json")]):
-        kind = "stream" if path.name.startswith("stream-") else "clips"
-        found.setdefault(path.parent.name, {})[kind] = read_json(path)
+    for path in sorted(path for name in _KINDS for path in folder.glob(f"*/{name}")):
+        found.setdefault(path.parent.name, {})[_KINDS[path.name]] = read_json(path)
     if missing := [name for name, one in found.items() if "clips" not in one]:
         raise TrainingError(f"{folder / missing[0]}: has streams but no clips; run `python -m train evaluate` on it")
     return found
@@ -110,7 +113,8 @@ def _clips(models: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def _streams(name: str, report: dict[str, Any]) -> str:
+def _streams(name: str, reports: dict[str, Any]) -> str:
+    report = reports["stream"]
     lines = [f"### {name}", ""]
     for kind, stream in report["streams"].items():
         own = stream["own_thresholds"]
@@ -135,19 +139,31 @@ def _streams(name: str, report: dict[str, Any]) -> str:
             ),
             "",
         ]
-    hours = next(iter(report["streams"].values()))["hours"]
     mixed = report["made_of"]
     lines.append(
         f"Mixed, again and again, of {mixed['keywords']} recordings of keywords and {mixed['other_words']} of other "
         f"words, {mixed['speech_minutes']:g} minutes of speech and {mixed['noise_minutes']:g} of noise: the intervals "
         "are about these.\n"
     )
-    lines.append(
-        f"- `python -m train evaluate {_file(name)} --data DATA --stream --hours {hours:g} --seed {report['seed']} "
-        f"-o docs/results/{name}`: model {report['digest'][:12]}, {report['split']} split, stride "
-        f"{report['stride_seconds']:g} s, {report['provider']}"
-    )
+    lines.append(_stream_command(name, report))
+    if own := reports.get("of training"):
+        missed = ", ".join(f"{kind} {one['at_rate']['1']['frr']:.1%}" for kind, one in own["streams"].items())
+        lines.append(
+            "\n**Of the speakers that it was trained on**, missed at 1 false accept an hour in streams made the same "
+            f"way: {missed}. The difference is what other voices cost.\n"
+        )
+        lines.append(_stream_command(name, own))
     return "\n".join(lines)
+
+
+def _stream_command(name: str, report: dict[str, Any]) -> str:
+    hours = next(iter(report["streams"].values()))["hours"]
+    split = "" if report["split"] == "validation" else f"--split {report['split']} "
+    return (
+        f"- `python -m train evaluate {_file(name)} --data DATA --stream {split}--hours {hours:g} "
+        f"--seed {report['seed']} -o docs/results/{name}`: model {report['digest'][:12]}, {report['split']} split, "
+        f"stride {report['stride_seconds']:g} s, {report['provider']}"
+    )
 
 
 def _rate_row(rate: str, at: dict[str, Any]) -> str:

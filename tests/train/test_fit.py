@@ -205,6 +205,8 @@ def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_p
     assert report["seed"] == 3
     assert evaluate_streams() == report
     assert evaluate_streams("--seed", "4") != report
+    of_training = evaluate_streams("--split", "training")
+    assert of_training["made_of"]["keywords"] > report["made_of"]["keywords"]
     assert (tmp_path / "stream-validation.png").stat().st_size > 5000
     report = evaluate_streams("--background", corpus.root / "_background_noise_")
     [own] = [(name, one["hours"]) for name, one in report["streams"].items()]
@@ -281,6 +283,7 @@ def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsy
     (tmp_path / "r" / "config.json").unlink()
     mistake("no trained model here", "evaluate", tmp_path / "r", "--data", tmp_path)
     mistake("no such model file", "evaluate", tmp_path / "r.onnx", "--data", tmp_path)
+    mistake("is for --stream", "evaluate", tmp_path / "r.onnx", "--data", tmp_path, "--split", "training")
     mistake("no reports", "results", tmp_path, "-o", tmp_path / "R.md")
 
 

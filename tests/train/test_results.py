@@ -35,6 +35,7 @@ def reports(tmp_path, model):
         trained = {"training": {"hyperparameters": hyper, "minutes": 12.5, "windows_per_second": 9000}}
         (folder / "validation.json").write_text(json.dumps(clips | trained))
         (folder / "stream-validation.json").write_text(json.dumps(stream | trained))
+    (tmp_path / "results" / "ds_tcn" / "stream-training.json").write_text(json.dumps(stream | {"split": "training"}))
     return tmp_path / "results"
 
 
@@ -44,6 +45,8 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "**1.0000**" in text
     assert "0.900, 0.800, 0.700, 0.600" in text
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
+    assert "missed at 1 false accept an hour in streams made the same way: words 100.0%." in text
+    assert "ds_tcn.onnx --data DATA --stream --split training --hours 2 --seed 2 -o docs/results/ds_tcn`" in text
     assert "of 900 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
     assert "| ds_tcn |  | 1.0000 | 100.0% |" in text
     assert "| longer | `epochs=9` | 1.0000 | 100.0% |" in text
