@@ -136,7 +136,8 @@ def _label(args: argparse.Namespace) -> int:
         return 130
     for label in model.card.labels:
         print(f"{label:>10}  {summary.counts[label]}")
-    print(f"{summary.counts.total()} clips labelled in {args.output}")
+    before = f", {summary.n_before} of them by an earlier run" if summary.n_before else ""
+    print(f"{summary.counts.total()} clips labelled in {args.output}{before}")
     for error in summary.unreadable:
         print(f"kwsd: {error}", file=sys.stderr)
     if summary.unreadable:

@@ -51,9 +51,10 @@ _TEXT: _Encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # file na
 
 @dataclass
 class Summary:
-    """How many clips got which label, and which could not be read."""
+    """How many clips got which label, how many of them in an earlier run, and which could not be read."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    n_before: int = 0
     unreadable: list[AudioError] = field(default_factory=list)
 
 
@@ -103,6 +104,7 @@ def label_folder(
 
 def _label_missing(folder: Path, model: Model, n_views: int, ledger: Ledger, summary: Summary) -> None:
     n_clips, n_done = ledger.counts()
+    summary.n_before = n_done
     n_workers = min(len(os.sched_getaffinity(0)), -(-(n_clips - n_done) // JOB_CLIPS))
     if not n_workers:
         return

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+_HOURS, _SEED = 3.0, 3  # of streams; the seed is not the one that thresholds were chosen on
+
 
 def main() -> int:
     """The command. Returns its exit status."""
@@ -58,12 +60,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from train.evaluate import check_labels, evaluate
     from train.subject import load_subject
 
-    if args.background and not args.stream:
-        raise TrainingError("--background: is for --stream")
-    if args.split == "training" and not args.stream:
-        raise TrainingError("--split training: is for --stream; that it knows its own clips proves nothing")
-    if not 0 < args.hours < 1000:
-        raise TrainingError(f"--hours {args.hours:g}: must be positive, such as 3")
+    _check_streams(args)
     subject = load_subject(args.model)
     corpus = _corpus(args, tuple(subject.card.keywords))
     check_labels(subject, corpus)
@@ -84,6 +81,19 @@ def _evaluate(args: argparse.Namespace) -> None:
         f"accuracy {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}) on {report['n_clips']} {args.split} clips"
     )
     print(f"written: {folder}/{args.split}.json, .png, .csv")
+
+
+def _check_streams(args: argparse.Namespace) -> None:
+    """Refuse what is for streams alone, and fill in what was not said of them."""
+    if not args.stream:
+        for name, given in (("--background", args.background), ("--hours", args.hours), ("--seed", args.seed)):
+            if given is not None:
+                raise TrainingError(f"{name}: is for --stream")
+        if args.split == "training":
+            raise TrainingError("--split training: is for --stream; that it knows its own clips proves nothing")
+    if args.hours is not None and not 0 < args.hours < 1000:
+        raise TrainingError(f"--hours {args.hours:g}: must be positive, such as 3")
+    args.hours, args.seed = args.hours or _HOURS, _SEED if args.seed is None else args.seed
 
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
@@ -149,8 +159,6 @@ def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from train.material import default_cache
-
     parser = argparse.ArgumentParser(prog="python -m train", description="From recordings to a Keras model.")
     parser.set_defaults(after_interruption="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -159,6 +167,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("dir", type=Path, metavar="DIR", help="folder for the recordings")
     command.add_argument("--version", choices=("v0.01", "v0.02"), default="v0.02", help="of the data set (v0.02)")
     command.set_defaults(function=_fetch)
+
+    data = _data_options()
+    command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
+    command.add_argument("--architecture", default="ds_tcn", metavar="NAME", help="ds_tcn, light_cnn or light_cnn_wide")
+    command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
+    command.add_argument("-o", dest="run", type=Path, required=True, metavar="RUN", help="folder for the result")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--epochs", type=int)
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other hyper-parameter")
+    command.set_defaults(function=_fit, after_interruption="; the same command goes on where it stopped")
+
+    _add_evaluate_options(commands.add_parser("evaluate", parents=[data], help="measure a trained model"))
+
+    command = commands.add_parser("results", help="reports become docs/RESULTS.md")
+    command.add_argument("folder", type=Path, metavar="DIR", help="with a folder of reports for each model")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
+    command.set_defaults(function=_results)
+    return parser
+
+
+def _data_options() -> argparse.ArgumentParser:
+    """Where the recordings are."""
+    from train.material import default_cache
 
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")
@@ -178,17 +209,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="for what was read (%(default)s)",
     )
+    return data
 
-    command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
-    command.add_argument("--architecture", default="ds_tcn", metavar="NAME", help="ds_tcn, light_cnn or light_cnn_wide")
-    command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
-    command.add_argument("-o", dest="run", type=Path, required=True, metavar="RUN", help="folder for the result")
-    command.add_argument("--seed", type=int)
-    command.add_argument("--epochs", type=int)
-    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other hyper-parameter")
-    command.set_defaults(function=_fit, after_interruption="; the same command goes on where it stopped")
 
-    command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
+def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="RUN-OR-MODEL", help="a run's folder, or an ONNX file")
     command.add_argument(
         "--split",
@@ -197,10 +221,8 @@ def _parser() -> argparse.ArgumentParser:
         help="whose speakers (%(default)s); training: what streams miss though the voices are known",
     )
     command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
-    command.add_argument("--hours", type=float, default=3.0, help="of each kind of stream (%(default)s)")
-    command.add_argument(
-        "--seed", type=int, default=3, help="of the streams (%(default)s; thresholds were chosen on 1)"
-    )
+    command.add_argument("--hours", type=float, help=f"of each kind of stream ({_HOURS:g})")
+    command.add_argument("--seed", type=int, help=f"of the streams ({_SEED}; thresholds were chosen on 1)")
     command.add_argument(
         "--background", type=Path, action="append", metavar="DIR", help="lay keywords over your own recordings instead"
     )
@@ -208,12 +230,6 @@ def _parser() -> argparse.ArgumentParser:
         "-o", dest="folder", type=Path, metavar="DIR", help="for the reports (the run's; for FILE.onnx, FILE)"
     )
     command.set_defaults(function=_evaluate)
-
-    command = commands.add_parser("results", help="reports become docs/RESULTS.md")
-    command.add_argument("folder", type=Path, metavar="DIR", help="with a folder of reports for each model")
-    command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
-    command.set_defaults(function=_results)
-    return parser
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, t
             label_folder(clips, output, model)
     assert not output.exists()
     monkeypatch.setattr(Ledger, "add", lambda *arguments: (added.append(len(arguments[1])), add(*arguments)))
-    label_folder(clips, output, model)
+    assert label_folder(clips, output, model).n_before == 8
     assert added[:2] == [4, 4]
     assert sum(added) == len(truth)
     assert output.read_text() == (tmp_path / "whole.csv").read_text()
