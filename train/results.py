@@ -145,6 +145,8 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
         f"words, {mixed['speech_minutes']:g} minutes of speech and {mixed['noise_minutes']:g} of noise: the intervals "
         "are about these.\n"
     )
+    if never := [told for kind, one in report["streams"].items() if (told := _never_heard(kind, one))]:
+        lines.append(f"At 1 false accept an hour: {'; '.join(never)}.\n")
     lines.append(_stream_command(name, report))
     if own := reports.get("of training"):
         missed = ", ".join(f"{kind} {one['at_rate']['1']['frr']:.1%}" for kind, one in own["streams"].items())
@@ -154,6 +156,17 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
         )
         lines.append(_stream_command(name, own))
     return "\n".join(lines)
+
+
+def _never_heard(kind: str, stream: dict[str, Any]) -> str:
+    """Nothing where no recording was said often enough, or an older report does not tell."""
+    counts = stream["at_rate"]["1"].get("never_heard", {"recordings": 0})
+    if not counts["recordings"]:
+        return ""
+    return (
+        f"of the {counts['recordings']} recordings of keywords that were said five times or more in {kind}, "
+        f"{counts['never']} are never heard, which is {counts['of_them'] / max(1, counts['misses']):.0%} of all misses"
+    )
 
 
 def _stream_command(name: str, report: dict[str, Any]) -> str:

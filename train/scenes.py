@@ -64,21 +64,27 @@ class Style:
 
 
 class Piece(NamedTuple):
-    """Something to say: samples, index of its word, and where that begins and ends in them."""
+    """Something to say: samples, index of its word, where that begins and ends in them, and whose recording it is.
+
+    Attributes:
+        recording: the material's; None of speech, and of what is no longer the whole word.
+    """
 
     samples: FloatArray
     word: int
     onset: int
     end: int
+    recording: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """Something said in a scene: index into the material's words, and where, in samples."""
+    """Something said in a scene: index into the material's words, where, in samples, and the recording of a word."""
 
     word: int
     start: int
     end: int
+    recording: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +113,12 @@ def compose(
     spoken = []
     at = round(random.uniform(0.1, 1.0) * RATE_HZ)
     while True:
-        piece, word, onset, end = _piece(material, style, random)
+        piece, word, onset, end, recording = _piece(material, style, random)
         if at + end - onset > n_samples:
             break
         piece = piece * np.float32(10 ** ((level_db + random.normal(0, style.level_spread_db)) / 20))
         _lay(samples, piece, at - onset)
-        spoken.append(Spoken(word, at, at + end - onset))
+        spoken.append(Spoken(word, at, at + end - onset, recording))
         pause = style.short_pause if random.random() < style.close else style.long_pause
         at += end - onset + round(random.uniform(*pause) * RATE_HZ)
     if len(material.speech) and random.random() < style.voices:
@@ -189,7 +195,7 @@ def _piece(material: Material, style: Style, random: np.random.Generator) -> Pie
 
 def _part(material: Material, random: np.random.Generator) -> Piece:
     """A word of which 35 to 65 % are missing, at its beginning or at its end."""
-    samples, word, onset, end = _word(material, random.random() < 0.7, random)
+    samples, word, onset, end, _ = _word(material, random.random() < 0.7, random)
     lost = int((end - onset) * random.uniform(0.35, 0.65))
     if random.random() < 0.5:
         return Piece(samples[onset + lost :], word, 0, end - onset - lost)
@@ -199,7 +205,7 @@ def _part(material: Material, random: np.random.Generator) -> Piece:
 def _double(material: Material, random: np.random.Generator) -> Piece:
     """Part of a word, and the second half of another."""
     head = _part(material, random)
-    other, second, first, last = _word(material, random.random() < 0.5, random)
+    other, second, first, last, _ = _word(material, random.random() < 0.5, random)
     if second == head.word:  # its head and its tail would be the whole word
         other, first, last = other[::-1], len(other) - last, len(other) - first
     middle = (first + last) // 2
@@ -213,7 +219,8 @@ def _double(material: Material, random: np.random.Generator) -> Piece:
 def _hurried(piece: Piece, factor: float) -> Piece:
     """Faster and higher, or slower and lower."""
     samples = augment.change_speed(piece.samples, factor)
-    return Piece(samples, piece.word, round(piece.onset / factor), min(round(piece.end / factor), len(samples)))
+    onset, end = round(piece.onset / factor), min(round(piece.end / factor), len(samples))
+    return piece._replace(samples=samples, onset=onset, end=end)
 
 
 def _word(material: Material, keyword: bool, random: np.random.Generator) -> Piece:
@@ -228,7 +235,7 @@ def _word(material: Material, keyword: bool, random: np.random.Generator) -> Pie
     first = int(random.integers(0, max(1, onset - margin + 1))) if onset > margin else 0
     last = int(random.integers(min(end + margin, length - 1), length)) if end + margin < length else int(length)
     samples = material.samples(index, first, last - first)
-    return Piece(samples, int(material.word_of[index]), int(onset - first), int(end - first))
+    return Piece(samples, int(material.word_of[index]), int(onset - first), int(end - first), int(index))
 
 
 def _speech(material: Material, seconds: float, random: np.random.Generator) -> Piece:

@@ -7,6 +7,7 @@ and a second after its end; each keyword is hit once, and every other event is a
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from train.subject import Subject
 _SCENE_SECONDS = 60.0
 _HIT_SECONDS = 1.0
 _TENSORFLOW_TOLERANCE_SECONDS = 1.5
+_OFTEN = 5  # said so many times and never heard, a recording is beyond chance
 RATES = (1.0, 0.5, 0.2, 0.1)
 """False accepts an hour at which the false rejects are reported."""
 
@@ -81,11 +83,12 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A keyword in a stream: index into the labels, and when, in seconds."""
+    """A keyword in a stream: index into the labels, when, in seconds, and which recording of the material."""
 
     label: int
     start: float
     end: float
+    recording: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ class Heard:
         seconds: of stream; n_windows: decisions in it.
         said: the keywords in it, in order.
         hits, false_accepts: shape (n_grid, n_keywords).
-        latencies: from the word's end, in seconds, of each hit of (grid, keyword).
+        latencies: from the word's end, in seconds, of the hits of each (grid, keyword), by which of the keyword's
+            own utterances was hit.
         detections: the Spotter's own.
     """
 
@@ -105,7 +109,7 @@ class Heard:
     said: list[Said]
     hits: NDArray[np.int64]
     false_accepts: NDArray[np.int64]
-    latencies: dict[tuple[int, int], list[float]]
+    latencies: dict[tuple[int, int], dict[int, float]]
     detections: list[Detection]
 
     @property
@@ -187,7 +191,7 @@ def hear(subject: Subject, stream: Stream, what: str = "stream") -> Heard:
     for make in tqdm(stream, desc=what, unit=" min", disable=None, leave=False):
         scene = make()
         said += [
-            Said(one.word, (at + one.start) / RATE_HZ, (at + one.end) / RATE_HZ)
+            Said(one.word, (at + one.start) / RATE_HZ, (at + one.end) / RATE_HZ, one.recording)
             for one in scene.spoken
             if one.word < len(card.keywords)
         ]
@@ -210,15 +214,15 @@ def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detec
     return Heard(seconds, sweep.n_windows, said, hits, false_accepts, latencies, detections)
 
 
-def match_label(said: list[Said], times: list[float]) -> list[float]:
-    """Latencies of the events that hit: each may hit the first keyword that is still free."""
-    late = []
+def match_label(said: list[Said], times: list[float]) -> dict[int, float]:
+    """Latencies of the events that hit, by which keyword: each may hit the first that is still free."""
+    late = {}
     first = 0
     for time in times:
         while first < len(said) and said[first].end + _HIT_SECONDS < time:
             first += 1
         if first < len(said) and said[first].start <= time:
-            late.append(time - said[first].end)
+            late[first] = time - said[first].end
             first += 1
     return late
 
@@ -266,13 +270,14 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
     within = np.flatnonzero(false_accepts <= rate * hours)
     at = int(within[0]) if len(within) else len(GRID) - 1
     n_hits, n_said, n_false = int(heard.hits[at].sum()), heard.n_said, int(false_accepts[at])
-    late = [seconds for n in range(len(keywords)) for seconds in heard.latencies.get((at, n), [])]
+    late = [seconds for n in range(len(keywords)) for seconds in heard.latencies.get((at, n), {}).values()]
     return {
         "threshold": round(float(GRID[at]), 5),
         "frr": round(1 - n_hits / max(1, int(n_said.sum())), 4),
         "frr_95": [round(1 - share, 4) for share in reversed(wilson(n_hits, max(1, int(n_said.sum()))))],
         "false_accepts": n_false,
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
+        "never_heard": _never_heard(heard, at),
         "reached": len(within) > 0,
         "supported": rate * hours >= 3,  # no event in T hours supports only less than 3/T
         "frr_of": {
@@ -286,6 +291,28 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
         },
         "latency_p50": _quantile(late, 0.5),
         "latency_p95": _quantile(late, 0.95),
+    }
+
+
+def _never_heard(heard: Heard, at: int) -> dict[str, int]:
+    """Recordings of keywords that a threshold misses however often, and in whatever noise, they are said.
+
+    Returns:
+        of all "recordings" said so often that it means something, how many are "never" heard, and
+        how many of all "misses" are "of_them".
+    """
+    n_said: Counter[int | None] = Counter(one.recording for one in heard.said)
+    n_hits: Counter[int | None] = Counter()
+    for n in range(heard.hits.shape[1]):
+        of_label = [one.recording for one in heard.said if one.label == n]
+        n_hits.update(of_label[index] for index in heard.latencies.get((at, n), {}))
+    often = {recording: n for recording, n in n_said.items() if recording is not None and n >= _OFTEN}
+    never = [n for recording, n in often.items() if not n_hits[recording]]
+    return {
+        "recordings": len(often),
+        "never": len(never),
+        "misses": len(heard.said) - n_hits.total(),
+        "of_them": sum(never),
     }
 
 
@@ -309,7 +336,7 @@ def _own_decision(heard: Heard, keywords: list[str]) -> dict[str, Any]:
         for one in match_label(
             [said for said in heard.said if said.label == n],
             [found.end_seconds for found in heard.detections if found.label == keyword],
-        )
+        ).values()
     ]
     starts = np.array([one.start for one in heard.said])
     matched, used = np.zeros(len(starts), bool), np.zeros(len(starts), bool)

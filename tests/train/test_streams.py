@@ -10,10 +10,10 @@ from train.streams import Said, describe, match, match_label, poisson
 
 def test_each_keyword_is_hit_once_and_within_a_second():
     said = [Said(0, 1.0, 1.5), Said(0, 5.0, 5.5), Said(0, 9.0, 9.4)]
-    assert match_label(said, [1.7]) == pytest.approx([0.2])
-    assert match_label(said, [1.7, 2.0]) == pytest.approx([0.2])  # the second is a false accept
-    assert match_label(said, [0.9, 3.0, 6.6]) == []
-    assert match_label(said, [1.2, 5.6, 10.3]) == pytest.approx([-0.3, 0.1, 0.9])
+    assert match_label(said, [1.7]) == pytest.approx({0: 0.2})
+    assert match_label(said, [1.7, 2.0]) == pytest.approx({0: 0.2})  # the second is a false accept
+    assert match_label(said, [0.9, 3.0, 6.6]) == {}
+    assert match_label(said, [1.2, 5.6, 10.3]) == pytest.approx({0: -0.3, 1: 0.1, 2: 0.9})
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_a_rate_that_no_threshold_reaches_is_said_to_be_so(model):
     at = describe(match([Said(0, 1.0, 1.5)], sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
     assert not at["reached"]
     assert (at["threshold"], at["false_accepts"]) == (pytest.approx(GRID[-1], abs=1e-5), 1)
+
+
+def test_recordings_that_are_never_heard_are_counted(model):
+    recordings = [7] * 6 + [8] * 5 + [9] * 2  # the last is said too seldom to tell
+    said = [Said(0, 10.0 * n, 10.0 * n + 0.5, recording) for n, recording in enumerate(recordings)]
+    sweep = Sweep(model.card)
+    sweep.fired += [Fired(grid, 0, 10.0 * said_at + 1) for grid in range(len(GRID)) for said_at in (6, 8)]
+    at = describe(match(said, sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
+    assert at["never_heard"] == {"recordings": 2, "never": 1, "misses": 11, "of_them": 6}
 
 
 def test_tensorflows_percentages(heard, model):
