@@ -45,14 +45,11 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
     model = subject.keras
     card = make_card(run, subject, attribution, note)
     properties = {METADATA_KEY: card.to_json()}
-    try:
-        if ARCHITECTURES[card.name].is_causal:
-            graph = convert_window(model)
-            properties[STEP_KEY] = base64.b64encode(convert_step(model).SerializeToString()).decode()
-        else:
-            graph = convert(model)
-    except Exception as error:  # tf2onnx and TensorFlow raise many kinds
-        raise ExportError(f"{run}: cannot be converted ({str(error).splitlines()[0]})") from error
+    if ARCHITECTURES[card.name].is_causal:
+        graph = convert_window(model)
+        properties[STEP_KEY] = base64.b64encode(convert_step(model).SerializeToString()).decode()
+    else:
+        graph = convert(model)
     onnx.helper.set_model_props(graph, properties)
     part = output.with_name(f"part-{output.name}")
     try:

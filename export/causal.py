@@ -143,7 +143,7 @@ def _written(graph: _WindowGraph, model: keras.Model) -> onnx.ModelProto:
     for layer in model.layers:
         write = _WRITERS.get(type(layer))
         if write is None:
-            raise ExportError(f"{layer.name}: a {type(layer).__name__} cannot be computed step by step")
+            raise ExportError(f"{layer.name}: a {type(layer).__name__} is not known in causal networks")
         graph.values[id(layer.output)] = write(graph, layer)
     return graph.finished(model.output)
 

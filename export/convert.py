@@ -10,6 +10,8 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
+from kwsd.errors import ExportError
+
 OPSET = 17
 """tf2onnx 1.17 refuses 19 and above; ONNX Runtime reads all older ones."""
 
@@ -19,6 +21,9 @@ def convert(model: keras.Model) -> onnx.ModelProto:
 
     Source: `from_function` also takes models that `from_keras` fails on (tf2onnx 1.17 with
     Keras 3).
+
+    Raises:
+        ExportError: it cannot be converted.
     """
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="windows")]
 
@@ -26,7 +31,11 @@ def convert(model: keras.Model) -> onnx.ModelProto:
     def infer(windows: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"posteriors": model(windows, training=False)}
 
-    graph, _ = tf2onnx.convert.from_function(infer, signature, opset=OPSET)
+    try:
+        graph, _ = tf2onnx.convert.from_function(infer, signature, opset=OPSET)
+    except Exception as error:  # it and TensorFlow raise many kinds
+        reason = " ".join(str(error).split())
+        raise ExportError(f"tf2onnx cannot convert this network ({reason[:200]})") from error
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph

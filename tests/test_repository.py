@@ -1,6 +1,8 @@
 """What the repository promises about itself: imports go one way, the wheel ships kwsd alone."""
 
 import ast
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -70,6 +72,15 @@ def test_the_daemons_environment_is_light():
 
 def test_the_changelog_has_an_unreleased_head():
     assert re.search(r"^## Unreleased$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_reports_are_about_the_models_that_are_there():
+    reports = [*(ROOT / "docs" / "results").glob("*/*.json")]
+    assert {path.parent.name for path in reports} >= {"ds_tcn", "light_cnn"}
+    for path in reports:
+        folder = ROOT / ("kwsd/models" if path.parent.name == "ds_tcn" else "models")
+        model = (folder / f"{path.parent.name}.onnx").read_bytes()
+        assert json.loads(path.read_text())["digest"] == hashlib.sha256(model).hexdigest(), path
 
 
 def test_what_the_readme_refers_to_is_there():

@@ -39,9 +39,9 @@ class Architecture:
 def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.Model:
     """The light-weight CNN of Kaggle's TensorFlow Speech Recognition Challenge.
 
-    Layer for layer the public notebook "Light-Weight CNN LB 0.74" (A. Ozerin, 2017):
-    convolutions are "valid", each group of them is pooled 2x2 and followed by dropout 0.2.
-    314 k parameters and 9.4 M multiplies for a second at width 1.
+    Layer for layer, but for a reshape around the first norm, the public notebook "Light-Weight
+    CNN LB 0.74" (A. Ozerin, 2017): convolutions are "valid", each group of them is pooled 2x2 and
+    followed by dropout 0.2. 314 k parameters and 9.4 M multiplies for a second at width 1.
 
     Args:
         width: factor for the filters of every convolution; the notebook's 0.74 is with 2.

@@ -13,7 +13,7 @@ from kwsd.model import DEFAULT_MODEL
 from train import plots
 from train.architectures import ARCHITECTURES, multiplies
 from train.files import read_json
-from train.streams import caveat
+from train.streams import OFTEN, caveat
 from train.windows import window_frames
 
 _PUBLISHED = """\
@@ -145,27 +145,33 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
         f"words, {mixed['speech_minutes']:g} minutes of speech and {mixed['noise_minutes']:g} of noise: the intervals "
         "are about these.\n"
     )
-    if never := [told for kind, one in report["streams"].items() if (told := _never_heard(kind, one))]:
+    told = [_never_heard(kind, one, mixed["keywords"]) for kind, one in report["streams"].items()]
+    if never := [one for one in told if one]:
         lines.append(f"At 1 false accept an hour: {'; '.join(never)}.\n")
     lines.append(_stream_command(name, report))
     if own := reports.get("of training"):
+        if _how_made(own) != _how_made(report):
+            raise TrainingError(
+                f"{name}/stream-training.json: is of another model, seed or hours than the other streams"
+            )
         missed = ", ".join(f"{kind} {one['at_rate']['1']['frr']:.1%}" for kind, one in own["streams"].items())
         lines.append(
-            "\n**Of the speakers that it was trained on**, missed at 1 false accept an hour in streams made the same "
-            f"way: {missed}. The difference is what other voices cost.\n"
+            "\n**Of the recordings that it was trained on**, in streams made the same way, it misses at 1 false accept "
+            f"an hour: {missed}. The difference is what voices, words and noise cost that it has not heard.\n"
         )
         lines.append(_stream_command(name, own))
     return "\n".join(lines)
 
 
-def _never_heard(kind: str, stream: dict[str, Any]) -> str:
-    """Nothing where no recording was said often enough, or an older report does not tell."""
+def _never_heard(kind: str, stream: dict[str, Any], n_recordings: int) -> str:
+    """Nothing where few of the recordings were said often enough, or an older report does not tell."""
     counts = stream["at_rate"]["1"].get("never_heard", {"recordings": 0})
-    if not counts["recordings"]:
+    if counts["recordings"] < n_recordings / 2:
         return ""
     return (
-        f"of the {counts['recordings']} recordings of keywords that were said five times or more in {kind}, "
-        f"{counts['never']} are never heard, which is {counts['of_them'] / max(1, counts['misses']):.0%} of all misses"
+        f"of {counts['recordings']} recordings of keywords that were said {OFTEN} times or more in {kind}, "
+        f"{counts['never']} are never heard ({counts['by_chance']:.0f} would be by chance), which are "
+        f"{counts['of_never'] / max(1, counts['misses']):.0%} of their misses"
     )
 
 
@@ -211,6 +217,11 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
         rows.append(f"| {name} | {settings} | {one['clips']['accuracy']:.4f} | {' | '.join(missed)} |")
     rows += ["", f"- `{command}`, and with `{of_streams}`"]
     return "\n".join(rows)
+
+
+def _how_made(report: dict[str, Any]) -> tuple[Any, ...]:
+    """What streams of two splits have in common, if they can be compared."""
+    return report["digest"], report["seed"], {name: stream["hours"] for name, stream in report["streams"].items()}
 
 
 def _which_streams(report: dict[str, Any]) -> tuple[Any, ...]:

@@ -31,9 +31,11 @@ from train.subject import Subject
 _SCENE_SECONDS = 60.0
 _HIT_SECONDS = 1.0
 _TENSORFLOW_TOLERANCE_SECONDS = 1.5
-_OFTEN = 5  # said so many times and never heard, a recording is beyond chance
 RATES = (1.0, 0.5, 0.2, 0.1)
 """False accepts an hour at which the false rejects are reported."""
+
+OFTEN = 5
+"""A recording that was said so many times tells whether it is ever heard."""
 
 STREAMS = {
     "words": Style(
@@ -294,25 +296,29 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
     }
 
 
-def _never_heard(heard: Heard, at: int) -> dict[str, int]:
+def _never_heard(heard: Heard, at: int) -> dict[str, float]:
     """Recordings of keywords that a threshold misses however often, and in whatever noise, they are said.
 
     Returns:
-        of all "recordings" said so often that it means something, how many are "never" heard, and
-        how many of all "misses" are "of_them".
+        of the "recordings" said so often that it means something, how many are "never" heard, and how many
+        would be "by_chance", if all of a keyword were as easily heard; of all "misses" of these recordings,
+        how many are "of_never". Of two utterances in one second the first is taken for the one that was
+        heard, so a few more are counted than there are.
     """
-    n_said: Counter[int | None] = Counter(one.recording for one in heard.said)
-    n_hits: Counter[int | None] = Counter()
+    n_said: Counter[tuple[int, int | None]] = Counter((one.label, one.recording) for one in heard.said)
+    n_hits: Counter[tuple[int, int | None]] = Counter()
     for n in range(heard.hits.shape[1]):
         of_label = [one.recording for one in heard.said if one.label == n]
-        n_hits.update(of_label[index] for index in heard.latencies.get((at, n), {}))
-    often = {recording: n for recording, n in n_said.items() if recording is not None and n >= _OFTEN}
-    never = [n for recording, n in often.items() if not n_hits[recording]]
+        n_hits.update((n, of_label[index]) for index in heard.latencies.get((at, n), {}))
+    often = {key: n for key, n in n_said.items() if key[1] is not None and n >= OFTEN}
+    missed = 1 - heard.hits[at] / np.maximum(1, heard.n_said)
+    never = [n for key, n in often.items() if not n_hits[key]]
     return {
         "recordings": len(often),
         "never": len(never),
-        "misses": len(heard.said) - n_hits.total(),
-        "of_them": sum(never),
+        "by_chance": round(sum(float(missed[label]) ** n for (label, _), n in often.items()), 1),
+        "misses": sum(n - n_hits[key] for key, n in often.items()),
+        "of_never": sum(never),
     }
 
 

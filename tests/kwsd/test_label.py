@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import kwsd.label
+from kwsd.cli import main
 from kwsd.errors import AudioError, OutputError
 from kwsd.frontend import clip_features
 from kwsd.label import label_folder
@@ -109,7 +110,7 @@ def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, no
     assert [row[0] for row in rows(tmp_path / "s.csv")] == ["fname", "a.wav", "b.WAV"]
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch):
+def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch, capsys):
     label_folder(clips, tmp_path / "whole.csv", model)
     monkeypatch.setattr(kwsd.label, "JOB_CLIPS", 4)
     add, added = Ledger.add, []
@@ -127,7 +128,9 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, t
             label_folder(clips, output, model)
     assert not output.exists()
     monkeypatch.setattr(Ledger, "add", lambda *arguments: (added.append(len(arguments[1])), add(*arguments)))
-    assert label_folder(clips, output, model).n_before == 8
+    monkeypatch.setattr(sys, "argv", ["kwsd", "label", str(clips), "-o", str(output)])
+    assert main() == 0
+    assert f"{len(truth)} clips labelled in {output}, 8 of them by an earlier run" in capsys.readouterr().out
     assert added[:2] == [4, 4]
     assert sum(added) == len(truth)
     assert output.read_text() == (tmp_path / "whole.csv").read_text()

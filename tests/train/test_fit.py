@@ -171,6 +171,7 @@ def test_export_proves_itself_and_label_says_what_evaluate_says(run, corpus, tmp
     assert model.card.training["files_digest"] == corpus.files_digest()
     assert model.card.training["windows_per_second"] > 0
     assert model.card.results["validation"]["n_clips"] > 0
+    assert "tf2onnx" not in model.card.training["versions"]  # a causal network's graphs are written without it
     chosen = json.loads((run / "decision.json").read_text())
     assert model.card.decision.thresholds == chosen["decision"]["thresholds"]
     assert model.card.unknown_odds == chosen["unknown_odds"]
@@ -189,6 +190,13 @@ def test_export_proves_itself_and_label_says_what_evaluate_says(run, corpus, tmp
     label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
     by_label = dict(line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:])
     assert by_label == by_evaluate
+
+
+def test_a_network_of_whole_windows_is_exported_by_tf2onnx(light_run, tmp_path):
+    assert export(light_run, tmp_path / "model.onnx") < 1e-4
+    model = load_model(tmp_path / "model.onnx", "cpu")
+    assert model.card.name == "light_cnn"
+    assert "tf2onnx" in model.card.training["versions"]
 
 
 def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_path, monkeypatch, capsys):

@@ -26,7 +26,7 @@ def reports(tmp_path, model):
     clips["accuracy_at_snr_db"] = {"20": 0.9, "10": 0.8, "5": 0.7, "0": 0.6}
     heard = match([Said(0, 2.0 * n, 2.0 * n + 1.5, n // 6) for n in range(8)], Sweep(model.card), 7200.0, 10, [])
     stream = {**head, "split": "validation", "seed": 2, "stride_seconds": 0.1}
-    stream["made_of"] = {"keywords": 900, "other_words": 400, "speech_minutes": 37.6, "noise_minutes": 8.0}
+    stream["made_of"] = {"keywords": 2, "other_words": 400, "speech_minutes": 37.6, "noise_minutes": 8.0}
     stream["streams"] = {"words": describe(heard, labels[:10])}
     for name, epochs in (("ds_tcn", 3), ("ablations/longer", 9)):
         folder = tmp_path / "results" / name
@@ -35,7 +35,8 @@ def reports(tmp_path, model):
         trained = {"training": {"hyperparameters": hyper, "minutes": 12.5, "windows_per_second": 9000}}
         (folder / "validation.json").write_text(json.dumps(clips | trained))
         (folder / "stream-validation.json").write_text(json.dumps(stream | trained))
-    (tmp_path / "results" / "ds_tcn" / "stream-training.json").write_text(json.dumps(stream | {"split": "training"}))
+    stream["split"], stream["streams"]["words"]["at_rate"]["1"]["frr"] = "training", 0.25
+    (tmp_path / "results" / "ds_tcn" / "stream-training.json").write_text(json.dumps(stream))
     return tmp_path / "results"
 
 
@@ -45,13 +46,11 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "**1.0000**" in text
     assert "0.900, 0.800, 0.700, 0.600" in text
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
-    assert "missed at 1 false accept an hour in streams made the same way: words 100.0%." in text
+    assert "in streams made the same way, it misses at 1 false accept an hour: words 25.0%." in text
     assert "ds_tcn.onnx --data DATA --stream --split training --hours 2 --seed 2 -o docs/results/ds_tcn`" in text
-    assert (
-        "of the 1 recordings of keywords that were said five times or more in words, 1 are never heard, which is 75%"
-        in text
-    )
-    assert "of 900 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
+    assert "of 1 recordings of keywords that were said 5 times or more in words, 1 are never heard (1 would be" in text
+    assert "which are 100% of their misses" in text
+    assert "of 2 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
     assert "| ds_tcn |  | 1.0000 | 100.0% |" in text
     assert "| longer | `epochs=9` | 1.0000 | 100.0% |" in text
     assert "-o docs/results/ablations/NAME`, and with `--stream --hours 2 --seed 2`" in text
@@ -79,6 +78,13 @@ def test_an_ablation_of_other_streams_is_named(reports, tmp_path):
     path = reports / "ablations" / "longer" / "stream-validation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 9}))
     with pytest.raises(TrainingError, match=r"ablations/longer: needs streams as the bundled model's"):
+        write_results(reports, tmp_path / "RESULTS.md")
+
+
+def test_streams_of_the_training_split_are_the_same_models(reports, tmp_path):
+    path = reports / "ds_tcn" / "stream-training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "another"}))
+    with pytest.raises(TrainingError, match=r"stream-training\.json: is of another model"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 

@@ -53,12 +53,13 @@ def test_a_rate_that_no_threshold_reaches_is_said_to_be_so(model):
 
 
 def test_recordings_that_are_never_heard_are_counted(model):
-    recordings = [7] * 6 + [8] * 5 + [9] * 2  # the last is said too seldom to tell
-    said = [Said(0, 10.0 * n, 10.0 * n + 0.5, recording) for n, recording in enumerate(recordings)]
+    recordings = [(1, 3), *[(0, 7)] * 6, *[(0, 8)] * 5, *[(0, 9)] * 2]  # the last is said too seldom to tell
+    said = [Said(label, 10.0 * n, 10.0 * n + 0.5, recording) for n, (label, recording) in enumerate(recordings)]
     sweep = Sweep(model.card)
-    sweep.fired += [Fired(grid, 0, 10.0 * said_at + 1) for grid in range(len(GRID)) for said_at in (6, 8)]
+    sweep.fired += [Fired(grid, 0, 10.0 * said_at + 1) for grid in range(len(GRID)) for said_at in (7, 9)]
     at = describe(match(said, sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
-    assert at["never_heard"] == {"recordings": 2, "never": 1, "misses": 11, "of_them": 6}
+    by_chance = round((11 / 13) ** 6 + (11 / 13) ** 5, 1)
+    assert at["never_heard"] == {"recordings": 2, "never": 1, "by_chance": by_chance, "misses": 9, "of_never": 6}
 
 
 def test_tensorflows_percentages(heard, model):
