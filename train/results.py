@@ -145,9 +145,7 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
         f"words, {mixed['speech_minutes']:g} minutes of speech and {mixed['noise_minutes']:g} of noise: the intervals "
         "are about these.\n"
     )
-    told = [_never_heard(kind, one, mixed["keywords"]) for kind, one in report["streams"].items()]
-    if never := [one for one in told if one]:
-        lines.append(f"At 1 false accept an hour: {'; '.join(never)}.\n")
+    lines += _never_heard(report)
     lines.append(_stream_command(name, report))
     if own := reports.get("of training"):
         if _how_made(own) != _how_made(report):
@@ -163,16 +161,23 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _never_heard(kind: str, stream: dict[str, Any], n_recordings: int) -> str:
+def _never_heard(report: dict[str, Any]) -> list[str]:
     """Nothing where few of the recordings were said often enough, or an older report does not tell."""
-    counts = stream["at_rate"]["1"].get("never_heard", {"recordings": 0})
-    if counts["recordings"] < n_recordings / 2:
-        return ""
-    return (
-        f"of {counts['recordings']} recordings of keywords that were said {OFTEN} times or more in {kind}, "
-        f"{counts['never']} are never heard ({counts['by_chance']:.0f} would be by chance), which are "
-        f"{counts['of_never'] / max(1, counts['misses']):.0%} of their misses"
-    )
+    counts = {kind: one["at_rate"]["1"].get("never_heard") for kind, one in report["streams"].items()}
+    told = {kind: one for kind, one in counts.items() if one and one["recordings"] > report["made_of"]["keywords"] / 2}
+    if not told:
+        return []
+    return [
+        f"| at 1 false accept an hour | keywords' recordings said {OFTEN} times or more | never heard | by chance | "
+        "of their misses |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {kind} | {one['recordings']} | {one['never']} | {one['by_chance']:.0f} | "
+            f"{one['of_never'] / max(1, one['misses']):.0%} |"
+            for kind, one in told.items()
+        ),
+        "",
+    ]
 
 
 def _stream_command(name: str, report: dict[str, Any]) -> str:
