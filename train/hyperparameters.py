@@ -27,6 +27,7 @@ class Hyperparameters:
     # Muon's and Adam's, brought to 0 by a cosine. Muon bears, and wants, more than Adam.
     learning_rate: float = 1e-2
     weight_decay: float = 1e-3
+    # Flattens the scores just where thresholds lie: what 0.1 costs in streams is in docs/RESULTS.md.
     label_smoothing: float = 0.0
     # The right label must win by so much, in logits. 3 where it is no keyword, for 8 epochs more, missed 35 for 32 %
     # among words and 33 for 34 % in speech.
@@ -39,7 +40,8 @@ class Hyperparameters:
     # In how many of both kinds somebody else speaks all the time, more softly. What 0.25 of them gives and takes is in
     # docs/RESULTS.md: a television hides fewer keywords, people who speak hide more.
     voices: float = 0.0
-    # How many scenes are clips as they were recorded: what `kwsd label` meets.
+    # How many scenes are clips as they were recorded: what `kwsd label` meets. From clips alone a network learns to
+    # label better, and to hear streams worse (docs/RESULTS.md).
     lone_clips: float = 0.25
     # Lone clips are shifted so far, and so many of them have audible noise.
     shift_seconds: float = 0.1
