@@ -6,8 +6,8 @@ which is an input of the graph. All that it sees in a run, its past and the newe
 output, whose end is the next past: nothing is copied to say so. One run gives the posteriors of
 the window that ends with the newest frames.
 
-Written node by node, since tf2onnx's version has three times as many of them and takes half as
-long again for a window; for a few frames it is nodes that cost time. Values are (batch, channels,
+Written node by node, since tf2onnx's version has three times as many of them and takes 1.7 times
+as long for a window; for a few frames it is nodes that cost time. Values are (batch, channels,
 steps, bands): convolutions alone, which ONNX Runtime computes for each window or stream by itself,
 so what one gets does not depend, to the last bit, on what shares its batch.
 """
@@ -95,7 +95,7 @@ class _WindowGraph:
         """Without the first steps, whose past is not in the window.
 
         A convolution with its newest step alone: a slice would take the values out of ONNX
-        Runtime's blocks of channels, and the sum after it with them, at twice the cost of a block.
+        Runtime's blocks of channels, and the sum after it with them (81 for 70 microseconds a window).
         """
         kernel = np.zeros((tensor.shape[-1], 1, n_steps + 1, 1))
         kernel[:, :, -1] = 1

@@ -147,18 +147,20 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
     )
     lines += _never_heard(report)
     lines.append(_stream_command(name, report))
-    if own := reports.get("of training"):
-        if _how_made(own) != _how_made(report):
-            raise TrainingError(
-                f"{name}/stream-training.json: is of another model, seed or hours than the other streams"
-            )
-        missed = ", ".join(f"{kind} {one['at_rate']['1']['frr']:.1%}" for kind, one in own["streams"].items())
-        lines.append(
-            "\n**Of the recordings that it was trained on**, in streams made the same way, it misses at 1 false accept "
-            f"an hour: {missed}. The difference is what voices, words and noise cost that it has not heard.\n"
-        )
-        lines.append(_stream_command(name, own))
+    if "of training" in reports:
+        lines += _of_training(name, report, reports["of training"])
     return "\n".join(lines)
+
+
+def _of_training(name: str, report: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    if _how_made(own) != _how_made(report):
+        raise TrainingError(f"{name}/stream-training.json: is of another model, seed or hours than the rest")
+    missed = ", ".join(f"{kind} {one['at_rate']['1']['frr']:.1%}" for kind, one in own["streams"].items())
+    return [
+        "\n**Of the recordings that it was trained on**, in streams made the same way, it misses at 1 false accept "
+        f"an hour: {missed}. The difference is what voices, words and noise cost that it has not heard.\n",
+        _stream_command(name, own),
+    ]
 
 
 def _never_heard(report: dict[str, Any]) -> list[str]:
