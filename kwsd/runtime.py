@@ -49,7 +49,7 @@ def open_session(graph: Path | bytes, path: Path, provider: str, n_frames: int |
         options.add_free_dimension_override_by_name("n_frames", n_frames)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning doubles the CPU time
     ort.set_default_logger_severity(4)  # what matters comes as an exception, and is said in one line
-    # TF32, a GPU's default, rounds to ten bits: as much as the golden check allows.
+    # TF32, a GPU's default, rounds to ten bits: reckoned, not run, as much as the golden check allows.
     provider_options = [{"use_tf32": "0"}] if provider == CUDA else None
     try:
         session = ort.InferenceSession(graph, options, providers=[provider], provider_options=provider_options)

@@ -218,7 +218,7 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
         "--split",
         choices=SPLITS,
         default="validation",
-        help="whose speakers (%(default)s); training: what streams miss though the voices are known",
+        help="whose speakers (%(default)s); training: what streams miss though it learnt from the recordings",
     )
     command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
     command.add_argument("--hours", type=float, help=f"of each kind of stream ({_HOURS:g})")

@@ -34,7 +34,7 @@ said to miss 8.5, 16.3 and 29.9 % at 1.0, 0.5 and 0.2 false accepts an hour (a p
 
 
 _KINDS = {"validation.json": "clips", "stream-validation.json": "stream", "stream-training.json": "of training"}
-"""What the reports are about, by their names; the last, of streams of the speakers that a model was trained on."""
+"""What the reports are about, by their names; the last, of streams of the recordings that a model was trained on."""
 
 
 def write_results(folder: Path, path: Path) -> None:
