@@ -1,18 +1,24 @@
-PYTHON ?= python3
+# The interpreter outside of any activated environment, because the environments made here have no pip.
+PYTHON ?= $(shell python3 -c 'import sys; print(sys._base_executable)')
 SOURCE ?= demo/recording.wav
 
-.PHONY: run test gpu lock clean
+.PHONY: run test test-all gpu lock clean
 
-# Hear the bundled recording, or `make run SOURCE=microphone`.
+# Listen to the bundled recording, or `make run SOURCE=microphone`.
 run: .venv/ready
 	@.venv/bin/python demo/hear.py "$(SOURCE)"
 
-# Lint, types and tests.
+# Lint, types, and all tests but the long ones.
 test: .venv-test/ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
 	.venv-test/bin/python -m pytest
+
+# The same with the long tests: fuzzing, the sandbox, whole trainings.
+test-all: .venv-test/ready
+	$(MAKE) test
+	.venv-test/bin/python -m pytest -m slow
 
 .venv/ready: locks/run.txt pyproject.toml
 	$(call environment,.venv,run)
@@ -24,7 +30,7 @@ gpu:
 .venv-test/ready: locks/test.txt pyproject.toml
 	$(call environment,.venv-test,test)
 
-# pip from outside, so that no ensurepip is needed (Debian splits it off) and the
+# pip runs from outside, so that ensurepip (which Debian splits off) is not needed and the
 # environment holds only what the lock file names.
 define environment
 	$(PYTHON) -m venv --clear --without-pip $(1)

@@ -20,8 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent
-from kwsd.recording import read_recording
+from kwsd.protocol.events import DetectionEvent
+from kwsd.sources.recording import read_recording
 
 RECORDING = Path(__file__).resolve().parents[1] / "demo" / "recording.wav"
 RATE_HZ = 16000

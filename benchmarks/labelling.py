@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from kwsd.label import JOB_CLIPS
-from kwsd.model import DEFAULT_MODEL
+from kwsd.commands.label import JOB_CLIPS
+from kwsd.core.model import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = Path(__file__).resolve().with_name("systems")

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from kwsd.client import subscribe
-from kwsd.ear import detection_event
-from kwsd.events import DetectionEvent, SourceDown
-from kwsd.model import load_model
-from kwsd.recording import read_recording
-from kwsd.spotter import Spotter
+from kwsd.core.model import load_model
+from kwsd.core.spotter import Spotter
+from kwsd.protocol.events import DetectionEvent, SourceDown
+from kwsd.service.detector import detection_event
+from kwsd.sources.recording import read_recording
 
 RECORDING = Path(__file__).resolve().parents[1] / "demo" / "recording.wav"
 CHUNK_SAMPLES = 1600

@@ -19,8 +19,8 @@ from typing import Any
 
 from kwsd.client import subscribe
 from kwsd.errors import SocketError
-from kwsd.events import DetectionEvent, Event, Goodbye
-from kwsd.readable import readable
+from kwsd.protocol.events import DetectionEvent, Event, Goodbye
+from kwsd.protocol.text import readable
 
 IN_TIME_SECONDS = 1.0
 RECORDING = Path(__file__).resolve().with_name("recording.wav")

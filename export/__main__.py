@@ -16,11 +16,11 @@ from export.causal import convert_step, convert_window
 from export.convert import convert
 from export.describe import describe
 from export.parity import check_parity
-from kwsd.card import METADATA_KEY, STEP_KEY
+from kwsd.core.card import METADATA_KEY, STEP_KEY
+from kwsd.core.model import load_model
 from kwsd.errors import ExportError, KwsdError
-from kwsd.model import load_model
 from train.architectures import ARCHITECTURES
-from train.subject import KerasModel
+from train.measure.subject import KerasModel
 
 
 def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION, note: str = "") -> float:

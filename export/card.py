@@ -1,4 +1,4 @@
-"""The model card of a run: what `kwsd.card` describes, filled in from what was measured."""
+"""The model card of a run: what `kwsd.core.card` describes, filled in from what was measured."""
 
 from dataclasses import replace
 from importlib import metadata
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from export.convert import OPSET
-from kwsd.card import GoldenCheck, ModelCard, golden_windows
+from kwsd.core.card import GoldenCheck, ModelCard, golden_windows
 from kwsd.errors import ExportError
 from train.architectures import ARCHITECTURES
 from train.files import read_json
-from train.subject import KerasModel
+from train.measure.subject import KerasModel
 
 _GOLDEN_SEED, _GOLDEN_WINDOWS = 20171116, 8
 

@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from kwsd.card import ModelCard
+from kwsd.core.card import ModelCard
+from kwsd.core.model import Model
+from kwsd.core.sweep import nearest
 from kwsd.errors import ExportError
-from kwsd.model import Model
-from kwsd.sweep import nearest
 
 
 def describe(model: Model, run: Path, path: Path) -> None:

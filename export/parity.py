@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import soundfile
 
+from kwsd.core.frontend import clip_features
+from kwsd.core.model import Model
+from kwsd.core.state import step_through
 from kwsd.errors import ExportError
-from kwsd.frontend import clip_features
-from kwsd.memory import step_through
-from kwsd.model import Model
-from kwsd.recording import read_recording
+from kwsd.sources.recording import read_recording
 
 TOLERANCE = 1e-4
 """Sums in float32 in another order; typical are 1e-7."""

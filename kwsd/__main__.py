@@ -1,10 +1,10 @@
-"""python -m kwsd, the same as the kwsd command."""
+"""python -m kwsd: the same as the kwsd command."""
 
 import sys
 
 
 def main() -> int:
-    """`kwsd.cli.main`; an interruption while it is still being imported shows no traceback, either."""
+    """Run `kwsd.cli.main`. Ctrl-C during the imports shows no traceback either."""
     try:
         from kwsd.cli import main as command
 

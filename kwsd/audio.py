@@ -1,36 +1,40 @@
-"""Samples, the sample clock and the chunk.
+"""Samples, the sample clock, chunks, and raw PCM.
 
-The law of this file: inside kwsd audio is mono float32 in [-1, 1), and time is a count of
-samples since the start of the stream. Whatever a file or a device delivers is brought to
-that form here, once.
+Law: inside kwsd audio is mono float32 in [-1, 1), and time is a count of samples since the start
+of the stream. Audio from a file or a device is converted to that form here, once.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kwsd.typed import Between
+
 FloatArray = NDArray[np.float32]
 
 PCM_ENCODINGS: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "s32le": np.dtype("<i4"), "f32le": np.dtype("<f4")}
-"""Encodings of raw PCM, named as ffmpeg and PulseAudio name them."""
+"""Encodings of raw PCM, with the names that ffmpeg and PulseAudio use."""
 
 RATES_HZ = (4000, 384000)
-"""Sample rates from the telephone's half to the best converters' double."""
+"""Sample rates that kwsd accepts: from half of the telephone's to twice the best converters'."""
 
 MAX_CHANNELS = 64
+
+Channel = Annotated[int, Between(1, MAX_CHANNELS)]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a source delivers: consecutive samples, any number of them.
+    """Consecutive samples from a source, any number of them.
 
     Attributes:
-        samples: shape (n_samples,), float32, full scale is 1; from a source of several
-            streams (n_samples, n_streams).
-        position: sample clock of `samples[0]`, counted at the source's own rate. It is
-            larger than the end of the previous chunk when audio was lost between them.
+        samples: shape (n_samples,), float32, full scale is 1. From a source that several streams
+            share: (n_samples, n_streams).
+        position: sample clock of `samples[0]`, at the source's own rate. A position beyond the
+            end of the previous chunk means that audio was lost in between.
     """
 
     samples: FloatArray
@@ -41,14 +45,51 @@ class Chunk:
         return self.position + len(self.samples)
 
 
-def to_mono(samples: NDArray[Any], channel: int | None = None) -> FloatArray:
-    """Clip to full scale, as a converter does, and take one channel, or the mean of all.
+@dataclass(frozen=True, kw_only=True)
+class PcmFormat:
+    """How raw PCM is encoded; channels are interleaved."""
 
-    NaN becomes 0: one of them would never leave a filter.
+    rate_hz: Annotated[int, Between(*RATES_HZ)] = 16000
+    channels: Annotated[int, Between(1, MAX_CHANNELS)] = 1
+    encoding: Literal["s16le", "s32le", "f32le"] = "s16le"
+
+
+class PcmDecoder:
+    """Turns bytes of raw PCM into mono samples, and keeps the bytes of an unfinished sample.
+
+    Args:
+        channel: counted from 1; None for the mean of all channels.
+    """
+
+    def __init__(self, pcm: PcmFormat, channel: int | None = None) -> None:
+        self._pcm, self._channel = pcm, channel
+        self._n_bytes = PCM_ENCODINGS[pcm.encoding].itemsize * pcm.channels  # of one sample of all channels
+        self._pending = b""
+
+    def push(self, data: bytes) -> None:
+        """Append bytes, as many as there are."""
+        self._pending += data
+
+    @property
+    def n_samples(self) -> int:
+        """Whole samples that `take` can return now."""
+        return len(self._pending) // self._n_bytes
+
+    def take(self, most: float = math.inf) -> FloatArray:
+        """Remove and return up to `most` samples. Shape: -> (n_samples,), float32."""
+        end = int(min(most, self.n_samples)) * self._n_bytes
+        data, self._pending = self._pending[:end], self._pending[end:]
+        return decode_pcm(data, self._pcm.encoding, self._pcm.channels, self._channel)
+
+
+def to_mono(samples: NDArray[Any], channel: int | None = None) -> FloatArray:
+    """Take one channel, or the mean of all, and clip to full scale as a converter does.
+
+    NaN becomes 0, because a filter would never get rid of it.
 
     Args:
         samples: shape (n_samples,) or (n_samples, n_channels).
-        channel: counted from 1, and there; None for the mean.
+        channel: an existing channel, counted from 1; None for the mean.
 
     Returns:
         shape (n_samples,), float32.
@@ -62,8 +103,8 @@ def to_mono(samples: NDArray[Any], channel: int | None = None) -> FloatArray:
     return np.asarray(mono, np.float32)
 
 
-def decode_pcm(data: bytes, encoding: str, n_channels: int, channel: int | None = None) -> FloatArray:
-    """Turn whole frames of interleaved raw PCM into mono samples; `channel` as in `to_mono`.
+def decode_pcm(data: bytes, encoding: str, n_channels: int = 1, channel: int | None = None) -> FloatArray:
+    """Decode whole samples of interleaved raw PCM; `channel` as in `to_mono`.
 
     Shape: n_samples * n_channels encoded values -> (n_samples,), float32.
     """
@@ -76,7 +117,7 @@ def decode_pcm(data: bytes, encoding: str, n_channels: int, channel: int | None 
 
 
 def fit_length(samples: FloatArray, n_samples: int) -> FloatArray:
-    """Centre a clip in `n_samples`: cut what is too long, pad what is short with zeros.
+    """Centre a clip in `n_samples`: cut both ends of a longer one, pad a shorter one with zeros.
 
     Shape: (any,) -> (n_samples,), float32.
     """
@@ -88,10 +129,10 @@ def fit_length(samples: FloatArray, n_samples: int) -> FloatArray:
 
 
 def dbfs(samples: FloatArray) -> float:
-    """Root mean square in dB below a full-scale square wave; -120 for silence."""
+    """Root mean square in dB relative to a full-scale square wave; -120 for silence."""
     return decibels(float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0)
 
 
 def decibels(power: float) -> float:
-    """A mean square in dB below a full-scale square wave; -120 for silence."""
+    """A mean square in dB relative to a full-scale square wave; -120 for silence."""
     return 10.0 * float(np.log10(max(power, 1e-12)))

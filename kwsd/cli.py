@@ -1,23 +1,24 @@
-"""The command line: kwsd run | listen | spot | calibrate | label | devices | check | bench."""
+"""The command line: kwsd run | listen | spot | calibrate | label | devices | check.
+
+Each command imports what it needs, so that `kwsd listen` does not wait for ONNX Runtime.
+"""
 
 import argparse
 import logging
 import sys
-from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
-from kwsd.config import DEVICES, Config, load_config
 from kwsd.errors import KwsdError, SocketError
 
 if TYPE_CHECKING:
     import ssl
 
-    from kwsd.requests import Since
-
-# Each command imports what it needs: `kwsd listen` should not wait for ONNX Runtime.
+    from kwsd.config import Config
+    from kwsd.core.model import Model
+    from kwsd.protocol.subscription import Since
 
 
 def main() -> int:
@@ -28,25 +29,26 @@ def main() -> int:
     try:
         return int(args.function(args))
     except KwsdError as error:
-        for line in str(error).splitlines():
-            print(f"kwsd: {line}", file=sys.stderr)
+        _complain(error)
         return error.exit_status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of the output has ended
         sys.stderr.close()
         return 141
-    except OSError as error:  # a full disk, no descriptors left: said as the system says it
-        print(f"kwsd: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+    except OSError as error:  # a full disk, no descriptors left: reported in the system's words
+        _complain(f"{error.filename or 'output'}: {error.strerror}")
         return 1
 
 
+def _complain(message: object) -> None:
+    for line in str(message).splitlines():
+        print(f"kwsd: {line}", file=sys.stderr)
+
+
 def _run(args: argparse.Namespace) -> int:
-    config = _config(args)
-    if not config.tls_certificate and not config.metrics:
-        sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]  # asyncio would load OpenSSL, 5 MB, for nothing
-    from kwsd import systemd
-    from kwsd.daemon import run
+    from kwsd.service import systemd
+    from kwsd.service.daemon import run
 
     if systemd.is_under_journal():
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[systemd.JournalHandler()])
@@ -58,11 +60,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _listen(args: argparse.Namespace) -> int:
     from kwsd.client import subscribe
-    from kwsd.events import DetectionEvent, Hello
-    from kwsd.execute import execute
-    from kwsd.readable import readable
+    from kwsd.commands.execute import execute
+    from kwsd.protocol.events import DetectionEvent, Hello
+    from kwsd.protocol.text import readable
 
-    following = subscribe(
+    events = subscribe(
         args.socket,
         labels=args.labels,
         streams=args.streams,
@@ -72,36 +74,32 @@ def _listen(args: argparse.Namespace) -> int:
         tls=args.tls_ca and _trust(args.tls_ca),
         reconnect=not args.once,
     )
-    for event in following:
+    for event in events:
         print(event.to_json() if args.json else readable(event), flush=True)
         if isinstance(event, Hello) and (unknown := set(args.labels or ()) - set(event.labels)):
-            print(f"kwsd: --labels: the daemon's model does not know {', '.join(sorted(unknown))}", file=sys.stderr)
-        if (
-            args.exec
-            and isinstance(event, DetectionEvent)
-            and (problem := execute(args.exec, event, args.exec_seconds))
-        ):
-            print(f"kwsd: {problem}", file=sys.stderr)
+            _complain(f"--labels: the daemon's model does not know {', '.join(sorted(unknown))}")
+        if args.exec and isinstance(event, DetectionEvent):
+            _complain(execute(args.exec, event, args.exec_seconds))
     return 0
 
 
 def _spot(args: argparse.Namespace) -> int:
-    from kwsd.bus import Numbering
-    from kwsd.config import check_thresholds
-    from kwsd.model import load_model
-    from kwsd.readable import readable
-    from kwsd.spot import spot
+    from kwsd.commands.spot import spot
+    from kwsd.config import check_thresholds, load_config
+    from kwsd.protocol.text import readable
+    from kwsd.service.bus import Numbering
 
     config = load_config(args.config, {"threshold": args.threshold, "model": args.model, "device": args.device})
-    model, numbering = load_model(config.model, config.device), Numbering()
+    model, numbering = _model(config.model, config.device), Numbering()
     check_thresholds(config, model.card.keywords)
     status = 0
     for path in args.files:
         try:
-            for event in spot(path, model, replace(config, stream=str(path)), numbering):
+            for detection in spot(path, model, config):
+                event = numbering.stamp(detection)
                 print(event.to_json() if args.json else readable(event), flush=True)
-        except KwsdError as error:  # the other files are still wanted
-            print(f"kwsd: {error}", file=sys.stderr)
+        except KwsdError as error:  # the other files are still processed
+            _complain(error)
             status = error.exit_status
     return status
 
@@ -109,13 +107,12 @@ def _spot(args: argparse.Namespace) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from kwsd.calibrate import calibrate, describe, refuse_existing, save_thresholds
-    from kwsd.model import load_model
+    from kwsd.commands.calibrate import calibrate, describe, refuse_existing, save_thresholds
 
     if args.output:
         refuse_existing(args.output)
-    model = load_model(args.model, args.device or "auto")
-    with tqdm(desc="hearing", unit=" s", unit_scale=True, disable=None, leave=False) as bar:
+    model = _model(args.model, args.device)
+    with tqdm(desc="listening", unit=" s", unit_scale=True, disable=None, leave=False) as bar:
         calibration = calibrate(args.files, model, args.false_accepts_per_hour, bar.update)
     print("\n".join(describe(calibration)))
     if args.output:
@@ -125,23 +122,22 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _label(args: argparse.Namespace) -> int:
-    from kwsd.label import label_folder
-    from kwsd.model import load_model
+    from kwsd.commands.label import label_folder
 
-    model = load_model(args.model, args.device or "auto")
+    model = _model(args.model, args.device)
     try:
         summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
     except KeyboardInterrupt:
-        print("kwsd: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        _complain("interrupted; the same command continues where it stopped")
         return 130
     for label in model.card.labels:
         print(f"{label:>10}  {summary.counts[label]}")
     before = f", {summary.n_before} of them by an earlier run" if summary.n_before else ""
     print(f"{summary.counts.total()} clips labelled in {args.output}{before}")
     for error in summary.unreadable:
-        print(f"kwsd: {error}", file=sys.stderr)
+        _complain(error)
     if summary.unreadable:
-        print(f"kwsd: {len(summary.unreadable)} clips could not be read and are not in {args.output}", file=sys.stderr)
+        _complain(f"{len(summary.unreadable)} clips could not be read and are not in {args.output}")
     return 1 if summary.unreadable else 0
 
 
@@ -154,7 +150,7 @@ def _devices(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from kwsd.check import check
+    from kwsd.commands.check import check
 
     results = []
     for is_fine, line in check(lambda: _config(args)):
@@ -163,30 +159,25 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if all(results) else 1
 
 
-def _bench(args: argparse.Namespace) -> int:
-    from kwsd.bench import bench
+def _model(path: Path | None, device: str | None) -> "Model":
+    from kwsd.core.model import load_model
 
-    for line in bench(args.model, args.device or "auto"):
-        print(line, flush=True)
-    return 0
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+    model = load_model(path, device or "auto")
+    if model.no_cuda:
+        _complain(f"CUDA is not used: {model.no_cuda}")
+    return model
 
 
-def _since(text: str) -> "Since":
-    from kwsd.requests import Since
+def _config(args: argparse.Namespace) -> "Config":
+    from kwsd.config import load_config
 
-    boot_id, _, seq = text.rpartition(":")
-    if not boot_id or not seq.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not BOOT_ID:SEQ, of an event that you had")
-    return Since(boot_id, int(seq))
+    names = ("source", "audio", "model", "device", "socket", "threshold", "pace")
+    return load_config(args.config, {name: getattr(args, name) for name in names})
 
 
 def _token(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise SocketError(f"{path}: {error.strerror}; it must hold the daemon's token") from None
     except ValueError:
@@ -202,6 +193,19 @@ def _trust(path: Path) -> "ssl.SSLContext":
         raise SocketError(f"{path}: not a certificate in PEM ({error.strerror or error})") from None
 
 
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _since(text: str) -> "Since":
+    from kwsd.protocol.subscription import Since
+
+    boot_id, _, seq = text.rpartition(":")
+    if not boot_id or not seq.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not BOOT_ID:SEQ of an event")
+    return Since(boot_id, int(seq))
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < 1e6:
@@ -209,17 +213,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _config(args: argparse.Namespace) -> Config:
-    names = ("source", "audio", "model", "device", "socket", "threshold", "pace")
-    return load_config(args.config, {name: getattr(args, name) for name in names})
-
-
 class _Once(argparse.Action):
-    """The last one would win, and what the others say be lost without a word."""
+    """An option that may be given once. By default the last one would win silently."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *given: Any) -> None:
         if getattr(namespace, self.dest) is not None:
-            parser.error(f"{self.option_strings[0]}: can be given once; put what both say into one file")
+            parser.error(f"{self.option_strings[0]}: can be given only once; combine the files")
         setattr(namespace, self.dest, given[0])
 
 
@@ -230,61 +229,75 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kwsd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
-    model.add_argument("--device", choices=DEVICES, help="what runs the model (auto)")
-    threshold = argparse.ArgumentParser(add_help=False)
-    threshold.add_argument("--threshold", type=float, metavar="T", help="one threshold for all labels, up to 1")
-    socket = argparse.ArgumentParser(add_help=False)
-    socket.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
-    settings = argparse.ArgumentParser(add_help=False, parents=[model, threshold, socket])
-    settings.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file; options override it")
-    settings.add_argument(
-        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
-    )
-    settings.add_argument("--audio", metavar="PATH", help="socket on which other programs send raw PCM")
-    settings.add_argument(
-        "--fast", dest="pace", action="store_const", const="fast", help="hear a WAV file as fast as possible"
-    )
-
     def add(name: str, function: object, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help, parents=parents)
         command.set_defaults(function=function)
         return command
 
-    add("run", _run, "the daemon: listen, and serve events", settings)
-    command = add("listen", _listen, "print the events of a running daemon")
-    command.add_argument("--socket", metavar="PATH", help="of the daemon's events, or HOST:PORT")
-    command.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="holds what a daemon on HOST:PORT wants to see"
-    )
-    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="speak TLS with the daemon of this certificate")
-    command.add_argument("--json", action="store_true", help="as they come, one JSON object a line")
-    command.add_argument("--labels", type=_names, metavar="A,B", help="only detections of these")
-    command.add_argument("--streams", type=_names, metavar="A,B", help="only events of these streams")
-    command.add_argument("--scores", action="store_true", help="the running scores too")
-    command.add_argument("--exec", metavar="COMMAND", help="run for each detection: KWSD_LABEL…, and its JSON as input")
-    command.add_argument("--exec-seconds", type=_seconds, default=10, metavar="N", help="and end it then (%(default)s)")
-    command.add_argument("--since", type=_since, metavar="BOOT_ID:SEQ", help="first what happened after this event")
-    command.add_argument("--once", action="store_true", help="end with the daemon; otherwise come back when it does")
-    command = add("spot", _spot, "print what is heard in recordings", model, threshold)
+    model, threshold, settings = _model_options(), _threshold_option(), _settings()
+    add("run", _run, "run the daemon: listen, and serve events", settings)
+    _add_listen_options(add("listen", _listen, "print the events of a running daemon"))
+    command = add("spot", _spot, "print the keywords in recordings", model, threshold)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    command.add_argument(
-        "--config", type=Path, action=_Once, metavar="FILE", help="YAML file, for its thresholds and model"
-    )
-    command.add_argument("--json", action="store_true", help="one event a line")
+    command.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file with thresholds or model")
+    command.add_argument("--json", action="store_true", help="print JSON, one event a line")
     command = add("calibrate", _calibrate, "choose thresholds for a budget of false accepts", model)
-    command.add_argument("files", type=Path, nargs="+", metavar="RECORDING", help="of your room, with no keyword said")
+    command.add_argument("files", type=Path, nargs="+", metavar="RECORDING", help="of your room, without keywords")
     command.add_argument(
-        "--false-accepts-per-hour", type=float, required=True, metavar="N", help="of all keywords together"
+        "--false-accepts-per-hour", type=float, required=True, metavar="N", help="budget, all keywords together"
     )
     command.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write them for `kwsd run --config`")
     command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
     command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="gets fname,label")
-    command.add_argument("--scores", type=Path, metavar="CSV", help="also write all posteriors")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="receives fname,label")
+    command.add_argument("--scores", type=Path, metavar="CSV", help="receives all posteriors")
     command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
     add("devices", _devices, "list the microphones")
-    add("check", _check, "would `kwsd run` work here?", settings)
-    add("bench", _bench, "what does it cost on this machine? (a minute)", model)
+    add("check", _check, "check whether `kwsd run` would work here", settings)
     return parser
+
+
+def _model_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what runs the model (auto)")
+    return options
+
+
+def _threshold_option() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--threshold", type=float, metavar="T", help="one threshold for all keywords, up to 1")
+    return options
+
+
+def _settings() -> argparse.ArgumentParser:
+    """The options of run and check, which replace keys of the configuration."""
+    options = argparse.ArgumentParser(add_help=False, parents=[_model_options(), _threshold_option()])
+    options.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
+    options.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file; options override it")
+    options.add_argument(
+        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
+    )
+    options.add_argument("--audio", metavar="PATH", help="socket on which other programs send raw PCM")
+    options.add_argument(
+        "--fast", dest="pace", action="store_const", const="fast", help="read a WAV file as fast as possible"
+    )
+    return options
+
+
+def _add_listen_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--socket", metavar="PATH", help="the daemon's socket, or HOST:PORT")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of a daemon on HOST:PORT")
+    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this certificate")
+    command.add_argument("--json", action="store_true", help="print JSON, one event a line")
+    command.add_argument("--labels", type=_names, metavar="A,B", help="only detections of these keywords")
+    command.add_argument("--streams", type=_names, metavar="A,B", help="only events of these streams")
+    command.add_argument("--scores", action="store_true", help="also print the running scores")
+    command.add_argument(
+        "--exec", metavar="COMMAND", help="run for each detection, with KWSD_LABEL… set and its JSON as input"
+    )
+    command.add_argument(
+        "--exec-seconds", type=_seconds, default=10, metavar="N", help="time limit of the command (%(default)s)"
+    )
+    command.add_argument("--since", type=_since, metavar="BOOT_ID:SEQ", help="first print the events after this one")
+    command.add_argument("--once", action="store_true", help="end with the daemon, and do not reconnect")

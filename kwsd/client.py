@@ -1,42 +1,34 @@
-"""For programs that want to know what was said.
+"""For programs that want to know which keyword was said.
 
-from kwsd.client import subscribe
+from kwsd import subscribe
 
 for event in subscribe():
     if event.type == "detection":
         print(event.label, event.score)
 
-Both forms, `subscribe` and `subscribe_async`, stay subscribed: when the daemon ends or the
-connection breaks, they come back as soon as somebody serves again, and are told what they
-missed exactly once. What is gone for good is a `Gap`.
+Law: `subscribe` and `subscribe_async` stay subscribed. When the daemon ends or the connection
+breaks, they reconnect as soon as a daemon serves again, and then receive what they missed, each
+event exactly once. Events that the daemon no longer has are reported as a `Gap`.
 """
 
 import asyncio
-import json
-import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from errno import EACCES, EPERM
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from kwsd.config import default_socket, host_and_port, unix_path
 from kwsd.errors import SocketError
-from kwsd.events import Error, Event, Goodbye, Hello, Published, Subscribed, parse_event
-from kwsd.requests import Since
-from kwsd.sockets import keep_alive
-
-if TYPE_CHECKING:
-    import ssl
+from kwsd.protocol.address import LINE_BYTES, Server
+from kwsd.protocol.events import Error, Event, Goodbye, Hello, Position, Published, Subscribed, parse_event
+from kwsd.protocol.subscription import Since, Subscription
 
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5)
-_LINE_BYTES = 2**20
-_TIMEOUT_SECONDS = 10.0
 _GREETING_SECONDS = 60.0
-"""A daemon greets at once, one that systemd starts for the connection when its source is open."""
+"""A running daemon greets at once. One that systemd starts for the connection greets when its source is open."""
 
 
 def subscribe(
@@ -47,36 +39,36 @@ def subscribe(
     since: Since | None = None,
     scores: bool = False,
     token: str | None = None,
-    tls: "ssl.SSLContext | None" = None,
+    tls: ssl.SSLContext | None = None,
     reconnect: bool = True,
 ) -> Iterator[Event]:
-    """Yield events as they happen, each connection's from its `Hello` on.
+    """Yield events as they happen; each connection begins with its `Hello`.
 
     Args:
         address: path of the daemon's socket, or HOST:PORT; None for the default path.
-        labels: only detections of these.
-        streams: only events of these, and those of no stream.
-        since: the last event that was seen earlier; what happened after it comes first.
-        scores: the running scores too, one event for each stride.
-        token: where the daemon wants one; tls: where it speaks TLS, `ssl.create_default_context`
-            with its certificate.
+        labels: only detections of these keywords.
+        streams: only events of these streams, and events without a stream.
+        since: the last event that was seen earlier; the events after it come first.
+        scores: also yield the running scores, one event for each stride.
+        token: for a daemon that requires one.
+        tls: for a daemon that uses TLS: `ssl.create_default_context(cafile=CERTIFICATE)`.
         reconnect: False ends with the daemon's `Goodbye`.
 
     Raises:
-        SocketError: nobody serves there at first, it refuses, or what comes is not kwsd's
+        SocketError: no daemon serves there at first, it refuses, or what it sends is not kwsd's
             protocol; without `reconnect` also when the connection breaks.
     """
-    server = _Server.at(address, token, tls)
-    following = _Following(server, labels, streams, since, scores)
-    connection = _connect(server)
+    server = Server.at(address, token, tls)
+    session = _Session(server, _subscription(labels, streams, since, scores))
+    connection = server.connect()
     while True:
         with closing(connection), connection.makefile("rb") as lines:
             try:
                 connection.sendall(server.introduction)
                 connection.settimeout(_GREETING_SECONDS)
-                while (line := _read_line(lines, following)).endswith(b"\n"):
+                while (line := _read_line(lines, session)).endswith(b"\n"):
                     connection.settimeout(None)
-                    request, events = following.receive(line)
+                    request, events = session.receive(line)
                     if request:
                         connection.sendall(request)
                     yield from events
@@ -87,7 +79,7 @@ def subscribe(
             except (_BrokenError, OSError) as error:
                 if not reconnect:
                     raise SocketError(str(error)) from None
-        connection = _connect_again(server, following)
+        connection = _reconnect(session)
 
 
 async def subscribe_async(
@@ -98,27 +90,19 @@ async def subscribe_async(
     since: Since | None = None,
     scores: bool = False,
     token: str | None = None,
-    tls: "ssl.SSLContext | None" = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Event]:
-    """As `subscribe`, on an event loop."""
-    server = _Server.at(address, token, tls)
-    following = _Following(server, labels, streams, since, scores)
-    was_there = False
+    """As `subscribe`, on an event loop. It always reconnects."""
+    server = Server.at(address, token, tls)
+    session = _Session(server, _subscription(labels, streams, since, scores))
+    reader, writer = await server.open()
     while True:
-        try:
-            reader, writer = await server.open()
-        except OSError as error:
-            if not was_there:
-                raise _nobody(server, error) from None
-            await asyncio.sleep(following.pause())
-            continue
-        was_there = True
         try:
             writer.write(server.introduction)
             seconds: float | None = _GREETING_SECONDS
-            while (line := await _read_line_async(reader, following, seconds)).endswith(b"\n"):
+            while (line := await _read_line_async(reader, session, seconds)).endswith(b"\n"):
                 seconds = None
-                request, events = following.receive(line)
+                request, events = session.receive(line)
                 if request:
                     writer.write(request)
                 for event in events:
@@ -127,191 +111,124 @@ async def subscribe_async(
             pass
         finally:
             writer.close()
-        await asyncio.sleep(following.pause())
+        reader, writer = await _reconnect_async(session)
 
 
-@dataclass(frozen=True)
-class _Server:
-    """Where a daemon serves, and what one must show there."""
-
-    path: Path | None
-    host: str
-    port: int
-    token: str | None
-    tls: "ssl.SSLContext | None"
-
-    @classmethod
-    def at(cls, address: Path | str | None, token: str | None, tls: "ssl.SSLContext | None") -> "_Server":
-        address = str(address or default_socket())
-        path = unix_path(address)
-        try:
-            return cls(path, *(("", 0) if path else host_and_port(address)), token, tls)
-        except ValueError as error:
-            raise SocketError(f"{error}, nor a path") from None
-
-    @property
-    def introduction(self) -> bytes:
-        """What to send first."""
-        shown = {"type": "authenticate", "token": self.token}
-        return b"" if self.token is None else json.dumps(shown).encode() + b"\n"
-
-    def connect(self) -> socket.socket:
-        if not self.path:
-            connection = socket.create_connection((self.host, self.port), _TIMEOUT_SECONDS)
-            keep_alive(connection)
-            connection.settimeout(_TIMEOUT_SECONDS if self.tls else None)
-            secure = self.tls.wrap_socket(connection, server_hostname=self.host) if self.tls else connection
-            secure.settimeout(None)
-            return secure
-        self._refuse_foreign()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(str(self.path))
-        except OSError:
-            connection.close()
-            raise
-        return connection
-
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self.path:
-            self._refuse_foreign()
-            return await asyncio.open_unix_connection(self.path, limit=_LINE_BYTES)
-        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=_LINE_BYTES)
-        keep_alive(writer.get_extra_info("socket"))
-        return reader, writer
-
-    def _refuse_foreign(self) -> None:
-        """Where nobody has said which socket, and anybody may have made this one."""
-        if self.path == default_socket() and self.path.lstat().st_uid not in (0, os.getuid()):
-            raise PermissionError(EPERM, "it is another user's")
-
-    def __str__(self) -> str:
-        return str(self.path or f"{self.host}:{self.port}")
+def _subscription(
+    labels: Iterable[str] | None, streams: Iterable[str] | None, since: Since | None, scores: bool
+) -> Subscription:
+    return Subscription(
+        labels=None if labels is None else frozenset(labels),
+        streams=None if streams is None else frozenset(streams),
+        since=since,
+        scores=scores,
+    )
 
 
 class _BrokenError(SocketError):
-    """A connection that may be made again."""
+    """The connection broke, and may be made again."""
 
 
-class _Following:
-    """What a subscriber knows, from one connection to the next."""
+class _Session:
+    """What the client remembers from one connection to the next."""
 
-    def __init__(
-        self,
-        server: _Server,
-        labels: Iterable[str] | None,
-        streams: Iterable[str] | None,
-        since: Since | None,
-        scores: bool,
-    ) -> None:
-        self.server, self._since = server, since
-        self._wanted: dict[str, object] = {
-            key: sorted(names) for key, names in (("labels", labels), ("streams", streams)) if names is not None
-        }
-        if scores:
-            self._wanted["scores"] = True
-        self._asking = False
+    def __init__(self, server: Server, subscription: Subscription) -> None:
+        self.server, self._subscription = server, subscription
+        self._is_waiting = False  # for the answer to a subscription
         self._n_failures = 0
-        self._boot_id = ""  # of the daemon that was there last
+        self._boot_id = ""  # of the last daemon that greeted
 
     def pause(self) -> float:
-        """Seconds to wait before the next connection, more and more while nobody serves."""
+        """Seconds to wait before the next connection; longer after each failure."""
         seconds = _RETRY_SECONDS[min(self._n_failures, len(_RETRY_SECONDS) - 1)]
         self._n_failures += 1
         return seconds
 
-    def silent(self) -> SocketError:
-        """What is wrong with a connection on which nobody greets; it may be made again where a daemon was before."""
+    def no_greeting(self) -> SocketError:
+        """The error for a server that sends no greeting. Where a daemon greeted before, the client reconnects."""
         kind = _BrokenError if self._boot_id else SocketError
-        advice = "no kwsd serves there, or it speaks TLS and its certificate is needed (kwsd listen --tls-ca)"
+        advice = "no kwsd serves there, or it uses TLS and its certificate is needed (kwsd listen --tls-ca)"
         return kind(f"{self.server}: no greeting in {_GREETING_SECONDS:g} s; {advice}")
 
     def receive(self, line: bytes) -> tuple[bytes, list[Event]]:
-        """A line of the daemon: what to send it now, and what the subscriber is told.
+        """Process a line from the daemon: what to send to it now, and the events for the caller.
 
         Raises:
-            SocketError: not kwsd's protocol, or the daemon refuses.
+            SocketError: the line is not kwsd's protocol, or the daemon refuses.
         """
         try:
             event = parse_event(line)
         except ValueError as error:
             raise SocketError(f"{self.server}: {error}") from None
-        if isinstance(event, Error):
-            kind = _BrokenError if event.passing and self._boot_id else SocketError
-            raise kind(f"{self.server}: {event.reason}")
-        if isinstance(event, Hello):
-            self._n_failures, self._boot_id = 0, event.boot_id
-            request = self._ask(event)
-            if self._since is None:  # so that nothing is missed that happens before the first event comes
-                self._since = Since(event.boot_id, event.next_seq - 1)
-            return request, [event]
-        if isinstance(event, Subscribed):
-            if not self._asking:  # all before it was for others
-                self._since = Since(self._boot_id, event.next_seq - 1)
-            self._asking = False
-            return b"", []
-        if self._asking:  # on its way before the daemon knew what we want; it comes again
-            return b"", []
-        if isinstance(event, Published):
-            self._since = Since(event.boot_id, event.seq)
+        match event:
+            case Error():
+                kind = _BrokenError if event.retryable and self._boot_id else SocketError
+                raise kind(f"{self.server}: {event.reason}")
+            case Hello():
+                return self._greeted(event), [event]
+            case Subscribed():
+                self._is_waiting = False
+                return b"", []
+            case _ if self._is_waiting:  # sent before the daemon knew the subscription; it will be sent again
+                return b"", []
+            case Position():
+                self._set_since(Since(self._boot_id, event.next_seq - 1))
+                return b"", []
+            case Published():
+                self._set_since(Since(event.boot_id, event.seq))
         return b"", [event]
 
-    def _ask(self, hello: Hello) -> bytes:
-        """What to ask for: nothing, if all from now on is wanted."""
-        if self._since is None and not self._wanted:
+    def _greeted(self, hello: Hello) -> bytes:
+        """The subscription to send; nothing, if the client wants every event from now on."""
+        self._n_failures, self._boot_id = 0, hello.boot_id
+        is_plain = self._subscription == Subscription()
+        if self._subscription.since is None:  # a resume before the first event must not skip any
+            self._set_since(Since(hello.boot_id, hello.next_seq - 1))
+        if is_plain:
             return b""
-        since = self._since or Since(hello.boot_id, hello.next_seq - 1)
-        self._asking = True
-        request = {"type": "subscribe", **self._wanted, "since": {"boot_id": since.boot_id, "seq": since.seq}}
-        return json.dumps(request).encode() + b"\n"
+        self._is_waiting = True
+        return self._subscription.to_json().encode() + b"\n"
+
+    def _set_since(self, since: Since) -> None:
+        self._subscription = replace(self._subscription, since=since)
 
 
-def _read_line(lines: BinaryIO, following: _Following) -> bytes:
+def _read_line(lines: BinaryIO, session: _Session) -> bytes:
     try:
-        line = lines.readline(_LINE_BYTES)
+        line = lines.readline(LINE_BYTES)
     except TimeoutError:
-        raise following.silent() from None
+        raise session.no_greeting() from None
     except OSError as error:
-        raise _BrokenError(f"{following.server}: the connection broke ({error.strerror})") from None
-    if len(line) == _LINE_BYTES:
-        raise _foreign(following.server)
+        raise _BrokenError(f"{session.server}: the connection broke ({error.strerror})") from None
+    if len(line) == LINE_BYTES:
+        raise _endless_line(session.server)
     return line
 
 
-async def _read_line_async(reader: asyncio.StreamReader, following: _Following, seconds: float | None) -> bytes:
+async def _read_line_async(reader: asyncio.StreamReader, session: _Session, seconds: float | None) -> bytes:
     try:
         async with asyncio.timeout(seconds):
             return await reader.readline()
     except TimeoutError:
-        raise following.silent() from None
+        raise session.no_greeting() from None
     except ValueError:  # longer than the reader's limit
-        raise _foreign(following.server) from None
+        raise _endless_line(session.server) from None
 
 
-def _foreign(server: _Server) -> SocketError:
-    return SocketError(f"{server}: a line without an end; it is no kwsd that serves there")
+def _endless_line(server: Server) -> SocketError:
+    return SocketError(f"{server}: sent a line without an end; the server is not kwsd")
 
 
-def _connect_again(server: _Server, following: _Following) -> socket.socket:
-    """As soon as somebody serves."""
+def _reconnect(session: _Session) -> socket.socket:
+    """Try until a daemon serves again."""
     while True:
-        time.sleep(following.pause())
+        time.sleep(session.pause())
         with suppress(SocketError):
-            return _connect(server)
+            return session.server.connect()
 
 
-def _connect(server: _Server) -> socket.socket:
-    try:
-        return server.connect()
-    except OSError as error:
-        raise _nobody(server, error) from None
-
-
-def _nobody(server: _Server, error: OSError) -> SocketError:
-    if type(error).__module__ == "ssl":  # which is loaded only by who uses it
-        advice = "TLS failed ({reason}); check the certificate, and whether the daemon has tls_certificate"
-    elif error.errno == EACCES:
-        advice = "you may not connect ({reason}); become a member of the socket's group, and log in anew"
-    else:
-        advice = "no kwsd to subscribe to ({reason}); start one with `kwsd run`"
-    return SocketError(f"{server}: {advice.format(reason=error.strerror or error)}")
+async def _reconnect_async(session: _Session) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    while True:
+        await asyncio.sleep(session.pause())
+        with suppress(SocketError):
+            return await session.server.open()

@@ -1,106 +1,105 @@
-"""Configuration: typed dataclasses, a YAML file, and every mistake named at once.
+"""Configuration: a YAML file and the command line become one resolved `Config`.
 
-The law of this file: a configuration is right in all its keys before anything starts.
+Law: a configuration is right in all its keys before anything starts, and it is right or wrong by
+itself: nothing here asks the system. `ConfigFile` is what a user writes, `Config` what the program
+reads: always a dict of streams, each with its inherited thresholds.
 """
 
-import ipaddress
-import os
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from kwsd import systemd
-from kwsd.audio import MAX_CHANNELS, RATES_HZ
+import yaml
+
+from kwsd.audio import Channel, PcmFormat
 from kwsd.errors import ConfigError
-from kwsd.typed_yaml import build, read_yaml, unknown_key
+from kwsd.protocol.address import default_socket, is_loopback, unix_path
+from kwsd.typed import Between, Matching, ProblemsError, build, unknown_key
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 
-
-def default_socket() -> Path:
-    """`kwsd.sock` where systemd or the login session has a folder for it, else in /tmp."""
-    folder = os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR")
-    return Path(folder) / "kwsd.sock" if folder else Path(f"/tmp/kwsd-{os.getuid()}.sock")
+_Threshold = Annotated[float, Between(0, 1, above=True)]
+_Name = Annotated[str, Matching(r"(?s).+", "a name")]
+_OF_ONE_STREAM = {"source", "channel", "pace", "pcm", "stream"}
 
 
-@dataclass(frozen=True, slots=True)
-class PcmConfig:
-    """What raw PCM on standard input is."""
-
-    rate_hz: int = 16000
-    channels: int = 1
-    encoding: Literal["s16le", "s32le", "f32le"] = "s16le"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """What is heard of one stream.
+    """One stream.
 
     Attributes:
-        source: "microphone", "microphone:NUMBER-OR-NAME", a recording's path, "-" for raw PCM
+        source: "microphone", "microphone:NUMBER-OR-NAME", the path of a recording, "-" for raw PCM
             on standard input, or "network" for what a program sends to the audio socket.
-        channel: of the source, counted from 1; the mean of all by default.
-        pace: of a recording: "realtime", or "fast" for as fast as it can be heard.
-        pcm: of standard input.
-        threshold: one threshold for all labels, in place of the model's own.
-        thresholds: thresholds of single labels.
+        channel: of the source, counted from 1; null for the mean of all.
+        pace: of a recording: "realtime", or "fast" for as fast as possible.
+        pcm: format of standard input.
+        threshold: one threshold for all keywords, in place of the model's own.
+        thresholds: thresholds of single keywords.
     """
 
-    source: str = "microphone"
-    channel: int | None = None
+    source: _Name = "microphone"
+    channel: Channel | None = None
     pace: Literal["realtime", "fast"] = "realtime"
-    pcm: PcmConfig = field(default_factory=PcmConfig)
-    threshold: float | None = None
-    thresholds: dict[str, float] = field(default_factory=dict)
+    pcm: PcmFormat = field(default_factory=PcmFormat)
+    threshold: _Threshold | None = None
+    thresholds: dict[str, _Threshold] = field(default_factory=dict)
+
+    def chosen_thresholds(self, keywords: Sequence[str]) -> dict[str, float]:
+        """The thresholds that replace the model's own, by keyword."""
+        of_all = {} if self.threshold is None else dict.fromkeys(keywords, self.threshold)
+        return of_all | self.thresholds
+
+    def inheriting(self, other: "StreamConfig") -> "StreamConfig":
+        """The same stream, with the thresholds of `other` where it has none itself."""
+        if self.threshold is not None:
+            return self
+        return replace(self, threshold=other.threshold, thresholds={**other.thresholds, **self.thresholds})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ClipsConfig:
-    """What is kept of the audio: a WAV file, and its event beside it, of each detection.
+    """Which audio is kept: a WAV file for each detection, with its event beside it.
 
     Attributes:
         folder: where; it must exist.
-        before_seconds, after_seconds: of audio around the window that decided.
-        max_megabytes, max_days: the oldest clips go when there are more, or they are older.
+        before_seconds, after_seconds: audio around the window that decided.
+        max_megabytes, max_days: the oldest clips are removed beyond these limits.
     """
 
-    folder: Path = Path()
-    before_seconds: float = 1.0
-    after_seconds: float = 0.5
-    max_megabytes: float = 100.0
-    max_days: float = 30.0
+    folder: Path
+    before_seconds: Annotated[float, Between(0, 30)] = 1.0
+    after_seconds: Annotated[float, Between(0, 30)] = 0.5
+    max_megabytes: Annotated[float, Between(1, 1e9)] = 100.0
+    max_days: Annotated[float, Between(1e-3, 1e6)] = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Config(StreamConfig):
-    """All that one can set, with its default.
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """What holds for the daemon as a whole.
 
     Attributes:
-        stream: name, in its events, of the one stream that the keys of `StreamConfig` describe.
-        streams: several streams in its place, by their names. Thresholds that they do not
-            have themselves are those of the keys beside `streams`.
         audio: socket on which other programs send raw PCM: a path, or 127.0.0.1:PORT.
-        model: an ONNX file made by `python -m export`; the bundled one by default.
+        model: an ONNX file made by `python -m export`; null for the bundled one.
         device: what runs the model; "auto" takes CUDA where it works.
         socket: Unix socket of the events.
-        socket_mode, socket_group: who may connect to it, as for `chmod` and `chgrp`.
+        socket_mode, socket_group: who may connect to the Unix sockets, as for `chmod` and `chgrp`.
         tcp: HOST:PORT for events, beside the Unix socket.
-        token_file: holds what subscribers over TCP must show; needed where other machines reach `tcp`.
+        token_file: holds the token that subscribers over TCP must show; required where other
+            machines can reach `tcp`.
         tls_certificate, tls_key: PEM files; with them TCP is encrypted.
-        clips: what is kept of the audio; nothing by default.
-        metrics: 127.0.0.1:PORT for Prometheus, and `/healthz`.
-        silent_seconds: a live source that delivers nothing but zeros for so long is broken.
+        clips: which audio is kept; null for none.
+        metrics: 127.0.0.1:PORT for `/metrics` and `/healthz`.
+        silent_seconds: a live source that delivers only zeros for this long is broken.
     """
 
-    stream: str = "default"
-    streams: dict[str, StreamConfig] = field(default_factory=dict)
-    audio: str | None = None
+    audio: Annotated[str, Matching(r"(?s).+", "an address")] | None = None
     model: Path | None = None
     device: Device = "auto"
     socket: Path = field(default_factory=default_socket)
-    socket_mode: str = "0660"
+    socket_mode: Annotated[str, Matching("0?[0-7]{3}", 'a mode as for chmod, such as "0660"')] = "0660"
     socket_group: str | None = None
     tcp: str | None = None
     token_file: Path | None = None
@@ -108,122 +107,124 @@ class Config(StreamConfig):
     tls_key: Path | None = None
     clips: ClipsConfig | None = None
     metrics: str | None = None
-    silent_seconds: float = 30.0
+    silent_seconds: Annotated[float, Between(1, 1e6)] = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFile(StreamConfig, ServiceConfig):
+    """What a user may write: the keys of one stream, or of several below `streams`.
+
+    Attributes:
+        stream: name of the one stream that the keys of `StreamConfig` describe.
+        streams: several streams by name; they inherit the thresholds beside `streams`.
+    """
+
+    stream: _Name = "default"
+    streams: dict[str, StreamConfig] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ServiceConfig):
+    """The resolved configuration.
+
+    Attributes:
+        streams: the configured streams by name. Empty if all come over the audio socket under
+            their own names.
+        unnamed: what holds for streams that are not configured.
+    """
+
+    streams: dict[str, StreamConfig] = field(default_factory=lambda: {"default": StreamConfig()})
+    unnamed: StreamConfig = field(default_factory=StreamConfig)
 
     def of_stream(self, name: str) -> StreamConfig:
-        """What holds for a stream, also for one that only the audio socket knows."""
-        own = self.streams.get(name)
-        if own is None:
-            return self
-        if own.threshold is not None:
-            return own
-        return replace(own, threshold=self.threshold, thresholds={**self.thresholds, **own.thresholds})
-
-    @property
-    def stream_names(self) -> list[str]:
-        """Of the streams that are configured: none, where all come over the network under names of their own."""
-        return list(self.streams) or ([] if self.source == "network" else [self.stream])
+        return self.streams.get(name, self.unnamed)
 
     @property
     def sources(self) -> list[str]:
-        """What is heard: the source of each configured stream, or the network."""
-        return [self.of_stream(name).source for name in self.stream_names] or ["network"]
+        """The source of each configured stream; the network if there is none."""
+        return [stream.source for stream in self.streams.values()] or ["network"]
 
 
 def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
-    """Read a YAML file, if one is given, and apply the command line's changes.
+    """Read a YAML file, if there is one, and apply the command line's changes.
+
+    Args:
+        changes: values by key of `ConfigFile`; None means that the option was not given.
 
     Raises:
-        ConfigError: the file cannot be read, or with all mistakes in it, one a line.
+        ConfigError: the file cannot be read, or a value is wrong; one line for each problem.
     """
     data = read_yaml(path) if path else {}
-    problems: list[str] = []
-    config = build(Config, data, "", problems)
-    if not problems:
-        given = {key: value for key, value in changes.items() if value is not None}
-        if "threshold" in given:  # one for all means all
-            given["thresholds"] = {}
-            given["streams"] = {
-                name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()
-            }
-        if "source" in given:
-            given["streams"] = {}
-        elif config.streams and (twice := {"source", "channel", "pace", "pcm", "stream"} & data.keys()):
-            problems.append(f"{', '.join(sorted(twice))}: belongs to one stream; put it below streams")
-        config = replace(config, **given)
-        problems += _range_problems(config)
-    if problems:
-        where = f"{path}: " if path else ""
-        raise ConfigError("\n".join(f"{where}{problem}" for problem in problems))
-    return config  # type: ignore[no-any-return]
-
-
-def unix_path(address: str) -> Path | None:
-    """The path that an audio address is; None for HOST:PORT."""
-    return None if address.rpartition(":")[2].isdecimal() else Path(os.path.expanduser(address))  # noqa: PTH111  (as in typed_yaml)
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """The two parts of HOST:PORT, or [HOST]:PORT.
-
-    Raises:
-        ValueError: it is not that.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise ValueError(f"{address!r} is not HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether HOST:PORT is reached from this machine alone."""
-    host, _ = host_and_port(address)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        file = build(ConfigFile, data)
+        options = {key: str(value) if isinstance(value, Path) else value for key, value in changes.items()}
+        given = {key: value for key, value in options.items() if value is not None}
+        command_line = build(ConfigFile, given)
+        file = _changed(file, {key: getattr(command_line, key) for key in given})
+        if file.streams and (misplaced := _OF_ONE_STREAM & data.keys()):
+            raise ProblemsError([f"{', '.join(sorted(misplaced))}: concerns one stream; move it below streams"])
+        if problems := [*_stream_problems(file), *_address_problems(file)]:
+            raise ProblemsError(problems)
+    except ProblemsError as error:
+        where = f"{path}: " if path else ""
+        raise ConfigError("\n".join(f"{where}{problem}" for problem in error.problems)) from None
+    return _resolved(file)
 
 
 def check_thresholds(config: Config, keywords: list[str]) -> None:
-    """The labels can be checked only when the model is known.
+    """Check the keywords of thresholds, which needs the model.
 
     Raises:
-        ConfigError: a threshold for a label that the model does not have.
+        ConfigError: a threshold for a keyword that the model does not have.
     """
-    problems = [
-        unknown_key(f"{prefix}thresholds.{label}", label, keywords)
-        for prefix, stream in _stream_groups(config)
-        for label in stream.thresholds
-        if label not in keywords
-    ]
+    places = [("", config.unnamed), *((f"streams.{name}.", stream) for name, stream in config.streams.items())]
+    problems: dict[str, str] = {}  # one line for each label: streams inherit the same mistake
+    for where, stream in places:
+        for label in stream.thresholds:
+            if label not in keywords:
+                problems.setdefault(label, unknown_key(f"{where}thresholds.{label}", label, keywords))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(problems.values()))
 
 
-def _stream_groups(config: Config) -> list[tuple[str, StreamConfig]]:
-    """Every group of keys about a stream, with what its keys begin with."""
-    return [("", config), *((f"streams.{name}.", stream) for name, stream in config.streams.items())]
+def _changed(file: ConfigFile, given: dict[str, Any]) -> ConfigFile:
+    """Apply the command line: a source replaces all streams, a threshold all thresholds."""
+    if "threshold" in given:
+        streams = {name: replace(one, threshold=None, thresholds={}) for name, one in file.streams.items()}
+        given = {"thresholds": {}, "streams": streams} | given
+    if "source" in given:
+        given = given | {"streams": {}}
+    return replace(file, **given)
 
 
-def _range_problems(config: Config) -> list[str]:
-    found = [problem for prefix, stream in _stream_groups(config) for problem in _stream_problems(prefix, stream)]
-    if not 1 <= config.silent_seconds <= 1e6:
-        found.append(f"silent_seconds: {config.silent_seconds:g} is not between 1 and 1e+06")
-    if "network" in config.sources and not config.audio:
-        found.append("audio: a source is network, so name the socket that it comes over")
-    if config.sources.count("-") > 1:
+def _resolved(file: ConfigFile) -> Config:
+    of_service = {one.name: getattr(file, one.name) for one in fields(ServiceConfig)}
+    one = StreamConfig(**{one.name: getattr(file, one.name) for one in fields(StreamConfig)})
+    streams = {name: stream.inheriting(one) for name, stream in file.streams.items()}
+    if not streams and file.source != "network":
+        streams = {file.stream: one}
+    return Config(**of_service, streams=streams, unnamed=StreamConfig(source="network").inheriting(one))
+
+
+def _stream_problems(file: ConfigFile) -> list[str]:
+    streams: dict[str, StreamConfig] = {f"streams.{name}.": one for name, one in file.streams.items()} or {"": file}
+    found = [
+        f"{prefix}channel: {one.channel} does not exist; pcm.channels is {one.pcm.channels}"
+        for prefix, one in streams.items()
+        if one.source == "-" and one.channel is not None and one.channel > one.pcm.channels
+    ]
+    sources = [stream.source for stream in streams.values()]
+    if "network" in sources and not file.audio:
+        found.append("audio: missing; a source is network, so name the socket that it comes over")
+    if sources.count("-") > 1:
         found.append("streams: only one can be standard input")
-    if not all(config.stream_names):
-        found.append("stream: must not be empty")
-    if config.audio is not None and not config.audio:
-        found.append("audio: must not be empty")
-    return found + _transport_problems(config) + _clips_problems(config.clips)
+    if "" in file.streams:
+        found.append("streams: a name is empty")
+    return found
 
 
-def _transport_problems(config: Config) -> list[str]:
+def _address_problems(config: ServiceConfig) -> list[str]:
     found = []
-    if not re.fullmatch("0?[0-7]{3}", config.socket_mode):
-        found.append(f'socket_mode: {config.socket_mode!r} is not a mode as for chmod, like "0660"')
     addresses = {"tcp": config.tcp, "metrics": config.metrics}
     if config.audio and not unix_path(config.audio):
         addresses["audio"] = config.audio
@@ -237,42 +238,50 @@ def _transport_problems(config: Config) -> list[str]:
         if key != "tcp":
             found.append(f"{key}: {address} is open to other machines; use 127.0.0.1:PORT")
         elif config.token_file is None:
-            found.append(f"tcp: {address} is open to other machines; name a token_file that they must know")
-    everything = [str(config.socket), *filter(None, (config.tcp, config.metrics, config.audio))]
-    if twice := {one for one in everything if everything.count(one) > 1 and not one.endswith(":0")}:  # any port
-        found.append(f"socket, tcp, metrics, audio: {min(twice)} is there twice; each needs an address of its own")
+            found.append(f"tcp: {address} is open to other machines; set token_file")
+    used = [str(config.socket), *filter(None, (config.tcp, config.metrics, config.audio))]
+    if twice := {one for one in used if used.count(one) > 1 and not one.endswith(":0")}:  # port 0 is any free port
+        found.append(f"socket, tcp, metrics, audio: {min(twice)} is used twice; each needs its own address")
     if (config.tls_certificate is None) != (config.tls_key is None):
-        found.append("tls_certificate, tls_key: one does not go without the other")
-    if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():
-        found.append("tcp: token_file and tls_certificate are for it, and it is not there")
+        found.append("tls_certificate, tls_key: one needs the other")
     return found
 
 
-def _clips_problems(clips: ClipsConfig | None) -> list[str]:
-    if clips is None:
-        return []
-    limits = {"before_seconds": (0, 30), "after_seconds": (0, 30), "max_megabytes": (1, 1e9), "max_days": (1e-3, 1e6)}
-    found = [
-        f"clips.{key}: {getattr(clips, key):g} is not between {least:g} and {most:g}"
-        for key, (least, most) in limits.items()
-        if not least <= getattr(clips, key) <= most
-    ]
-    if not clips.folder.name:
-        found.append("clips.folder: must name a folder for the recordings")
-    return found
+class _Loader(yaml.SafeLoader):
+    """Reads only true and false as booleans, as YAML 1.2 does: yes, no, on and off are keywords here."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's name and kind)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As in PyYAML, but a repeated key is an error; PyYAML would take the last one."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ConfigError(f"{', '.join(twice)}: is used twice (near line {node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
 
 
-def _stream_problems(prefix: str, stream: StreamConfig) -> list[str]:
-    thresholds = {f"thresholds.{label}": value for label, value in stream.thresholds.items()}
-    if stream.threshold is not None:
-        thresholds["threshold"] = stream.threshold
-    found = [f"{path}: {value:g} is not between 0 and 1" for path, value in thresholds.items() if not 0 < value <= 1]
-    if not RATES_HZ[0] <= stream.pcm.rate_hz <= RATES_HZ[1]:
-        found.append(f"pcm.rate_hz: {stream.pcm.rate_hz} is not between {RATES_HZ[0]} and {RATES_HZ[1]}")
-    if not 1 <= stream.pcm.channels <= MAX_CHANNELS:
-        found.append(f"pcm.channels: {stream.pcm.channels} is not between 1 and {MAX_CHANNELS}")
-    if stream.channel is not None and not 1 <= stream.channel <= MAX_CHANNELS:
-        found.append(f"channel: {stream.channel} is not between 1 and {MAX_CHANNELS}")
-    elif stream.source == "-" and stream.channel is not None and stream.channel > stream.pcm.channels:
-        found.append(f"channel: {stream.channel} is more than there are; pcm.channels is {stream.pcm.channels}")
-    return [prefix + problem for problem in found]
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a file in UTF-8.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506  (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold keys and values, not a {type(data).__name__}")
+    return data

@@ -1,26 +1,35 @@
-"""Every error that a user can mend, in one tree.
+"""Every error that a user can fix, in one tree.
 
-The law of this file: the message is one line, names the file, key or device, and says what
-to do. The command line prints it and exits with `exit_status`. It prints what the system
-refuses (`OSError`: a full disk behind standard output) in the same way; any other exception
-is a defect of kwsd and shows its traceback.
+    KwsdError                exit status 1
+    ├── ConfigError          exit status 2: the configuration or the command line is wrong
+    ├── AudioError           a recording is empty, truncated, unreadable, or not audio
+    ├── SourceError          a live source cannot be opened, or stopped delivering
+    ├── ModelError           a model file is missing, foreign, damaged, or fails its golden check
+    ├── SocketError          a socket cannot be served, or reached
+    ├── OutputError          a file cannot be written
+    ├── TrainingError        recordings, a run folder or an architecture cannot be used as asked
+    └── ExportError          the conversion failed, or the result disagrees with the original
+
+Law: the message is one line, names the file, key or device, and says what to do. The command line
+prints it and exits with `exit_status`. It prints an `OSError` (a full disk, for example) the same
+way. Any other exception is a defect of kwsd and shows its traceback.
 """
 
 
 class KwsdError(Exception):
-    """The root: something outside kwsd is not as it must be."""
+    """The root of all errors that a user can fix."""
 
     exit_status = 1
 
 
 class ConfigError(KwsdError):
-    """The configuration or the command line is wrong; nothing has been started."""
+    """The configuration or the command line is wrong. Nothing has been started."""
 
     exit_status = 2
 
 
 class AudioError(KwsdError):
-    """A recording is empty, truncated, unreadable, or not audio at all."""
+    """A recording is empty, truncated, unreadable, or not audio."""
 
 
 class SourceError(KwsdError):
@@ -28,19 +37,19 @@ class SourceError(KwsdError):
 
 
 class ModelError(KwsdError):
-    """A model file is missing, foreign, damaged, or disagrees with its golden check."""
+    """A model file is missing, foreign, damaged, or fails its golden check."""
 
 
 class SocketError(KwsdError):
-    """The event socket cannot be served, or reached."""
+    """A socket cannot be served, or reached."""
 
 
 class OutputError(KwsdError):
-    """A file that was asked for cannot be written."""
+    """A file cannot be written."""
 
 
 class TrainingError(KwsdError):
-    """The recordings, a run folder or an architecture cannot be used as asked."""
+    """Recordings, a run folder or an architecture cannot be used as asked."""
 
 
 class ExportError(KwsdError):

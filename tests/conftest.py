@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from kwsd.audio import FloatArray
-from kwsd.model import Model, load_model
-from kwsd.recording import read_recording
+from kwsd.core.model import Model, load_model
+from kwsd.sources.recording import read_recording
 from support import DEMO
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from demo.hear import score
-from kwsd.events import DetectionEvent
+from kwsd.protocol.events import DetectionEvent
 from support import DEMO, ROOT
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from kwsd.label import label_folder
+from kwsd.commands.label import label_folder
 from support import ROOT
-from train.data import find_corpus, split_by_speaker
-from train.evaluate import label
-from train.features import held_out_examples
+from train.measure.clips import label
+from train.recordings.corpus import find_corpus, split_by_speaker
+from train.recordings.features import held_out_examples
 
 SPEECH = ROOT.parent / "shared" / "speech"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kwsd.errors import KwsdError, TrainingError
-from train.data import KEYWORDS, RATE_HZ, SPLITS, Corpus, find_corpus, find_recordings
+from train.recordings.corpus import KEYWORDS, RATE_HZ, SPLITS, Corpus, find_corpus, find_recordings
 
 if TYPE_CHECKING:
-    from train.streams import Streams
-    from train.subject import Subject
+    from train.measure.streams import Streams
+    from train.measure.subject import Subject
 
 # Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _fetch(args: argparse.Namespace) -> None:
-    from train.fetch import ARCHIVES, fetch
+    from train.recordings.fetch import ARCHIVES, fetch
 
     fetch(args.dir, ARCHIVES[args.version])
 
@@ -57,8 +57,8 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from train.evaluate import check_labels, evaluate
-    from train.subject import load_subject
+    from train.measure.clips import check_labels, evaluate
+    from train.measure.subject import load_subject
 
     _check_streams(args)
     subject = load_subject(args.model)
@@ -97,8 +97,8 @@ def _check_streams(args: argparse.Namespace) -> None:
 
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
-    from train.material import gather
-    from train.streams import evaluate_streams, streams_of
+    from train.measure.streams import evaluate_streams, streams_of
+    from train.recordings.material import gather
 
     if args.background:
         streams = _over_own_recordings(args, corpus)
@@ -111,8 +111,8 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
 
 
 def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
-    from train.material import gather
-    from train.streams import over_own_recordings
+    from train.measure.streams import over_own_recordings
+    from train.recordings.material import gather
 
     own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
     material = gather(own, args.split, args.cache, whole_noises=True)
@@ -123,7 +123,7 @@ def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
 
 
 def _print_stream(name: str, stream: dict[str, Any]) -> None:
-    from train.streams import caveat
+    from train.measure.streams import caveat
 
     print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
     for rate, at in stream["at_rate"].items():
@@ -141,7 +141,7 @@ def _print_stream(name: str, stream: dict[str, Any]) -> None:
 
 
 def _results(args: argparse.Namespace) -> None:
-    from train.results import write_results
+    from train.measure.results import write_results
 
     write_results(args.folder, args.output)
     print(f"written: {args.output}")
@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _data_options() -> argparse.ArgumentParser:
     """Where the recordings are."""
-    from train.material import default_cache
+    from train.recordings.material import default_cache
 
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K, FrontendParams
+from kwsd.core.frontend import LOGMEL_16K, SPECTROGRAM_8K, FrontendParams
 
 
 @dataclass(frozen=True, slots=True)

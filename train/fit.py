@@ -14,8 +14,8 @@ say together, in place of the truth (distillation: G. Hinton et al., 2015).
     RUN/history.json     loss and accuracy for each epoch
     RUN/history.png      the same as a picture
     RUN/model.keras      the last epoch's, when all are done
-    RUN/validation.*     its evaluation on validation clips (`train.evaluate`)
-    RUN/decision.json    the decision chosen on validation streams (`train.decide`)
+    RUN/validation.*     its evaluation on validation clips (`train.measure.clips`)
+    RUN/decision.json    the decision chosen on validation streams (`train.measure.decide`)
 """
 
 import fcntl
@@ -36,20 +36,20 @@ from tqdm import tqdm
 
 from kwsd import __version__
 from kwsd.audio import FloatArray
+from kwsd.core.frontend import FrontendParams
+from kwsd.core.state import IntArray
 from kwsd.errors import TrainingError
-from kwsd.frontend import FrontendParams
-from kwsd.memory import IntArray
-from train import plots
 from train.architectures import ARCHITECTURES, with_labels
-from train.data import Corpus
-from train.decide import choose
-from train.evaluate import evaluate
-from train.features import Examples, held_out_examples
 from train.files import read_json, write_json
 from train.hyperparameters import Hyperparameters
-from train.material import gather
-from train.subject import KerasModel
-from train.windows import Epochs, Recipe, window_frames
+from train.measure import plots
+from train.measure.clips import evaluate
+from train.measure.decide import choose
+from train.measure.subject import KerasModel
+from train.recordings.corpus import Corpus
+from train.recordings.features import Examples, held_out_examples
+from train.recordings.material import gather
+from train.recordings.windows import Epochs, Recipe, window_frames
 
 
 @keras.saving.register_keras_serializable("kwsd")

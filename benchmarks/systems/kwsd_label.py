@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kwsd.label import label_folder
-from kwsd.model import load_model
+from kwsd.commands.label import label_folder
+from kwsd.core.model import load_model
 
 if __name__ == "__main__":
     model = load_model(Path(sys.argv[2]))

@@ -10,9 +10,9 @@ STRIDE_MS = int(os.environ.get("STRIDE_MS", "100"))
 def load():
     import numpy as np
 
-    from kwsd.batcher import Batcher
-    from kwsd.decision import chosen_thresholds
-    from kwsd.model import load_model
+    from kwsd.core.decision import chosen_thresholds
+    from kwsd.core.model import load_model
+    from kwsd.core.stream_batch import Batcher
 
     model = load_model(device="cpu", stride_frames=STRIDE_MS // 10)
     batcher = Batcher(model)

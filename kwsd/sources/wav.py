@@ -1,4 +1,4 @@
-"""A recording, played at its own pace or as fast as it can be heard."""
+"""A recording, played at its own pace or as fast as possible."""
 
 import time
 from collections.abc import Generator
@@ -8,8 +8,8 @@ import soundfile
 
 from kwsd.audio import Chunk
 from kwsd.errors import SourceError
-from kwsd.recording import open_recording, read_block
-from kwsd.sources import CHUNK_SECONDS, Opened, refuse_missing_channel
+from kwsd.sources.base import CHUNK_SECONDS, Opened, refuse_missing_channel
+from kwsd.sources.recording import open_recording, read_block
 
 
 class WavFile:
@@ -17,7 +17,7 @@ class WavFile:
 
     Args:
         path: any file that libsndfile reads.
-        paced: deliver each chunk when its last sample would have been spoken.
+        paced: deliver each chunk at the time when its last sample would have been spoken.
         channel: counted from 1; None for the mean of all.
     """
 

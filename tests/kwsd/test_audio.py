@@ -8,7 +8,7 @@ import soundfile
 
 from kwsd.audio import dbfs, decode_pcm, fit_length, to_mono
 from kwsd.errors import AudioError
-from kwsd.recording import read_recording
+from kwsd.sources.recording import read_recording
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kwsd.batcher import Batcher
-from kwsd.decision import chosen_thresholds
-from kwsd.frontend import log_spectrogram
-from kwsd.memory import WindowMemory
-from kwsd.spotter import Spotter, push_all
+from kwsd.core.decision import chosen_thresholds
+from kwsd.core.frontend import log_spectrogram
+from kwsd.core.spotter import Spotter, push_all
+from kwsd.core.state import WindowMemory
+from kwsd.core.stream_batch import Batcher
 
 
 class Recorder:

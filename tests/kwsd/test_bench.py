@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-import kwsd.bench
-from kwsd.bench import bench
+import benchmarks.cost
+from benchmarks.cost import bench
 
 
 def test_every_line_has_its_figures(monkeypatch):
     for name, value in (("_SECONDS", 2), ("_LIVE_SECONDS", 1), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS_PER_CORE", 320)):
-        monkeypatch.setattr(kwsd.bench, name, value)
+        monkeypatch.setattr(benchmarks.cost, name, value)
     text = "\n".join(bench(None, "cpu"))
     assert text.startswith("ds_tcn on CPUExecutionProvider, 10 keywords")
     for pattern in (

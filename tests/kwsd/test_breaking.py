@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from kwsd.bus import Bus
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent, Error, Goodbye, Hello, Overrun, SourceDown, SourceUp, parse_event
-from kwsd.requests import Request, Since
+from kwsd.protocol.events import DetectionEvent, Error, Goodbye, Hello, Overrun, SourceDown, SourceUp, parse_event
+from kwsd.protocol.subscription import Request, Since
+from kwsd.service.bus import Bus
 from support import DEMO, free_port, kwsd
 
 
@@ -202,12 +202,12 @@ def test_an_absence_is_made_up_for_exactly_once(start_daemon):
 
 
 SLOW = """
-import sys, time, kwsd.memory
-step = kwsd.memory.GraphMemory.step
+import sys, time, kwsd.core.state
+step = kwsd.core.state.GraphMemory.step
 def slow(self, *args):
     time.sleep(1.0)  # for a stride of a tenth of that
     return step(self, *args)
-kwsd.memory.GraphMemory.step = slow
+kwsd.core.state.GraphMemory.step = slow
 from kwsd.cli import main
 sys.exit(main())
 """
@@ -245,10 +245,10 @@ def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
 
 
 HANGS = """
-import sys, time, kwsd.daemon
+import sys, time, kwsd.service.daemon
 from kwsd.sources.wav import WavFile
 WavFile.open = lambda self: time.sleep(60)
-kwsd.daemon._OPENING_SECONDS = float(sys.argv.pop(1))
+kwsd.service.daemon._OPENING_SECONDS = float(sys.argv.pop(1))
 from kwsd.cli import main
 sys.exit(main())
 """
@@ -280,7 +280,7 @@ def test_a_source_that_hangs_while_it_is_opened_is_no_reason_to_hang(tmp_path):
 
 DEFECTIVE = """
 import sys
-from kwsd.sources.network import NetworkAudio
+from kwsd.service.audio_socket import NetworkAudio
 from kwsd.sources.wav import WavFile
 def defect(self, *args):
     raise ZeroDivisionError("a defect")
@@ -443,7 +443,7 @@ def test_a_clock_that_is_set_back_changes_no_number_and_no_history(monkeypatch):
         def now(cls, zone=None):
             return cls(cls.year_now, 1, 1, tzinfo=zone)
 
-    monkeypatch.setattr("kwsd.bus.datetime", Clock)
+    monkeypatch.setattr("kwsd.service.bus.datetime", Clock)
     bus, told = Bus(), []
     stamped = [bus.publish(Overrun(stream="a", lost_seconds=0.1))]
     Clock.year_now = 2020

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-import kwsd.bus
-from kwsd.bus import HISTORY_EVENTS, QUEUE_EVENTS, Bus
-from kwsd.events import DetectionEvent, Overrun, Scores
-from kwsd.requests import Request, Since
+import kwsd.service.bus
+from kwsd.protocol.events import DetectionEvent, Overrun, Scores
+from kwsd.protocol.subscription import Request, Since
+from kwsd.service.bus import HISTORY_EVENTS, QUEUE_EVENTS, Bus
 
 
 def lines(data: bytes) -> list[dict]:
@@ -136,7 +136,7 @@ def test_who_wants_little_is_told_how_far_the_numbers_are(monkeypatch):
     assert HISTORY_EVENTS - HISTORY_EVENTS // 8 < known["next_seq"] <= HISTORY_EVENTS + 10
     again = resumed(bus, Request(since=Since(bus.numbering.boot_id, known["next_seq"] - 1)))
     assert "gap" not in [event["type"] for event in again]
-    monkeypatch.setattr(kwsd.bus, "HISTORY_SECONDS", 0.0)
+    monkeypatch.setattr(kwsd.service.bus, "HISTORY_SECONDS", 0.0)
     publish(bus, 1)  # after long enough, the first that is not for it says so too
     assert told.lines[-1] == {"type": "subscribed", "next_seq": HISTORY_EVENTS + 13}
 
@@ -178,7 +178,7 @@ def test_what_is_gone_is_a_gap(monkeypatch):
     told = resumed(bus, Request(since=Since(bus.numbering.boot_id, 3)))
     assert told[1] == {"type": "gap", "reason": "longer ago than is kept", "n_lost": 7}  # 4 to 10, of 2011
     assert [event["seq"] for event in told[2:]] == list(range(11, HISTORY_EVENTS + 12))
-    monkeypatch.setattr(kwsd.bus, "HISTORY_SECONDS", 0.0)
+    monkeypatch.setattr(kwsd.service.bus, "HISTORY_SECONDS", 0.0)
     told = resumed(bus, Request(since=Since(bus.numbering.boot_id, HISTORY_EVENTS + 1)))
     assert told[1]["n_lost"] == 11
     assert len(told) == 3

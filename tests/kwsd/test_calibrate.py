@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from kwsd.calibrate import Calibration, Keyword, _choose, calibrate, describe, refuse_existing, save_thresholds
+from kwsd.commands.calibrate import Calibration, Keyword, _choose, calibrate, describe, refuse_existing, save_thresholds
 from kwsd.config import load_config
+from kwsd.core.spotter import Spotter
+from kwsd.core.sweep import GRID
 from kwsd.errors import AudioError, ConfigError
-from kwsd.spotter import Spotter
-from kwsd.sweep import GRID
 from support import DEMO, ROOT
 
 
@@ -20,7 +20,7 @@ def test_what_calibrate_counts_is_what_would_fire(model):
     """The demo holds keywords, so it is a bad room: plenty fires."""
     calibration = calibrate([DEMO], model, 600.0)
     spotter = Spotter(model, 16000, thresholds=calibration.thresholds)
-    from kwsd.recording import read_recording
+    from kwsd.sources.recording import read_recording
 
     samples, _ = read_recording(DEMO)
     fired = [one.label for one in spotter.push(samples)]

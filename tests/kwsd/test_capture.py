@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-import kwsd.capture
+import kwsd.service.capture
 from kwsd.audio import Chunk
-from kwsd.capture import GATHER_SECONDS, Capture, Down, End, Inbox, Up
 from kwsd.errors import AudioError, SourceError
-from kwsd.sources import Opened
+from kwsd.service.capture import GATHER_SECONDS, Capture, Down, End, Inbox, Up
+from kwsd.sources.base import Opened
 
 
 def chunk(position, n=10, level=0.1):
@@ -56,7 +56,7 @@ def run(source, **options):
 
 @pytest.fixture(autouse=True)
 def _short_back_off(monkeypatch):
-    monkeypatch.setattr(kwsd.capture, "_RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(kwsd.service.capture, "_RETRY_SECONDS", (0.01, 0.02))
 
 
 def test_a_recording_is_delivered_whole_and_ends():
@@ -135,7 +135,7 @@ def test_once_it_was_heard_again_its_silence_is_told_as_soon_as_before():
 
 
 def test_a_source_that_breaks_at_once_again_and_again_is_tried_less_and_less(monkeypatch):
-    monkeypatch.setattr(kwsd.capture, "_RETRY_SECONDS", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(kwsd.service.capture, "_RETRY_SECONDS", (0.01, 0.02, 0.03))
     gone = SourceError("gone")
     steady = [chunk(position) for position in range(0, 10_030, 10)]
     items = run(FakeSource(True, [chunk(0), gone], [chunk(0), gone], [chunk(0), gone], [*steady, gone], [chunk(0)]))

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import soundfile
 
-from kwsd.frontend import resample
+from kwsd.core.frontend import resample
 from support import DEMO, kwsd
 
 

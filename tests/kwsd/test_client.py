@@ -15,8 +15,8 @@ import pytest
 
 from kwsd.client import subscribe, subscribe_async
 from kwsd.errors import SocketError
-from kwsd.events import DetectionEvent, Gap, Goodbye, Hello, Published, SourceDown, SourceUp
-from kwsd.requests import Since
+from kwsd.protocol.events import DetectionEvent, Gap, Goodbye, Hello, Published, SourceDown, SourceUp
+from kwsd.protocol.subscription import Since
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 
 from kwsd.client import subscribe
-from kwsd.clips import Clips, Ended, Piece
 from kwsd.config import ClipsConfig
 from kwsd.errors import OutputError
-from kwsd.events import DetectionEvent, parse_event
+from kwsd.protocol.events import DetectionEvent, parse_event
+from kwsd.service.clips import Clips, Ended, Piece
 from support import DEMO, kwsd
 
 

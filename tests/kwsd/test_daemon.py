@@ -19,7 +19,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.errors import SocketError
-from kwsd.events import DetectionEvent, Goodbye, Hello, Lagged, SourceUp, parse_event
+from kwsd.protocol.events import DetectionEvent, Goodbye, Hello, Lagged, SourceUp, parse_event
 from support import DEMO, kwsd
 
 
@@ -230,7 +230,7 @@ def test_ten_minutes_without_subscribers_do_not_grow_the_daemon(start_daemon):
 
 
 def test_the_daemon_loads_nothing_heavy():
-    script = "import sys, kwsd.cli, kwsd.daemon, kwsd.label; print(*sys.modules)"
+    script = "import sys, kwsd.cli, kwsd.service.daemon, kwsd.commands.label; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split())
     assert "onnxruntime" in loaded
     assert not loaded & {"tensorflow", "keras", "scipy", "tf2onnx", "onnx", "matplotlib"}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kwsd.card import DecisionParams
-from kwsd.decision import Decision, chosen_thresholds
+from kwsd.core.card import DecisionParams
+from kwsd.core.decision import Decision, chosen_thresholds
 
 STRIDE = 1600  # 100 ms at 16 kHz
 

@@ -17,7 +17,7 @@ import pytest
 
 from kwsd.client import subscribe, subscribe_async
 from kwsd.errors import SocketError
-from kwsd.events import DetectionEvent, Hello, Scores, parse_event
+from kwsd.protocol.events import DetectionEvent, Hello, Scores, parse_event
 from support import DEMO, free_port, kwsd
 
 TLS = Path(__file__).parent / "tls"

@@ -3,11 +3,11 @@
 import pytest
 
 from kwsd.audio import Chunk
-from kwsd.capture import Up
 from kwsd.config import Config
-from kwsd.ear import Ear
-from kwsd.events import DetectionEvent
-from kwsd.model import load_model
+from kwsd.core.model import load_model
+from kwsd.protocol.events import DetectionEvent
+from kwsd.service.capture import Up
+from kwsd.service.detector import Ear
 
 
 def heard(ear, samples, at=0):

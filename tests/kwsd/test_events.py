@@ -7,9 +7,9 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from kwsd.events import PROTOCOL, DetectionEvent, Event, Lagged, SourceDown, event_types, parse_event
-from kwsd.readable import readable
-from kwsd.requests import Request
+from kwsd.protocol.events import PROTOCOL, DetectionEvent, Event, Lagged, SourceDown, event_types, parse_event
+from kwsd.protocol.subscription import Request
+from kwsd.protocol.text import readable
 
 SCHEMA = json.loads(files("kwsd").joinpath("events.schema.json").read_text())
 SAMPLES = {

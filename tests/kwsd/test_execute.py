@@ -4,8 +4,8 @@ import subprocess
 import sys
 import time
 
-from kwsd.events import DetectionEvent
-from kwsd.execute import execute
+from kwsd.commands.execute import execute
+from kwsd.protocol.events import DetectionEvent
 
 EVENT = DetectionEvent(
     seq=7, boot_id="b", time="t", stream="hall; touch /tmp/never", label="stop", score=0.9,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from kwsd.frontend import (
+from kwsd.core.frontend import (
     LOGMEL_16K,
     PARAMETER_SETS,
     SPECTROGRAM_8K,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from kwsd.capture import Capture, Inbox, Up
 from kwsd.config import Config, StreamConfig
-from kwsd.ear import Ear
-from kwsd.health import DEAF_SECONDS, Health
+from kwsd.service.capture import Capture, Inbox, Up
+from kwsd.service.detector import Ear
+from kwsd.service.health import DEAF_SECONDS, Health
 
 
 class Nothing:
@@ -60,7 +60,7 @@ def test_a_source_that_is_down_is_no_reason_unless_opening_it_hangs(parts):
 def test_audio_that_nobody_takes_is_a_reason(parts, monkeypatch):
     _, inbox, _, health = parts
     now = 100.0
-    monkeypatch.setattr("kwsd.capture.time.monotonic", lambda: now)
+    monkeypatch.setattr("kwsd.service.capture.time.monotonic", lambda: now)
     inbox.put("yard", Up(16000, 0.0), waits=False)
     assert not health.is_stuck(now)
     now += DEAF_SECONDS + 1

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import kwsd.label
+import kwsd.commands.label
 from kwsd.cli import main
+from kwsd.commands.label import label_folder
+from kwsd.commands.ledger import Ledger
+from kwsd.core.frontend import clip_features
 from kwsd.errors import AudioError, OutputError
-from kwsd.frontend import clip_features
-from kwsd.label import label_folder
-from kwsd.ledger import Ledger
-from kwsd.recording import read_recording
+from kwsd.sources.recording import read_recording
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, no
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch, capsys):
     label_folder(clips, tmp_path / "whole.csv", model)
-    monkeypatch.setattr(kwsd.label, "JOB_CLIPS", 4)
+    monkeypatch.setattr(kwsd.commands.label, "JOB_CLIPS", 4)
     add, added = Ledger.add, []
 
     def interrupted(self, paths, posteriors):
@@ -232,7 +232,7 @@ def test_what_is_below_a_closed_folder_is_not_forgotten(tmp_path, write_wav, noi
         return scandir(path)
 
     write_wav("clips/4.wav", noise)
-    monkeypatch.setattr("kwsd.ledger.os.scandir", closed)
+    monkeypatch.setattr("kwsd.commands.ledger.os.scandir", closed)
     errors = []
     with Ledger(tmp_path / "ledger", "model") as ledger:
         assert ledger.look(tmp_path / "clips", errors.append) == 1

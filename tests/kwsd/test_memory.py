@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kwsd.card import DecisionParams, GoldenCheck, ModelCard
-from kwsd.frontend import LOGMEL_16K
-from kwsd.memory import GraphMemory, WindowMemory, step_through
+from kwsd.core.card import DecisionParams, GoldenCheck, ModelCard
+from kwsd.core.frontend import LOGMEL_16K
+from kwsd.core.state import GraphMemory, WindowMemory, step_through
 
 
 def window_card(window_frames, stride_frames):

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent
+from kwsd.protocol.events import DetectionEvent
 from support import DEMO, free_port, kwsd
 
 

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
+from kwsd.protocol.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
 from support import DEMO, ROOT, meanwhile
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n"

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from kwsd.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.core.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.core.model import DEFAULT_MODEL, load_model
 from kwsd.errors import ModelError
-from kwsd.model import DEFAULT_MODEL, load_model
 from support import DEMO, kwsd
 
 
@@ -135,7 +135,7 @@ def test_cuda_does_not_fall_back_silently():
 
 
 def test_two_runtimes_in_one_environment_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("kwsd.runtime.ort.__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
+    monkeypatch.setattr("kwsd.core.runtime.ort.__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
     (tmp_path / "onnxruntime-1.31.0.dist-info").mkdir()
     assert load_model(device="cpu").provider == "CPUExecutionProvider"
     (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()

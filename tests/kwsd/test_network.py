@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent, Hello, SourceDown, SourceUp
-from kwsd.sources.network import Header
-from kwsd.spotter import Spotter
+from kwsd.core.spotter import Spotter
+from kwsd.protocol.events import DetectionEvent, Hello, SourceDown, SourceUp
+from kwsd.service.audio_socket import Header
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from kwsd.config import Config
 from kwsd.errors import SourceError
-from kwsd.sources import make_source
+from kwsd.sources.base import make_source
 from kwsd.sources.microphone import Microphone
 from kwsd.sources.pcm import PcmInput
 from kwsd.sources.wav import WavFile

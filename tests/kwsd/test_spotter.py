@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kwsd.frontend import resample
-from kwsd.spotter import Spotter
+from kwsd.core.frontend import resample
+from kwsd.core.spotter import Spotter
 
 
 def hear(model, samples, rate_hz=16000, size=1600, **options):

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent, Hello
-from kwsd.systemd import JournalHandler
+from kwsd.protocol.events import DetectionEvent, Hello
+from kwsd.service.systemd import JournalHandler
 from support import DEMO
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kwsd.client import subscribe
-from kwsd.events import DetectionEvent, Hello, SourceDown
+from kwsd.protocol.events import DetectionEvent, Hello, SourceDown
 from support import ROOT
 
 UNITS = ROOT / "systemd"

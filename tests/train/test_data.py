@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from kwsd.errors import KwsdError, TrainingError
-from train.data import balanced, find_corpus, read_clip, silence, split_by_speaker
+from train.recordings.corpus import balanced, find_corpus, read_clip, silence, split_by_speaker
 
 KEYWORDS = ("yes", "no")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kwsd.sweep import GRID, LOGITS, nearest
-from train.decide import BUDGET_PER_HOUR, choose_from
-from train.streams import Heard, Said
+from kwsd.core.sweep import GRID, LOGITS, nearest
+from train.measure.decide import BUDGET_PER_HOUR, choose_from
+from train.measure.streams import Heard, Said
 
 KEYWORDS = ["clear", "confusable"]
 HOURS = 10

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kwsd.frontend import SPECTROGRAM_8K, clip_features
-from kwsd.recording import read_recording
-from train.data import find_corpus
-from train.features import held_out_examples
+from kwsd.core.frontend import SPECTROGRAM_8K, clip_features
+from kwsd.sources.recording import read_recording
+from train.recordings.corpus import find_corpus
+from train.recordings.features import held_out_examples
 
 
 @pytest.fixture

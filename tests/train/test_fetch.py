@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-import train.fetch
+import train.recordings.fetch
 from kwsd.errors import TrainingError
-from train.fetch import Archive, fetch
+from train.recordings.fetch import Archive, fetch
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,6 @@ def test_what_is_not_there_is_said_at_once(server, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_tried_and_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.fetch, "_TRIES", 2)
+    monkeypatch.setattr(train.recordings.fetch, "_TRIES", 2)
     with pytest.raises(TrainingError, match=r"127.0.0.1:9/.*the same command goes on"):
         fetch(tmp_path, Archive("http://127.0.0.1:9/a", "0" * 64))

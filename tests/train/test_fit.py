@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from export.__main__ import export
+from kwsd.commands.label import label_folder
+from kwsd.core.model import load_model
 from kwsd.errors import ExportError, TrainingError
-from kwsd.label import label_folder
-from kwsd.model import load_model
-from train import decide
 from train.__main__ import main
-from train.data import find_corpus, read_clip
-from train.evaluate import evaluate, score, wilson
 from train.fit import MarginLoss, fit, stages_of
 from train.hyperparameters import Hyperparameters
-from train.subject import KerasModel, load_subject
+from train.measure import decide
+from train.measure.clips import evaluate, score, wilson
+from train.measure.subject import KerasModel, load_subject
+from train.recordings.corpus import find_corpus, read_clip
 
 HYPER = Hyperparameters(epochs=2, restarts=2, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
 LIGHT_HYPER = Hyperparameters(epochs=2, restarts=0, scenes_per_epoch=6, batch_seconds=60)

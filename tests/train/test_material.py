@@ -7,8 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from train.data import find_corpus, read_samples
-from train.material import gather, word_edges
+from train.recordings.corpus import find_corpus, read_samples
+from train.recordings.material import gather, word_edges
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from kwsd.core.sweep import Sweep
 from kwsd.errors import TrainingError
-from kwsd.sweep import Sweep
-from train.evaluate import score
-from train.results import write_results
-from train.streams import Said, describe, match
+from train.measure.clips import score
+from train.measure.results import write_results
+from train.measure.streams import Said, describe, match
 
 
 @pytest.fixture

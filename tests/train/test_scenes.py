@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kwsd.audio import dbfs
-from train.data import CLIP_SAMPLES, find_corpus
-from train.material import Material, gather
-from train.scenes import Scene, Spoken, Style, compose, noise_bed
-from train.windows import words_in_windows
+from train.recordings.corpus import CLIP_SAMPLES, find_corpus
+from train.recordings.material import Material, gather
+from train.recordings.scenes import Scene, Spoken, Style, compose, noise_bed
+from train.recordings.windows import words_in_windows
 
 QUIET = replace(Style(), noise=0.0, reverb=0.0, speed=0.0)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kwsd.spotter import Detection, Spotter
-from kwsd.sweep import GRID, Fired, Sweep
-from train.streams import Said, describe, match, match_label, poisson
+from kwsd.core.spotter import Detection, Spotter
+from kwsd.core.sweep import GRID, Fired, Sweep
+from train.measure.streams import Said, describe, match, match_label, poisson
 
 
 def test_each_keyword_is_hit_once_and_within_a_second():

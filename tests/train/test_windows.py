@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kwsd.frontend import LOGMEL_16K, SPECTROGRAM_8K
-from train.data import find_corpus
+from kwsd.core.frontend import LOGMEL_16K, SPECTROGRAM_8K
 from train.hyperparameters import Hyperparameters
-from train.material import gather
-from train.windows import Epochs, Recipe, window_frames
+from train.recordings.corpus import find_corpus
+from train.recordings.material import gather
+from train.recordings.windows import Epochs, Recipe, window_frames
 
 HYPER = Hyperparameters(scenes_per_epoch=12)
 

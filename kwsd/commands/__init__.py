@@ -1,0 +1,1 @@
+"""The commands that need no daemon: spot, label (with its ledger), calibrate, check; and listen's --exec."""

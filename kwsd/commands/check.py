@@ -1,0 +1,109 @@
+"""`kwsd check`: would `kwsd run` work here, and if not, why?"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+from kwsd.audio import dbfs
+from kwsd.config import Config, StreamConfig, check_thresholds
+from kwsd.core.model import load_model
+from kwsd.errors import ConfigError, KwsdError
+from kwsd.protocol.address import unix_path
+from kwsd.service.clips import Clips
+from kwsd.service.endpoints import bind_tcp, bind_unix, is_live, refuse_unused_secrets, tcp_secrets
+from kwsd.sources.base import make_source
+
+Part = tuple[str, Callable[[], str]]
+
+
+def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
+    """Yield for each part whether it is fine, and one line about it."""
+    try:
+        config = load()
+        refuse_unused_secrets(config)
+    except KwsdError as error:
+        yield from ((False, f"configuration: {line}") for line in str(error).splitlines())
+        return
+    yield True, f"configuration: source {', '.join(config.sources)}"
+    for name, part in _parts(config):
+        try:
+            yield True, f"{name}: {part()}"
+        except KwsdError as error:
+            yield False, f"{name}: {error}"
+
+
+def _parts(config: Config) -> Iterator[Part]:
+    """Only what is configured. Each part is used before the next is asked for."""
+    yield "model", lambda: _model(config)
+    for stream in config.streams.values():
+        if stream.source != "network":
+            yield "audio", lambda stream=stream: _audio(stream)  # type: ignore[misc]
+    yield "socket", lambda: _socket(config.socket, config)
+    if config.audio:
+        yield "audio socket", lambda: _audio_socket(config)
+    if config.tcp:
+        yield "tcp", lambda: _tcp(config)
+    if config.clips:
+        yield "clips", lambda: _clips(config)
+    if config.metrics:
+        yield "metrics", lambda: _metrics(config)
+
+
+def _model(config: Config) -> str:
+    model = load_model(config.model, config.device)
+    check_thresholds(config, model.card.keywords)
+    fallback = f" (CUDA is not used: {model.no_cuda})" if model.no_cuda else ""
+    return f"{model.card.name} passes its golden check on {model.provider}{fallback}"
+
+
+def _audio(config: StreamConfig) -> str:
+    if config.source == "-":
+        pcm = config.pcm
+        return f"standard input, {pcm.encoding}, {pcm.rate_hz} Hz, {pcm.channels} channels (not read)"
+    source = make_source(config)
+    rate_hz, chunks = source.open()
+    with closing(chunks):
+        chunk = next(chunks)
+    return f"{source.name}, {rate_hz} Hz, {dbfs(chunk.samples):.0f} dBFS"
+
+
+def _socket(path: Path, config: Config) -> str:
+    if is_live(path):
+        return f"{path}, a kwsd is serving it now"
+    bind_unix(path, config).close()
+    path.unlink()
+    return f"{path} is free"
+
+
+def _audio_socket(config: Config) -> str:
+    assert config.audio
+    path = unix_path(config.audio)
+    return _socket(path, config) if path else _port(config.audio, config)
+
+
+def _clips(config: Config) -> str:
+    assert config.clips
+    Clips(config.clips)  # tries the folder
+    return f"kept in {config.clips.folder}"
+
+
+def _port(address: str, config: Config) -> str:
+    """Check that a port is free, unless a running daemon may have it already."""
+    if not is_live(config.socket):
+        bind_tcp(address).close()
+    return address
+
+
+def _tcp(config: Config) -> str:
+    assert config.tcp
+    _port(config.tcp, config)
+    token, tls = tcp_secrets(config)
+    return f"{config.tcp}{', with a token' if token else ''}{', with TLS' if tls else ''}"
+
+
+def _metrics(config: Config) -> str:
+    assert config.metrics
+    if find_spec("prometheus_client") is None:
+        raise ConfigError("needs the prometheus-client package: install kwsd[metrics]")
+    return _port(config.metrics, config)

@@ -1,0 +1,70 @@
+"""The sweep: what each threshold of a grid would have detected in a stream.
+
+Law: the detections at one threshold are exactly those that the Spotter gives with it.
+`kwsd calibrate` and training's evaluation use the sweep to choose thresholds.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kwsd.core.card import ModelCard
+from kwsd.core.decision import Decision
+from kwsd.core.stream_batch import Windows
+
+LOGITS = np.arange(-20, 101) / 10
+"""The grid as logits: from 0.12 to 0.99995. Equal steps here are small steps near 1, where thresholds lie."""
+
+GRID = 1 / (1 + np.exp(-LOGITS))
+
+_ROW = np.zeros(1, np.int64)
+
+
+def nearest(threshold: float) -> int:
+    """Index of the grid's nearest threshold."""
+    logit = np.log(threshold) - np.log1p(-min(threshold, 1 - 1e-9))
+    return int(np.argmin(np.abs(LOGITS - logit)))
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A detection at one threshold: index into the grid, index into the labels, end of the window."""
+
+    grid: int
+    label: int
+    end_seconds: float
+
+
+class Sweep:
+    """Decides about one stream with every threshold of the grid. Feed it with `Spotter.process`.
+
+    Attributes:
+        fired: all detections, in the order of time.
+        n_windows: number of windows.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        is_keyword = np.array([label in card.keywords for label in card.labels])
+        self._n_labels = len(card.labels)
+        self._decision = Decision(card, np.where(is_keyword, GRID[:, None], np.inf)[None])
+        self._rate_hz = card.frontend.sample_rate_hz
+        self.fired: list[Fired] = []
+        self.n_windows = 0
+
+    def push(self, windows: Iterable[Windows]) -> None:
+        """Decide about the next windows of the stream."""
+        for one in windows:
+            _, [fires] = self._decision.push(_ROW, one.posteriors, one.ends)
+            self.n_windows += 1
+            if fires.any():
+                seconds = one.ends.item() / self._rate_hz
+                self.fired += [Fired(int(g), int(n), seconds) for g, n in np.argwhere(fires)]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Number of detections at each threshold. Shape: -> (n_grid, n_labels)."""
+        counts = np.zeros((len(GRID), self._n_labels), np.int64)
+        for one in self.fired:
+            counts[one.grid, one.label] += 1
+        return counts

@@ -1,0 +1,92 @@
+"""What a subscriber may send: a subscription, one line of JSON.
+
+{"type":"subscribe","labels":["stop"],"streams":["hall"],"since":{"boot_id":"…","seq":117},"scores":true}
+
+Where the daemon requires a token, another line comes first:
+
+{"type":"authenticate","token":"…"}
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from kwsd.protocol.events import Event
+from kwsd.typed import Between, build
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """The last event that a subscriber has seen; a `seq` of -1 stands before the first one."""
+
+    boot_id: str
+    seq: Annotated[int, Between(-1, 2**63)]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """Which events a subscriber wants.
+
+    Attributes:
+        labels: only detections of these keywords; None for all.
+        streams: only events of these streams, and events without a stream; None for all.
+        since: first send the events after this one; None for only new events.
+        scores: send the running scores too.
+    """
+
+    type: Literal["subscribe"] = "subscribe"
+    labels: frozenset[str] | None = None
+    streams: frozenset[str] | None = None
+    since: Since | None = None
+    scores: bool = False
+
+    def wants(self, event: Event) -> bool:
+        """Whether the event passes the filter."""
+        return (self.labels is None or getattr(event, "label", None) in (None, *self.labels)) and (
+            self.streams is None or getattr(event, "stream", None) in (None, *self.streams)
+        )
+
+    def wants_label(self, label: str) -> bool:
+        return self.labels is None or label in self.labels
+
+    def to_json(self) -> str:
+        """The line, without its newline. What was not set is left out."""
+        line: dict[str, Any] = {"type": self.type}
+        for key, names in (("labels", self.labels), ("streams", self.streams)):
+            if names is not None:
+                line[key] = sorted(names)
+        if self.since:
+            line["since"] = {"boot_id": self.since.boot_id, "seq": self.since.seq}
+        if self.scores:
+            line["scores"] = True
+        return json.dumps(line)
+
+    @classmethod
+    def parse(cls, line: bytes) -> "Subscription":
+        """The reverse of `to_json`.
+
+        Raises:
+            ValueError: with every problem, in one line.
+        """
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError('not a line of JSON, such as {"type":"subscribe"}') from None
+        if not isinstance(data, dict) or "type" not in data:
+            raise ValueError('no request, such as {"type":"subscribe"}')
+        return build(cls, data)
+
+
+def token_line(token: str) -> str:
+    """The line that shows a token, without its newline."""
+    return json.dumps({"type": "authenticate", "token": token})
+
+
+def parse_token(line: bytes) -> bytes:
+    """The token in a line; empty if there is none."""
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return b""
+    shows = isinstance(data, dict) and data.get("type") == "authenticate" and isinstance(data.get("token"), str)
+    return data["token"].encode(errors="surrogatepass") if shows else b""

@@ -1,0 +1,53 @@
+"""Events as lines for people."""
+
+from kwsd.protocol.events import (
+    DetectionEvent,
+    Error,
+    Event,
+    Gap,
+    Goodbye,
+    Hello,
+    Lagged,
+    Overrun,
+    Position,
+    Scores,
+    SourceDown,
+    SourceUp,
+    Subscribed,
+)
+
+
+def readable(event: Event) -> str:
+    """The event in one line."""
+    match event:
+        case DetectionEvent():
+            return (
+                f"{event.end_seconds:8.2f} s  {event.label:<10} score {event.score:.2f}  "
+                f"{event.loudness_dbfs:6.1f} dBFS  {event.stream}"
+            )
+        case Hello():
+            return f"listening for {', '.join(event.labels)} with {event.model} on {event.provider}"
+        case SourceUp():
+            return f"source up: {event.stream}, {event.rate_hz} Hz"
+        case SourceDown():
+            retry = "" if event.retry_seconds is None else f"; next try in {event.retry_seconds:g} s"
+            return f"source down: {event.stream}: {event.reason}{retry}"
+        case Overrun():
+            return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
+        case Scores():
+            scores = "  ".join(f"{label} {score:.2f}" for label, score in event.scores.items())
+            return f"{event.end_seconds:8.2f} s  {scores}  {event.stream}"
+        case Lagged():
+            return f"lagged: {event.n_lost} events lost, this subscriber was too slow"
+        case Subscribed():
+            return f"subscribed from event {event.next_seq} on"
+        case Position():
+            return f"position: no event for this subscriber before event {event.next_seq}"
+        case Gap():
+            lost = "an unknown number of events" if event.n_lost is None else f"{event.n_lost} events"
+            return f"gap: {lost} lost, {event.reason}"
+        case Goodbye():
+            return f"goodbye: {event.reason}, after {event.heard_seconds:.1f} s of audio"
+        case Error():
+            return f"error: {event.reason}"
+    raise TypeError(f"{event.type} events have no readable form")

@@ -1,0 +1,10 @@
+"""The service: the daemon and its parts.
+
+Law: one direction. Captures and the audio socket fill the inbox; one thread takes from it and runs
+the detector; events go to the bus, and from there to subscribers. No part waits for a later one.
+
+    capture, audio_socket → inbox → detector → bus → jsonlines (through endpoints)
+
+daemon starts and ends all of them, reload replaces configuration and model. Beside the path are
+health, metrics, clips and systemd.
+"""

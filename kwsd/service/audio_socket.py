@@ -1,0 +1,273 @@
+"""The audio socket: raw PCM from other programs, many streams at once.
+
+    (echo '{"stream":"hall","rate_hz":16000}'; arecord -t raw -f S16_LE -r 16000) | nc -U audio.sock
+
+Law: a connection is a stream. It begins with one line of JSON that describes the audio, and ends
+when the sender closes it. One thread reads all connections: a thread for each of hundreds, or an
+event loop that wakes up for every piece, would cost more than processing the audio.
+"""
+
+import json
+import logging
+import selectors
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+from kwsd.audio import Chunk, PcmDecoder, PcmFormat
+from kwsd.config import Config
+from kwsd.protocol.address import unix_path
+from kwsd.protocol.events import Error
+from kwsd.service.endpoints import bind_tcp, bind_unix, most_connections
+from kwsd.service.inbox import TAKE_SECONDS, Inbox
+from kwsd.sources.base import End, Up
+from kwsd.typed import Matching, build
+
+log = logging.getLogger("kwsd")
+
+_HEADER_BYTES = 4096
+_HEADER_SECONDS = 5.0
+_READ_BYTES = 2**16
+_GATHER_SECONDS = 0.01  # between two rounds of reading
+_IDLE_SECONDS = 0.2  # longest time until late headers and the end of the daemon are noticed
+_JOIN_SECONDS = 0.5
+_MOST_CLOCKS = 10_000  # names whose clocks are kept: a sender may use each name only once
+
+_EXAMPLE = '{"stream":"hall","rate_hz":16000}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header(PcmFormat):
+    """The first line of a connection.
+
+    Attributes:
+        stream: its name in events.
+        live: whether time goes on without kwsd. Audio of a live stream that cannot be processed in
+            time is lost, and reported by `overrun`. Otherwise the sender has to wait.
+    """
+
+    stream: Annotated[str, Matching(r"(?s).{1,100}", "a name of up to 100 letters")]
+    live: bool = True
+
+    @classmethod
+    def parse(cls, line: bytes) -> "Header":
+        """Raises:
+        ValueError: with every problem, in one line.
+        """
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError(f"the first line must be JSON, such as {_EXAMPLE}") from None
+        return build(cls, data)
+
+    def problems(self) -> list[str]:
+        return [] if self.stream.isprintable() else ["stream: has letters that cannot be printed"]
+
+
+class AudioSocket:
+    """The audio socket and its thread.
+
+    Args:
+        config: for the address, who may connect, and which channel of a stream to take.
+        inbox: receives the streams.
+        taken: names of streams that other sources deliver.
+    """
+
+    def __init__(self, config: Config, inbox: Inbox, taken: set[str]) -> None:
+        assert config.audio
+        self._config, self._address, self._path = config, config.audio, unix_path(config.audio)
+        self.inbox = inbox
+        self._busy = set(taken)  # names of streams that deliver now, here or elsewhere
+        self._began: dict[str, float] = {}  # when each name first delivered: its clock's zero
+        self._senders: set[_Sender] = set()
+        self._is_full = False
+        self._selector = selectors.DefaultSelector()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audio socket", daemon=True)
+        self._listener: socket.socket | None = None
+        self._most_senders = most_connections()
+
+    def start(self) -> None:
+        """Raises:
+        SocketError: the address cannot be used.
+        """
+        self._listener = bind_unix(self._path, self._config) if self._path else bind_tcp(self._address)
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the address and every connection."""
+        self._stopping.set()
+        if not self._listener:
+            return
+        self._thread.join(_JOIN_SECONDS)
+        self._listener.close()
+        if self._path:
+            self._path.unlink(missing_ok=True)
+
+    def channel(self, stream: str) -> int | None:
+        """The channel to take of a stream, counted from 1; None for the mean."""
+        return self._config.of_stream(stream).channel
+
+    def claim(self, stream: str) -> float:
+        """Give a name to a sender; returns the zero of its clock, on the monotonic clock.
+
+        Raises:
+            ValueError: the name is in use.
+        """
+        if stream in self._busy:
+            raise ValueError(f"stream: {stream!r:.40} is already connected")
+        self._busy.add(stream)
+        if stream not in self._began and len(self._began) >= _MOST_CLOCKS:
+            del self._began[next(iter(self._began))]
+        return self._began.setdefault(stream, time.monotonic())
+
+    def _run(self) -> None:
+        """The thread. Whatever ends it is put into the inbox, so the daemon never waits for a dead source."""
+        assert self._listener
+        try:
+            self._serve(self._listener)
+        except Exception as error:
+            self.inbox.put(self._address, End(error), waits=False)
+
+    def _serve(self, listener: socket.socket) -> None:
+        """Read in rounds. The pause between them collects more data, so that each wake-up is worth its cost."""
+        while not self._stopping.is_set():
+            is_waiting = any(sender.is_paused for sender in self._senders)
+            for key, _ in self._selector.select(_GATHER_SECONDS if is_waiting else _IDLE_SECONDS):
+                if key.data:
+                    key.data.read()
+                else:
+                    self._accept(listener)
+            now = time.monotonic()
+            for sender in [one for one in self._senders if one.is_paused or one.deadline]:
+                sender.check(now)
+            for sender in [one for one in self._senders if one.is_done]:
+                self._remove(sender)
+            self._stopping.wait(_GATHER_SECONDS)
+        for sender in list(self._senders):
+            self._remove(sender)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept every waiting connection."""
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # no descriptors left
+                if not self._is_full:
+                    log.warning("audio socket: cannot accept connections (%s)", error.strerror)
+                self._is_full = True
+                return
+            self._is_full = False
+            sender = _Sender(self, connection)
+            self._senders.add(sender)
+            self._selector.register(connection, selectors.EVENT_READ, sender)
+            if len(self._senders) > self._most_senders:
+                sender.refuse(f"{self._most_senders} streams are connected, which is the limit", retryable=True)
+
+    def _remove(self, sender: "_Sender") -> None:
+        self._senders.discard(sender)
+        self._selector.unregister(sender.connection)
+        sender.connection.close()
+        if stream := sender.stream:
+            self._busy.discard(stream)
+            if stream in self._began:  # samples may come faster than real time; the clock must not go back
+                self._began[stream] = min(self._began[stream], time.monotonic() - sender.end_seconds)
+            self.inbox.put(stream, End(), waits=False)
+
+
+class _Sender:
+    """One connection: a header, then samples.
+
+    Attributes:
+        stream: its name, once the header has arrived.
+        deadline: for the header, on the monotonic clock; 0 once it has arrived.
+        is_paused: whether its audio waits in place of being dropped.
+        is_done: whether it has ended, or was refused.
+    """
+
+    def __init__(self, server: AudioSocket, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._server, self.connection = server, connection
+        self.stream = ""
+        self.deadline = time.monotonic() + _HEADER_SECONDS
+        self.is_paused = self.is_done = False
+        self._line = b""  # of the header
+        self._header = Header(stream="-")
+        self._decoder = PcmDecoder(self._header)
+        self._start_seconds = 0.0
+        self._position = 0
+
+    @property
+    def end_seconds(self) -> float:
+        """Stream time of the end of what was delivered."""
+        return self._start_seconds + self._position / self._header.rate_hz
+
+    def read(self) -> None:
+        """Read what has arrived."""
+        if self.is_paused or self.is_done:
+            return
+        try:
+            data = self.connection.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.is_done = True
+        elif self.stream:
+            self._decoder.push(data)
+            self._deliver()
+        else:
+            self._read_header(data)
+
+    def check(self, now: float) -> None:
+        """Do what is due although nothing has arrived."""
+        if self.deadline and now > self.deadline:
+            self.refuse(f"no header within {_HEADER_SECONDS:g} s", retryable=True)
+        elif self.is_paused:
+            self._deliver()
+
+    def refuse(self, reason: str, retryable: bool = False) -> None:
+        with suppress(OSError):
+            self.connection.send(Error(reason=reason, retryable=retryable).to_json().encode() + b"\n")
+        self.is_done = True
+
+    def _read_header(self, data: bytes) -> None:
+        line, newline, rest = (self._line + data).partition(b"\n")
+        if not newline and len(line) < _HEADER_BYTES:
+            self._line = line
+            return
+        try:
+            self._begin(Header.parse(line[:_HEADER_BYTES]))
+        except ValueError as error:
+            self.refuse(str(error))
+            return
+        self._decoder.push(rest)
+        self._deliver()
+
+    def _begin(self, header: Header) -> None:
+        channel = self._server.channel(header.stream)
+        if channel is not None and channel > header.channels:
+            raise ValueError(f"channels: {header.channels}, but channel {channel} is configured for this stream")
+        self._start_seconds = time.monotonic() - self._server.claim(header.stream)
+        self._header, self.stream, self.deadline = header, header.stream, 0.0
+        self._decoder = PcmDecoder(header, channel)
+        self._server.inbox.put(self.stream, Up(header.rate_hz, self._start_seconds), waits=False)
+
+    def _deliver(self) -> None:
+        """Put what has arrived into the inbox, in pieces, so that the bound of the inbox holds."""
+        inbox, piece = self._server.inbox, max(1, round(TAKE_SECONDS * self._header.rate_hz))
+        while self._decoder.n_samples:
+            self.is_paused = not self._header.live and inbox.is_full(self.stream)
+            if self.is_paused:
+                return
+            samples = self._decoder.take(piece)
+            inbox.put(self.stream, Chunk(samples, self._position), waits=False)
+            self._position += len(samples)

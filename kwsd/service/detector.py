@@ -1,0 +1,218 @@
+"""The detector: what sources deliver becomes events.
+
+Law: no thread, clock or socket, like the Spotters that it runs. Data goes out as return values. The
+daemon's inference thread and `kwsd spot` both run it, so both give the same events.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from kwsd.audio import Chunk, FloatArray
+from kwsd.config import Config
+from kwsd.core.model import Model
+from kwsd.core.spotter import Detection, Spotter
+from kwsd.core.stream_batch import StreamBatch, Windows
+from kwsd.protocol.events import DetectionEvent, Event, Overrun, Published, Scores, SourceDown, SourceUp
+from kwsd.sources.base import Down, End, Item, Up
+
+ENDED = "ended"
+"""The reason of `source_down` for a source that has delivered everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Audio of a stream that was processed; its first sample is at `seconds` of stream time."""
+
+    stream: str
+    rate_hz: int
+    seconds: float
+    samples: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A stream has ended, or its clock jumps."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a call of `Detector.process` brought about, both lists in order."""
+
+    events: list[Event] = field(default_factory=list)
+    audio: list[Piece | Ended] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StreamFigures:
+    """Counters of a stream in this run of the daemon.
+
+    Attributes:
+        heard_seconds, lost_seconds: of audio.
+        n_detections: of each label.
+        is_up: whether its source delivers.
+        down: why not.
+    """
+
+    heard_seconds: float = 0.0
+    lost_seconds: float = 0.0
+    n_detections: Counter[str] = field(default_factory=Counter)
+    is_up: bool = False
+    down: str = "no audio yet"
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream that is up: its clock, and its Spotter."""
+
+    name: str
+    rate_hz: int
+    start_seconds: float
+    spotter: Spotter
+    position: int = 0  # of the next sample, if none is lost
+
+    @property
+    def seconds(self) -> float:
+        """Stream time of `position`."""
+        return self.start_seconds + self.position / self.rate_hz
+
+
+class Detector:
+    """Detects keywords in all streams.
+
+    Attributes:
+        figures: counters of each stream that is configured, or up.
+    """
+
+    def __init__(self, model: Model, config: Config) -> None:
+        self._model, self._config = model, config
+        self._batch = StreamBatch(model)
+        self._next: deque[tuple[Model, Config]] = deque(maxlen=1)
+        self._streams: dict[str, _Stream] = {}
+        self.figures = {name: StreamFigures() for name in config.streams}
+        self._past_seconds = 0.0
+
+    @property
+    def heard_seconds(self) -> float:
+        """Audio processed, all streams together."""
+        return self._past_seconds + sum(figures.heard_seconds for figures in list(self.figures.values()))
+
+    def reload(self, model: Model, config: Config) -> None:
+        """Use another model and configuration from the next `process` on. Any thread may call this.
+
+        With the same model every stream goes on. A new model must first fill its windows.
+        """
+        self._next.append((model, config))
+
+    def process(self, items: Iterable[tuple[str, Item]], with_scores: bool = False) -> Output:
+        """Process items of streams, each with the stream's name.
+
+        Chunks of different streams share runs; the events of a stream do not depend on that.
+
+        Args:
+            with_scores: whether the events include the running scores.
+        """
+        if self._next:
+            self._reload(*self._next.pop())
+        output = Output()
+        waiting: dict[str, FloatArray] = {}  # the next samples of streams, for one run
+        for name, item in items:
+            if name in waiting:
+                output.events.extend(self._run(waiting, with_scores))
+            if not isinstance(item, Chunk):
+                self._change_state(name, item, output)
+            elif stream := self._streams.get(name):
+                output.events.extend(self._skip_lost(stream, item))
+                output.audio.append(Piece(name, stream.rate_hz, stream.seconds, item.samples))
+                waiting[name] = item.samples
+                stream.position = item.end
+                self.figures[name].heard_seconds += len(item.samples) / stream.rate_hz
+        output.events.extend(self._run(waiting, with_scores))
+        return output
+
+    def _reload(self, model: Model, config: Config) -> None:
+        self._config = config
+        if model is self._model:
+            for stream in self._streams.values():
+                stream.spotter.set_thresholds(self._thresholds(stream.name))
+            return
+        self._model, self._batch = model, StreamBatch(model)
+        for stream in self._streams.values():
+            stream.spotter = self._new_spotter(stream.name, stream.rate_hz, stream.seconds)
+
+    def _thresholds(self, name: str) -> dict[str, float]:
+        return self._config.of_stream(name).chosen_thresholds(self._model.card.keywords)
+
+    def _new_spotter(self, name: str, rate_hz: int, start_seconds: float) -> Spotter:
+        thresholds = self._thresholds(name)
+        return Spotter(self._model, rate_hz, start_seconds=start_seconds, thresholds=thresholds, batch=self._batch)
+
+    def _run(self, waiting: dict[str, FloatArray], with_scores: bool) -> Iterator[Event]:
+        """Process the waiting samples of several streams together, and clear them."""
+        streams = {self._streams[name].spotter.row: self._streams[name] for name in waiting}
+        chunks = {row: stream.spotter.resample(waiting[stream.name]) for row, stream in streams.items()}
+        waiting.clear()
+        for windows in self._batch.process(chunks):
+            if with_scores:
+                yield from self._scores(windows, streams)
+            for decided in windows.decided:
+                stream = streams[decided.row]
+                yield self._detected(stream.spotter.detection(decided), stream.name)
+
+    def _scores(self, windows: Windows, streams: dict[int, _Stream]) -> Iterator[Scores]:
+        labels = self._model.card.labels
+        keywords = [n for n, label in enumerate(labels) if label in self._model.card.keywords]
+        for row, scores, end in zip(windows.rows.tolist(), windows.scores, windows.ends.tolist(), strict=True):
+            stream = streams[row]
+            by_label = {labels[n]: round(float(scores[n]), 4) for n in keywords}
+            yield Scores(stream=stream.name, end_seconds=round(stream.spotter.seconds_at(end), 3), scores=by_label)
+
+    def _detected(self, detection: Detection, stream: str) -> DetectionEvent:
+        self.figures[stream].n_detections[detection.label] += 1
+        return detection_event(detection, stream)
+
+    def _change_state(self, name: str, item: Up | Down | End, output: Output) -> None:
+        figures = self.figures.setdefault(name, StreamFigures())
+        if isinstance(item, Up):
+            spotter = self._new_spotter(name, item.rate_hz, item.start_seconds)
+            self._streams[name] = _Stream(name, item.rate_hz, item.start_seconds, spotter)
+            figures.is_up = True
+            output.events.append(SourceUp(stream=name, rate_hz=item.rate_hz))
+            return
+        output.audio.append(Ended(name))
+        if stream := self._streams.pop(name, None):
+            last = stream.spotter.flush() if isinstance(item, End) else []
+            output.events.extend(self._detected(one, name) for one in last)
+            stream.spotter.close()
+        if isinstance(item, Down):
+            down = SourceDown(stream=name, reason=item.reason, retry_seconds=item.retry_seconds)
+        else:
+            down = SourceDown(stream=name, reason=str(item.error or ENDED), retry_seconds=None)
+        output.events.append(down)
+        figures.is_up, figures.down = False, down.reason
+        if isinstance(item, End) and name not in self._config.streams:  # the network may bring any number of names
+            self._past_seconds += self.figures.pop(name).heard_seconds
+
+    def _skip_lost(self, stream: _Stream, chunk: Chunk) -> list[Published]:
+        """A jump in the positions is lost audio. The Spotter starts anew, since no word spans the hole."""
+        n_lost = chunk.position - stream.position
+        if n_lost <= 0:
+            return []
+        stream.position = chunk.position
+        stream.spotter.reset(stream.seconds)
+        self.figures[stream.name].lost_seconds += n_lost / stream.rate_hz
+        return [Overrun(stream=stream.name, lost_seconds=round(n_lost / stream.rate_hz, 3))]
+
+
+def detection_event(detection: Detection, stream: str) -> DetectionEvent:
+    """A detection as an event, rounded to meaningful digits."""
+    return DetectionEvent(
+        stream=stream,
+        label=detection.label,
+        score=round(detection.score, 4),
+        start_seconds=round(detection.start_seconds, 3),
+        end_seconds=round(detection.end_seconds, 3),
+        loudness_dbfs=round(detection.loudness_dbfs, 1),
+    )

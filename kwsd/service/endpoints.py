@@ -1,0 +1,284 @@
+"""Endpoints: the sockets that a daemon listens on.
+
+Law: a path is bound only if it is free or its owner is dead. A socket has its final permissions
+from its first moment on.
+"""
+
+import fcntl
+import os
+import resource
+import shutil
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kwsd.config import Config
+from kwsd.errors import ConfigError, SocketError
+from kwsd.protocol.address import host_and_port, is_loopback
+from kwsd.service import systemd
+
+_LOCK_SECONDS = 2.0
+_BACKLOG = 1024
+ACCEPTED_AT_ONCE = 32
+"""The `backlog` of asyncio's servers: with no descriptors left, Python 3.11 tries to accept this often in a row."""
+
+_MOST_DESCRIPTORS = 65536
+_SPARE_DESCRIPTORS = 64  # for everything that is not a connection
+_MIN_TOKEN_BYTES = 16
+
+
+@dataclass
+class Endpoint:
+    """A listening socket for subscribers.
+
+    Attributes:
+        listener: bound and listening.
+        token: what a subscriber must show first; None for nothing.
+        tls: with the certificate; None for plain text.
+        removed: path of a Unix socket that is removed at the end.
+    """
+
+    listener: socket.socket
+    token: bytes | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+    removed: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """A path, or HOST:PORT."""
+        name = self.listener.getsockname()
+        return name if isinstance(name, str) else f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
+def open_endpoints(config: Config) -> list[Endpoint]:
+    """Open every endpoint for subscribers; a socket that systemd passed replaces the configured Unix socket.
+
+    Raises:
+        SocketError, ConfigError: one of them cannot be opened; then none stays open.
+    """
+    refuse_unused_secrets(config)
+    token, tls = tcp_secrets(config)
+    tcp = [Endpoint(bind_tcp(config.tcp), token, tls)] if config.tcp else []
+    try:
+        if passed := systemd.activated():
+            return [_passed(listener, token, tls) for listener in passed] + tcp
+        listener = bind_unix(config.socket, config)
+        return [Endpoint(listener, removed=config.socket), *tcp]
+    except SocketError:
+        for endpoint in tcp:
+            endpoint.listener.close()
+        raise
+
+
+def reload_secrets(endpoints: list[Endpoint], config: Config) -> None:
+    """Read the token and the certificate again, for new connections.
+
+    Raises:
+        SocketError: one of them cannot be used; nothing is changed.
+    """
+    token, tls = tcp_secrets(config)
+    for endpoint in endpoints:
+        if endpoint.listener.family != socket.AF_UNIX:
+            endpoint.token = token
+            if endpoint.tls and tls:
+                _load_certificate(endpoint.tls, config)
+
+
+def refuse_unused_secrets(config: Config) -> None:
+    """Raises:
+    ConfigError: a token or certificate is configured, but there is no TCP endpoint for it.
+    """
+    if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():
+        raise ConfigError("tcp: missing; token_file and tls_certificate are only for it")
+
+
+def tcp_secrets(config: Config) -> tuple[bytes | None, ssl.SSLContext | None]:
+    """The configured token and certificate.
+
+    Raises:
+        SocketError: one of them cannot be used.
+    """
+    token = _read_token(config.token_file) if config.token_file else None
+    if not config.tls_certificate:
+        return token, None
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_certificate(tls, config)
+    return token, tls
+
+
+def bind_unix(path: Path, config: Config) -> socket.socket:
+    """As `bind`, with the configured mode and group."""
+    return bind(path, int(config.socket_mode, 8), config.socket_group)
+
+
+def bind(path: Path, mode: int = 0o660, group: str | None = None) -> socket.socket:
+    """A listening socket at a path that is free, or that holds the socket of a dead daemon.
+
+    Args:
+        mode: who may connect, as for `chmod`.
+        group: the socket's group; None for the daemon's own.
+
+    Raises:
+        SocketError: no folder, no permission, no such group, another file, or a live daemon.
+    """
+    with _lock(path.parent):
+        _remove_stale(path)
+        return _listen(path, mode, group)
+
+
+def bind_tcp(address: str) -> socket.socket:
+    """A listening socket on HOST:PORT.
+
+    Raises:
+        SocketError: this machine has no such host, or the port is in use.
+    """
+    host, port = host_and_port(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SocketError(f"{address}: cannot be bound ({error.strerror or error}); choose another address") from None
+
+
+def extend_backlog(listener: socket.socket) -> None:
+    """Let more connections wait than asyncio accepts at once. Call it after asyncio has the listener."""
+    listener.listen(_BACKLOG)
+
+
+def most_connections() -> int:
+    """How many subscribers, and how many senders of audio, can be served: half of the descriptors each.
+
+    The soft limit of open files is first raised as far as permitted, or useful.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, (soft - _SPARE_DESCRIPTORS) // 2)
+
+
+def is_live(path: Path) -> bool:
+    """Whether a daemon accepts connections at a path.
+
+    Raises:
+        SocketError: that cannot be determined.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (TimeoutError, BlockingIOError):
+            return True  # its backlog is full: alive and busy
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError as error:
+            raise SocketError(f"{path}: {error.strerror or error}; choose another --socket") from None
+    return True
+
+
+def _passed(listener: socket.socket, token: bytes | None, tls: ssl.SSLContext | None) -> Endpoint:
+    """The endpoint of a socket from systemd, under the same rules as kwsd's own."""
+    if listener.family == socket.AF_UNIX:
+        return Endpoint(listener)
+    endpoint = Endpoint(listener, token, tls)
+    if token is None and not is_loopback(endpoint.address):
+        raise SocketError(f"{endpoint.address}: is open to other machines; set token_file")
+    return endpoint
+
+
+def _read_token(path: Path) -> bytes:
+    """The token in a file, which other users must not be able to read."""
+    try:
+        token = path.read_bytes().strip()
+        is_public = path.stat().st_mode & stat.S_IROTH
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None
+    if is_public:
+        raise SocketError(f"{path}: every user can read the token; chmod o-r it")
+    try:
+        token.decode()
+    except ValueError:
+        raise SocketError(f"{path}: not text, as a token must be; make one: openssl rand -hex 32 > {path}") from None
+    if len(token) < _MIN_TOKEN_BYTES:
+        raise SocketError(f"{path}: too short for a token; make one: openssl rand -hex 32 > {path}")
+    return token
+
+
+def _load_certificate(tls: ssl.SSLContext, config: Config) -> None:
+    try:
+        # An empty password makes an encrypted key an error; without one, OpenSSL would ask on the terminal.
+        tls.load_cert_chain(config.tls_certificate or "", config.tls_key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        names = f"{config.tls_certificate}, {config.tls_key}"
+        raise SocketError(f"{names}: not a certificate and its key in PEM ({reason})") from None
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one daemon at a time look at a stale socket and replace it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise SocketError(f"{folder}: {error.strerror}; create this folder or choose another --socket") from None
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _try_lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _listen(path: Path, mode: int, group: str | None) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_umask = os.umask(0o777 & ~mode)  # so that the socket is created with its final mode
+    try:
+        listener.bind(str(path))
+        _change_group(path, group)
+        listener.listen(_BACKLOG)
+    except SocketError:
+        listener.close()
+        raise
+    except OSError as error:
+        listener.close()
+        raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another --socket") from None
+    finally:
+        os.umask(old_umask)
+    return listener
+
+
+def _change_group(path: Path, group: str | None) -> None:
+    if group is None:
+        return
+    try:
+        shutil.chown(path, group=group)
+    except (LookupError, PermissionError) as error:
+        path.unlink()
+        reason = "no such group" if isinstance(error, LookupError) else "kwsd is not a member, or not permitted"
+        raise SocketError(f"{path}: cannot be given to group {group} ({reason})") from None
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise SocketError(f"{path}: already exists and is not a socket; choose another --socket, or remove it")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}") from None
+    if is_live(path):
+        raise SocketError(f"{path}: another kwsd is serving it; stop that one or choose another --socket")
+    path.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""`/metrics` for Prometheus, and `/healthz`, on a port of this machine.
+
+Law: nothing is counted here. A request collects what the daemon's parts have counted, so metrics
+that are not requested cost nothing.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from kwsd.errors import SocketError
+from kwsd.protocol.address import host_and_port
+from kwsd.service.detector import StreamFigures
+
+_REQUESTS_AT_ONCE = 8
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+
+
+@dataclass(frozen=True)
+class State:
+    """The daemon's counters at one moment.
+
+    Attributes:
+        streams: counters of each stream.
+        deaf: streams from which no audio arrives, and why.
+        model, provider: those in use.
+    """
+
+    streams: dict[str, StreamFigures]
+    deaf: dict[str, str]
+    n_subscribers: int
+    n_events: int
+    n_lagged: int
+    model: str
+    provider: str
+
+
+@dataclass(eq=False)
+class Metrics(Collector):
+    """What Prometheus collects. The daemon's inference thread feeds the two histograms.
+
+    Attributes:
+        state: returns everything else at the time of a request.
+        processing: seconds that one run of the detector took.
+        lag: seconds from the arrival of the oldest audio in a run to its decisions.
+    """
+
+    state: Callable[[], State]
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        def histogram(name: str, what: str) -> Histogram:
+            return Histogram(name, what, buckets=_SECONDS, registry=self.registry)
+
+        self.processing = histogram("kwsd_hearing_seconds", "One run of the detector: features, inference, decision")
+        self.lag = histogram("kwsd_lag_seconds", "From the arrival of the oldest audio in a run to its decisions")
+        self.registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        state = self.state()
+        streams = list(state.streams.items())
+        heard = CounterMetricFamily("kwsd_audio_heard_seconds", "Audio that was processed", labels=["stream"])
+        lost = CounterMetricFamily("kwsd_audio_lost_seconds", "Audio that was lost", labels=["stream"])
+        is_up = GaugeMetricFamily("kwsd_source_up", "Whether a source delivers", labels=["stream"])
+        found = CounterMetricFamily("kwsd_detections", "Keywords that were heard", labels=["stream", "label"])
+        for stream, figures in streams:
+            heard.add_metric([stream], figures.heard_seconds)
+            lost.add_metric([stream], figures.lost_seconds)
+            is_up.add_metric([stream], figures.is_up)
+            for label, n in list(figures.n_detections.items()):
+                found.add_metric([stream, label], n)
+        yield from (heard, lost, is_up, found)
+        yield GaugeMetricFamily("kwsd_deaf_streams", "Configured streams from which no audio arrives", len(state.deaf))
+        yield GaugeMetricFamily("kwsd_subscribers", "Connected now", state.n_subscribers)
+        yield CounterMetricFamily("kwsd_events", "Events that were published", state.n_events)
+        yield CounterMetricFamily("kwsd_events_lagged", "Events that slow subscribers lost", state.n_lagged)
+        yield InfoMetricFamily("kwsd_model", "In use", {"name": state.model, "provider": state.provider})
+
+
+class _Server(ThreadingWSGIServer):
+    """A thread for each request. A request beyond the limit is closed at once."""
+
+    daemon_threads = True
+    address_family = socket.AF_INET
+
+    def __init__(self, *arguments: Any) -> None:
+        self._room = threading.BoundedSemaphore(_REQUESTS_AT_ONCE)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 10.0
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name there)
+        """Log nothing: a line for every request would be noise."""
+
+
+class MetricsServer:
+    """Serves the daemon's metrics.
+
+    Args:
+        address: HOST:PORT of this machine.
+    """
+
+    def __init__(self, address: str, metrics: Metrics) -> None:
+        self._address, self._metrics = address, metrics
+        self._server: ThreadingWSGIServer | None = None
+        self._figures: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = make_wsgi_app(metrics.registry)
+
+    def start(self) -> None:
+        """Raises:
+        SocketError: the address cannot be used.
+        """
+        host, port = host_and_port(self._address)
+        server = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
+        try:
+            self._server = server((host, port), _Quiet)
+        except OSError as error:
+            raise SocketError(f"{self._address}: cannot be bound ({error.strerror}); choose other metrics") from None
+        self._server.set_app(self._answer)
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _answer(self, environ: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO")
+        if path == "/metrics":
+            return self._figures(environ, respond)
+        if path == "/healthz":
+            deaf = self._metrics.state().deaf
+            respond("503 Service Unavailable" if deaf else "200 OK", [("Content-Type", "application/json")])
+            return [json.dumps({"status": "deaf" if deaf else "ok", "deaf": deaf}).encode() + b"\n"]
+        respond("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"the paths are /metrics and /healthz\n"]

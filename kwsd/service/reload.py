@@ -1,0 +1,101 @@
+"""Reload: another configuration and model for a running daemon.
+
+Law: everything is loaded and checked first. Then the detector changes between two runs, or nothing
+changes at all.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+from kwsd.config import Config, StreamConfig, check_thresholds
+from kwsd.core.model import Model, load_model
+from kwsd.errors import KwsdError
+from kwsd.service.detector import Detector
+from kwsd.service.endpoints import Endpoint, reload_secrets
+from kwsd.workers import in_thread
+
+log = logging.getLogger("kwsd")
+
+_RELOADED = {"model", "device", "streams", "unnamed"}
+"""Keys that a reload changes. The others need a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A configuration and its model, which fit together."""
+
+    config: Config
+    model: Model
+
+
+def load_setup(configure: Callable[[], Config]) -> Setup:
+    """Read the configuration, load its model and check both.
+
+    Raises:
+        KwsdError: one of them cannot be used.
+    """
+    config = configure()
+    model = load_model(config.model, config.device)
+    if model.no_cuda:
+        log.warning("CUDA is not used: %s", model.no_cuda)
+    check_thresholds(config, model.card.keywords)
+    return Setup(config, model)
+
+
+class Reloader:
+    """Replaces the setup of a running daemon.
+
+    Args:
+        configure: reads the configuration.
+        setup: what the daemon started with.
+
+    Attributes:
+        setup: the current one.
+    """
+
+    def __init__(
+        self, configure: Callable[[], Config], setup: Setup, detector: Detector, endpoints: list[Endpoint]
+    ) -> None:
+        self._configure, self.setup = configure, setup
+        self._detector, self._endpoints = detector, endpoints
+
+    async def reload(self) -> None:
+        """Load the new setup and use it, or log one line that says why the old one stays."""
+        try:
+            loaded = await in_thread(lambda: load_setup(self._configure))
+            setup, ignored = _merge(self.setup, loaded)
+            reload_secrets(self._endpoints, setup.config)
+        except KwsdError as error:
+            log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
+            return
+        except Exception:  # a defect: logged with its traceback, and the daemon goes on
+            log.exception("reload: failed; the old configuration stays")
+            return
+        if ignored:
+            log.warning("reload: %s can change only with a restart", ", ".join(ignored))
+        self.setup = setup
+        self._detector.reload(setup.model, setup.config)
+        log_model(setup.model)
+        log.info("reload: done")
+
+
+def log_model(model: Model) -> None:
+    log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
+
+
+def _merge(old: Setup, new: Setup) -> tuple[Setup, list[str]]:
+    """The new setup without the changes that need a restart, and the names of those keys."""
+    kept = {one.name: getattr(old.config, one.name) for one in fields(Config) if one.name not in _RELOADED}
+    ignored = [name for name, value in kept.items() if getattr(new.config, name) != value]
+    if _without_thresholds(new.config) != _without_thresholds(old.config):
+        ignored.append("streams")
+        kept["streams"] = old.config.streams
+    is_same = (new.model.card, new.model.provider) == (old.model.card, old.model.provider)
+    model = old.model if is_same else new.model  # the same model keeps the state of every stream
+    return Setup(replace(new.config, **kept), model), ignored
+
+
+def _without_thresholds(config: Config) -> dict[str, StreamConfig]:
+    """The part of the streams that needs a restart."""
+    return {name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()}

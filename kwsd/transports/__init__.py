@@ -1,1 +1,0 @@
-"""Ways out. One file each; a transport only subscribes to the bus and writes."""

@@ -1,0 +1,191 @@
+"""One checker from plain data (YAML, JSON, the command line) to a dataclass.
+
+Law: type hints say what a value may be, and nothing else does. ``Annotated[int, Between(1, 64)]``
+adds a range. Every problem is reported at once, each with the path of its key. This module uses
+only the standard library, because clients import it.
+"""
+
+import difflib
+import os
+import re
+import reprlib
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+_HUGE = 1e300  # a whole number may be larger than any float
+_NAMES = {
+    str: "text in quotes",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    Path: "a path",
+    dict: "keys and values",
+    list: "a list",
+    frozenset: "a list",
+}
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+class ProblemsError(ValueError):
+    """The data does not fit the dataclass.
+
+    Attributes:
+        problems: one line for each, beginning with the path of the key.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A range for a number: least to most, both included unless `above` excludes the least."""
+
+    least: float
+    most: float
+    above: bool = False
+
+    def problem(self, value: float) -> str | None:
+        fits = self.least <= value <= self.most and not (self.above and value == self.least)
+        return None if fits else f"{value:g} is not between {self.least:g} and {self.most:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A pattern that text must match as a whole; `meaning` completes the sentence "'x' is not ..."."""
+
+    pattern: str
+    meaning: str
+
+    def problem(self, value: str) -> str | None:
+        return None if re.fullmatch(self.pattern, value) else f"{_short.repr(value)} is not {self.meaning}"
+
+
+def build(kind: type[T], data: object, prefix: str = "") -> T:
+    """Make a dataclass from a dict with the same keys.
+
+    A dataclass may have a method `problems() -> list[str]` for rules that concern several fields.
+    It is called once the fields themselves are right.
+
+    Args:
+        prefix: what the paths of the keys begin with, such as "streams.hall.".
+
+    Raises:
+        ProblemsError: with every problem.
+    """
+    problems: list[str] = []
+    built = _build(kind, data, prefix, problems)
+    if problems:
+        raise ProblemsError(problems)
+    return built  # type: ignore[no-any-return]
+
+
+def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
+    """The message for an unknown key, with the nearest known one or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(key[:80], known, 1)
+    return f"{path}: unknown key; " + (f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}")
+
+
+def _build(kind: type, data: object, prefix: str, problems: list[str]) -> Any:
+    if not isinstance(data, dict):
+        problems.append(f"{prefix.rstrip('.') or 'the data'}: {_short.repr(data)} is not {_NAMES[dict]}")
+        return None
+    hints, required = _fields(kind)
+    n_before = len(problems)
+    values = {}
+    for key, value in data.items():
+        path = f"{prefix}{key:.80}" if isinstance(key, str) else f"{prefix}{_short.repr(key)}"
+        if key in hints:
+            values[key] = _convert(hints[key], value, path, problems)
+        else:
+            problems.append(unknown_key(path, str(key), hints))
+    problems.extend(f"{prefix}{key}: missing" for key in required if key not in data)
+    if len(problems) > n_before:
+        return None
+    built = kind(**values)
+    problems.extend(f"{prefix}{problem}" for problem in getattr(built, "problems", list)())
+    return built
+
+
+@cache
+def _fields(kind: type) -> tuple[dict[str, Any], list[str]]:
+    """The type hint of each field, and the fields without a default."""
+    hints = get_type_hints(kind, include_extras=True)
+    all_fields = fields(kind)
+    required = [one.name for one in all_fields if one.default is MISSING and one.default_factory is MISSING]
+    return {one.name: hints[one.name] for one in all_fields}, required
+
+
+def _convert(hint: Any, value: object, path: str, problems: list[str]) -> Any:
+    """Check one value against its hint; a problem is added to `problems`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):  # only "T | None" occurs
+        return None if value is None else _convert(arguments[0], value, path, problems)
+    if origin is Annotated:
+        return _convert_annotated(arguments, value, path, problems)
+    if origin in _CONTAINERS and isinstance(value, dict if origin is dict else list):
+        return _CONTAINERS[origin](arguments, value, path, problems)
+    if origin is Literal and isinstance(value, str) and value in arguments:
+        return value
+    if is_dataclass(hint):
+        return _build(hint, value, f"{path}.", problems)  # type: ignore[arg-type]
+    fits, converted = _scalar(hint, value)
+    if not fits:
+        names = f"one of {', '.join(arguments)}" if origin is Literal else _NAMES[origin or hint]
+        problems.append(f"{path}: {_short.repr(value)} is not {names}")
+    return converted
+
+
+def _scalar(hint: Any, value: object) -> tuple[bool, Any]:
+    """Whether a plain value fits its hint, and the value in that type."""
+    if hint is Any:
+        return True, value
+    if hint is Path and isinstance(value, str) and value and "\0" not in value:
+        return True, expand(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE:
+        return True, float(value)
+    return type(value) is hint, value
+
+
+def expand(path: str) -> Path:
+    """A path with ~ replaced. Unlike `Path.expanduser`, an unknown user's ~ stays and is no error."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def _convert_annotated(arguments: tuple[Any, ...], value: object, path: str, problems: list[str]) -> Any:
+    hint, *rules = arguments
+    n_before = len(problems)
+    converted = _convert(hint, value, path, problems)
+    if len(problems) == n_before:
+        problems.extend(f"{path}: {problem}" for rule in rules if (problem := rule.problem(converted)))
+    return converted
+
+
+def _dict_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    return {str(key): _convert(arguments[1], item, f"{path}.{key!s:.80}", problems) for key, item in value.items()}
+
+
+def _list_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    return [_convert(arguments[0], item, path, problems) for item in value]
+
+
+def _frozenset_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    converted = _list_of(arguments, value, path, problems)
+    return None if problems else frozenset(converted)
+
+
+_CONTAINERS: dict[Any, Callable[[tuple[Any, ...], Any, str, list[str]], Any]] = {
+    dict: _dict_of,
+    list: _list_of,
+    frozenset: _frozenset_of,
+}

@@ -1,0 +1,135 @@
+"""How often is a model right about clips, and what does it take for what?
+
+The law of this file: one split, stated; every clip counted once; the pictures and the JSON
+come from the same numbers.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kwsd.commands.label import views
+from kwsd.core.frontend import log_spectrogram
+from kwsd.errors import TrainingError
+from train.files import write_json
+from train.measure import plots
+from train.measure.subject import KerasModel, Subject, digest, posteriors
+from train.recordings.corpus import RATE_HZ, Corpus, read_clip
+from train.recordings.features import Examples, held_out_examples
+
+SNRS_DB = (20, 10, 5, 0)
+_OF_RUN = ("hyperparameters", "git_revision")  # what a report says of a training, as a card does
+
+
+def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict[str, Any]:
+    """Measure a model on one split, balanced as the official test set is.
+
+    Writes into `folder`: `SPLIT.json`, `SPLIT.png` (the confusion matrix) and `SPLIT.csv`
+    (for each clip: file, first sample, gain, truth, label).
+
+    Raises:
+        TrainingError: other labels than the recordings have.
+    """
+    card = subject.card
+    check_labels(subject, corpus)
+    examples = held_out_examples(corpus, split, card.frontend)
+    heard = label(subject, examples)
+    report = {
+        **about(subject),
+        "split": split,
+        "files_digest": corpus.files_digest(),
+        **score(examples.y, heard, card.labels),
+        "accuracy_augmented": _augmented(subject, examples),
+        "accuracy_at_snr_db": {str(snr_db): _in_noise(subject, corpus, split, snr_db) for snr_db in SNRS_DB},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{split}.json", report)
+    title = f"{card.name}, {split}: {report['accuracy']:.3f} of {report['n_clips']} clips"
+    plots.confusion(report["confusion"], card.labels, title, folder / f"{split}.png")
+    _write_labels(examples, heard, card.labels, corpus.root, folder / f"{split}.csv")
+    return report
+
+
+def label(subject: Subject, examples: Examples) -> np.ndarray:
+    """What `kwsd label` would say. Shape: -> (n_clips,), index into the labels."""
+    return np.argmax(subject.card.clip_posteriors(posteriors(subject, examples.x)), axis=1)
+
+
+def check_labels(subject: Subject, corpus: Corpus) -> None:
+    """Raises TrainingError if a model's labels are not the recordings'."""
+    if tuple(subject.card.labels) != corpus.labels:
+        raise TrainingError(
+            f"{subject.path}: the model's labels are {', '.join(subject.card.labels)}, other than asked for"
+        )
+
+
+def about(subject: Subject) -> dict[str, Any]:
+    """Which model, and what runs it: the head of every report."""
+    if isinstance(subject, KerasModel):
+        training = {key: subject.config[key] for key in _OF_RUN}
+    else:
+        training = subject.card.training
+    return {
+        "model": subject.card.name,
+        "digest": digest(subject),
+        "provider": subject.provider,
+        "training": training,
+    }
+
+
+def score(truth: np.ndarray, heard: np.ndarray, labels: list[str]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, recall of each class, and the confusion matrix.
+
+    Shape: truth and heard (n_clips,), indices into labels. Rows of the matrix are the truth.
+    """
+    matrix = np.zeros((len(labels), len(labels)), int)
+    np.add.at(matrix, (truth, heard), 1)
+    n_clips, n_right = int(matrix.sum()), int(np.trace(matrix))
+    recall = np.diag(matrix) / np.maximum(1, matrix.sum(axis=1))
+    measured = matrix.sum(axis=1) > 0
+    return {
+        "n_clips": n_clips,
+        "accuracy": n_right / n_clips,
+        "interval_95": wilson(n_right, n_clips),
+        "recall": {
+            name: round(float(share), 4)
+            for name, share in zip(np.array(labels)[measured].tolist(), recall[measured], strict=True)
+        },
+        "labels": labels,
+        "confusion": matrix.tolist(),
+    }
+
+
+def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Score interval of a share (E. B. Wilson, 1927), 95 % by default."""
+    share, spread = n_right / n, z * np.sqrt(n_right * (n - n_right) / n + z * z / 4)
+    middle = share * n + z * z / 2
+    return float((middle - spread) / (n + z * z)), float((middle + spread) / (n + z * z))
+
+
+def _augmented(subject: Subject, examples: Examples) -> float:
+    """Accuracy of `kwsd label --augment`."""
+    params = subject.card.frontend
+    windows = np.concatenate(
+        [log_spectrogram(views(read_clip(clip), RATE_HZ, subject.card), params) for clip in examples.clips]
+    )
+    of_views = posteriors(subject, windows)
+    mean = of_views.reshape(len(examples.clips), -1, of_views.shape[1]).mean(axis=1)
+    return float(np.mean(np.argmax(subject.card.clip_posteriors(mean), axis=1) == examples.y))
+
+
+def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:
+    """Accuracy with the split's part of the noise recordings laid over every clip."""
+    examples = held_out_examples(corpus, split, subject.card.frontend, snr_db)
+    return float(np.mean(label(subject, examples) == examples.y))
+
+
+def _write_labels(examples: Examples, heard: np.ndarray, labels: list[str], root: Path, path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "start", "gain", "truth", "label"))
+        for clip, index in zip(examples.clips, heard, strict=True):
+            name = clip.path.relative_to(root) if clip.path.is_relative_to(root) else clip.path.name
+            writer.writerow((name, clip.start, f"{clip.gain:.6f}", clip.label, labels[index]))

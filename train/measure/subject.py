@@ -1,0 +1,117 @@
+"""What is measured: a run's Keras model or an exported file, behind one face.
+
+The law of this file: a subject has a card and gives posteriors, as `kwsd.core.model.Model` does,
+so the shipping Spotter runs either.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kwsd.audio import FloatArray
+from kwsd.core.card import DecisionParams, GoldenCheck, ModelCard
+from kwsd.core.frontend import PARAMETER_SETS
+from kwsd.core.model import Model, load_model
+from kwsd.core.state import Memory, WindowMemory
+from kwsd.errors import TrainingError
+from train.recordings.corpus import SILENCE, UNKNOWN
+
+STRIDE_SECONDS = 0.1
+
+
+class KerasModel:
+    """A run's model as `kwsd.core.model.Model` is.
+
+    Attributes:
+        card: what the run says about itself; the decision is the one chosen for it, if one was.
+        provider: the Keras backend.
+        config: the run's; path: the model's file.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.config, self.keras = load_run(run)
+        self.provider = f"keras on {keras.backend.backend()}"
+        self.path = run / "model.keras"
+        params = PARAMETER_SETS.get(self.config["frontend"])
+        if params is None or params.digest != self.config["frontend_digest"]:
+            raise TrainingError(f"{run}: was trained with another front end than this kwsd has; train it again")
+        labels = self.config["labels"]
+        path = run / "decision.json"
+        chosen = json.loads(path.read_text()) if path.is_file() else {}
+        self.card = ModelCard(
+            name=self.config["architecture"],
+            labels=labels,
+            silence=SILENCE,
+            unknown=UNKNOWN,
+            frontend=params,
+            window_frames=self.config["window_frames"],
+            stride_frames=round(STRIDE_SECONDS * params.sample_rate_hz / params.hop_samples),
+            decision=_decision(chosen["decision"], path) if chosen else undecided(labels[:-2]),
+            golden=GoldenCheck(0, []),
+            unknown_odds=chosen.get("unknown_odds", 1.0),
+        )
+
+    def posteriors(self, windows: FloatArray) -> FloatArray:
+        """Shape: (n_windows, window_frames, n_bands) -> (n_windows, n_labels), float32."""
+        of_windows: FloatArray = self.keras.predict_on_batch(windows)
+        return of_windows
+
+    def remember(self, n_rows: int) -> Memory:
+        """As `Model.remember`."""
+        return WindowMemory(self.card, self.posteriors, n_rows)
+
+
+Subject = KerasModel | Model
+
+
+def posteriors(subject: Subject, windows: FloatArray) -> FloatArray:
+    """Of many windows, in batches that fit in memory. Shape: as `Model.posteriors`."""
+    return np.concatenate([subject.posteriors(windows[at : at + 256]) for at in range(0, len(windows), 256)])
+
+
+def load_subject(path: Path) -> Subject:
+    """A run folder or an ONNX file.
+
+    Raises:
+        TrainingError, ModelError: it is neither, or damaged.
+    """
+    return KerasModel(path) if path.is_dir() else load_model(path, "cpu")
+
+
+def digest(subject: Subject) -> str:
+    """Of the model's file: sha256, in hex."""
+    return hashlib.sha256(subject.path.read_bytes()).hexdigest()
+
+
+def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
+    """The configuration and the model of a finished training.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
+        raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
+    try:
+        config: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except ValueError as error:
+        raise TrainingError(f"{run / 'config.json'}: damaged ({error})") from None
+    try:
+        return config, keras.models.load_model(run / "model.keras", compile=False)
+    except (ValueError, OSError) as error:
+        raise TrainingError(f"{run / 'model.keras'}: damaged ({str(error).splitlines()[0]})") from None
+
+
+def _decision(values: dict[str, Any], path: Path) -> DecisionParams:
+    try:
+        return DecisionParams(**values)
+    except TypeError:
+        raise TrainingError(f"{path}: was chosen by another kwsd; delete it and run the same fit again") from None
+
+
+def undecided(keywords: list[str]) -> DecisionParams:
+    """The decision before `train.measure.decide` has chosen: three windows, as a word fills several and half a word fewer."""
+    return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))

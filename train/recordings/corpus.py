@@ -1,0 +1,268 @@
+"""The recordings: which clips there are, what they are called, and who may train on them.
+
+The law of this file: the split is by speaker, never by file. Nothing is read but names,
+lengths and the two official lists; samples are read when features are made.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from kwsd.errors import TrainingError
+from kwsd.sources.recording import open_recording
+
+KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+SILENCE, UNKNOWN = "silence", "unknown"
+SPLITS = ("training", "validation", "testing")
+RATE_HZ = 16000
+"""All recordings for training have this rate; another one is refused, never guessed."""
+
+NOISE_FOLDER = "_background_noise_"
+CLIP_SAMPLES = RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A second to learn from, or the part of a recording that makes it.
+
+    Attributes:
+        path: the recording.
+        label: one of the twelve.
+        start, n_samples: the part of it, in samples.
+        gain: factor for the samples.
+    """
+
+    path: Path
+    label: str
+    start: int
+    n_samples: int
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What was found: word clips by split, noise, and other speech.
+
+    Attributes:
+        root: the folder that holds a folder for each word.
+        clips: for each split the clips of all words, labelled with the twelve labels.
+        noises: whole noise recordings, labelled silence.
+        speech: whole recordings that hold no keyword, by split, labelled unknown.
+    """
+
+    root: Path
+    labels: tuple[str, ...]
+    clips: dict[str, list[Clip]]
+    noises: list[Clip]
+    speech: dict[str, list[Clip]]
+
+    @property
+    def n_nameless(self) -> int:
+        """Clips whose names do not say who speaks."""
+        return sum("_nohash_" not in clip.path.name for clips in self.clips.values() for clip in clips)
+
+    def files_digest(self) -> str:
+        """Names the set of recordings: sha256 over split, name and length of each, in hex."""
+        groups = [*self.clips.items(), ("noise", self.noises), *self.speech.items()]
+        lines = [
+            f"{group} {clip.path.parent.name}/{clip.path.name} {clip.n_samples}"
+            for group, clips in groups
+            for clip in clips
+        ]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def find_corpus(
+    data: Path, keywords: tuple[str, ...] = KEYWORDS, noise: tuple[Path, ...] = (), speech: tuple[Path, ...] = ()
+) -> Corpus:
+    """Find the recordings of the official layout, or of Kaggle's `train/audio`.
+
+    Args:
+        data: the folder with a folder for each word, or one above it.
+        keywords: words to be recognised; all others are `unknown`.
+        noise: more folders of noise recordings, beside `_background_noise_`.
+        speech: folders of recordings in which no keyword is said, one speaker a file.
+
+    Raises:
+        TrainingError: no recordings, a missing keyword, an unreadable file, or a wrong rate.
+    """
+    if not all(keywords):
+        raise TrainingError("--words: a word without a name; separate words by single commas")
+    if own := [word for word in keywords if word in (SILENCE, UNKNOWN)]:
+        raise TrainingError(f"--words: {own[0]} is the name of a label of its own; rename that word")
+    root = _find_root(data, keywords)
+    words = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
+    if missing := [word for word in keywords if word not in words]:
+        raise TrainingError(f"{root}: no folder for {', '.join(missing)}; there are {', '.join(words)}")
+    if clashing := [word for word in words if word in (SILENCE, UNKNOWN)]:
+        raise TrainingError(f"{root}: {clashing[0]} is the name of a label of its own; rename that word")
+    if len(set(keywords)) < len(keywords):
+        raise TrainingError(f"{', '.join(keywords)}: a keyword is named twice")
+    split_of = _split_lists(root)
+    listed = {name.partition("/")[0] for name in split_of}  # words of the official data, not of one's own beside it
+    clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
+    for word in words:
+        for path in sorted((root / word).glob("*.wav")):
+            name = f"{word}/{path.name}"
+            split = split_of.get(name, "training") if word in listed else split_by_speaker(path.name)
+            clips[split].append(_whole(path, word if word in keywords else UNKNOWN))
+    for word in keywords:
+        if not any((root / word).glob("*.wav")):
+            raise TrainingError(f"{root / word}: holds no WAV files")
+    noises = [_whole(path, SILENCE) for folder in (root / NOISE_FOLDER, *noise) for path in _wavs_below(folder)]
+    by_reader: dict[str, list[Clip]] = {split: [] for split in SPLITS}
+    for path in (path for folder in speech for path in _wavs_below(folder)):
+        by_reader[split_by_speaker(path.stem)].append(_whole(path, UNKNOWN))
+    return Corpus(root, (*keywords, SILENCE, UNKNOWN), clips, noises, by_reader)
+
+
+def find_recordings(folders: list[Path]) -> list[Clip]:
+    """All WAVs below some folders, whole, as noise.
+
+    Raises:
+        TrainingError: a missing folder, no recordings, an unreadable file, or a wrong rate.
+    """
+    clips = [_whole(path, SILENCE) for folder in folders for path in _wavs_below(folder)]
+    if not clips:
+        raise TrainingError(f"{', '.join(map(str, folders))}: no WAV files there")
+    return clips
+
+
+def split_by_speaker(name: str) -> str:
+    """The official split of a clip's name: 10 % of the speakers validate, 10 % test.
+
+    Source: `which_set` of the Speech Commands data set's README: the SHA-1 of all before
+    `_nohash_`, so that one speaker's clips stay together as the data set grows.
+    """
+    speaker = re.sub(r"_nohash_.*$", "", name)
+    percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 2**27 * (100 / (2**27 - 1))
+    return "validation" if percent < 10 else "testing" if percent < 20 else "training"
+
+
+def balanced(corpus: Corpus, split: str, random: np.random.Generator) -> list[Clip]:
+    """A split as the official test set is: as much `unknown` and `silence` as of an average keyword.
+
+    Raises:
+        TrainingError: the split has no keyword at all.
+    """
+    keywords = [clip for clip in corpus.clips[split] if clip.label != UNKNOWN]
+    others = [clip for clip in corpus.clips[split] if clip.label == UNKNOWN]
+    if not keywords:
+        raise TrainingError(f"{corpus.root}: no recordings for the {split} split")
+    n_keyword = round(len(keywords) / (len(corpus.labels) - 2))
+    chosen = random.permutation(len(others))[:n_keyword]
+    cuts = silence(corpus, split, n_keyword if corpus.noises else 0, random)
+    return [*keywords, *(others[i] for i in chosen), *cuts]
+
+
+def silence(corpus: Corpus, split: str, n_cuts: int, random: np.random.Generator) -> list[Clip]:
+    """Seconds cut from this split's part of the noise recordings, at random volume.
+
+    Raises:
+        TrainingError: cuts are asked for, and no noise recording is long enough.
+    """
+    parts = noise_parts(corpus, split)
+    if n_cuts and not parts:
+        raise TrainingError(f"{corpus.root / NOISE_FOLDER}: no noise recordings of at least 3 s to cut silence from")
+    gains = 10 ** (random.uniform(-60, 0, n_cuts) / 20)
+    return [
+        replace(cut, gain=float(gain)) for cut, gain in zip(cut_at_random(parts, n_cuts, random), gains, strict=True)
+    ]
+
+
+def noise_parts(corpus: Corpus, split: str) -> list[Clip]:
+    """Each noise recording's part for a split; none of one that is too short.
+
+    Noise has no speakers, so it is split by time: the last tenth, but at least a second, is
+    for testing, as much before it for validation, the rest for training.
+    """
+    parts = []
+    for noise in corpus.noises:
+        held_out = max(CLIP_SAMPLES, noise.n_samples // 10)
+        rest = noise.n_samples - 2 * held_out
+        start, n_samples = {
+            "training": (0, rest),
+            "validation": (rest, held_out),
+            "testing": (rest + held_out, held_out),
+        }[split]
+        if rest >= CLIP_SAMPLES:
+            parts.append(replace(noise, start=start, n_samples=n_samples))
+    return parts
+
+
+def cut_at_random(recordings: list[Clip], n_cuts: int, random: np.random.Generator) -> list[Clip]:
+    """Seconds at random places, each second of the recordings as likely as any other."""
+    if not n_cuts:
+        return []
+    lengths = np.array([max(1, recording.n_samples - CLIP_SAMPLES) for recording in recordings], float)
+    chosen = random.choice(len(recordings), n_cuts, p=lengths / lengths.sum())
+    offsets = (random.random(n_cuts) * lengths[chosen]).astype(int)
+    return [
+        replace(
+            recordings[i], start=recordings[i].start + int(offset), n_samples=min(CLIP_SAMPLES, recordings[i].n_samples)
+        )
+        for i, offset in zip(chosen, offsets, strict=True)
+    ]
+
+
+def read_clip(clip: Clip) -> np.ndarray:
+    """Shape: -> (clip.n_samples,), float32, gain applied.
+
+    Raises:
+        TrainingError: the file cannot be read any more.
+    """
+    return read_samples(clip).astype(np.float32) * np.float32(clip.gain / 32768)
+
+
+def read_samples(clip: Clip) -> np.ndarray:
+    """Shape: -> (clip.n_samples,), int16, as recorded.
+
+    Raises:
+        TrainingError: the file cannot be read any more.
+    """
+    try:
+        samples, _ = soundfile.read(clip.path, clip.n_samples, clip.start, dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise TrainingError(f"{clip.path}: cannot be read ({error.error_string})") from None
+    return samples
+
+
+def _find_root(data: Path, keywords: tuple[str, ...]) -> Path:
+    for root in (data, data / "train" / "audio", data / "audio", data / "speech_commands"):
+        if any(True for word in keywords for _ in (root / word).glob("*.wav")):
+            return root
+    raise TrainingError(f"{data}: no recordings found; expected a folder of WAV files for each word")
+
+
+def _split_lists(root: Path) -> dict[str, str]:
+    """The official lists, beside the words or (Kaggle's layout) one folder above."""
+    split_of = {}
+    for split in ("validation", "testing"):
+        for path in (root / f"{split}_list.txt", root.parent / f"{split}_list.txt"):
+            if path.is_file():
+                split_of.update(dict.fromkeys(path.read_text().split(), split))
+                break
+    return split_of
+
+
+def _wavs_below(folder: Path) -> list[Path]:
+    if not folder.is_dir() and folder.name != NOISE_FOLDER:
+        raise TrainingError(f"{folder}: no such folder")
+    found = sorted(folder.rglob("*.wav"))
+    if not found and folder.name != NOISE_FOLDER:
+        raise TrainingError(f"{folder}: no WAV files below it")
+    return found
+
+
+def _whole(path: Path, label: str) -> Clip:
+    with open_recording(path) as file:
+        rate_hz, n_channels, n_samples = file.samplerate, file.channels, file.frames
+    if rate_hz != RATE_HZ or n_channels != 1:
+        raise TrainingError(
+            f"{path}: {rate_hz} Hz with {n_channels} channels, expected {RATE_HZ} Hz mono; convert it first"
+        )
+    return Clip(path, label, 0, n_samples)

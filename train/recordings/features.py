@@ -1,0 +1,54 @@
+"""The held-out clips as the windows that `kwsd label` makes of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from kwsd.audio import FloatArray, fit_length
+from kwsd.core.frontend import FrontendParams, clip_features
+from train.recordings import augment
+from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
+from train.recordings.windows import window_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Features and what they are.
+
+    Attributes:
+        x: shape (n_clips, window_frames, n_bands), float32.
+        y: shape (n_clips,), int64, index into the labels.
+        clips: what each was made of.
+        labels: the corpus's.
+    """
+
+    x: FloatArray
+    y: np.ndarray
+    clips: list[Clip]
+    labels: tuple[str, ...]
+
+
+def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db: float | None = None) -> Examples:
+    """The same clips for every model and every seed.
+
+    Args:
+        snr_db: power of each clip, padded to a second, over that of noise from the split's part of the noise
+            recordings, or coloured noise where there are none; None leaves them as they are.
+    """
+    random = np.random.default_rng(0)
+    clips = balanced(corpus, split, random)
+    noises = noise_parts(corpus, split)
+    x = []
+    for clip in tqdm(clips, desc=f"{split} features", unit=" clips", disable=None, leave=False):
+        samples = read_clip(clip)
+        if snr_db is not None:
+            samples = fit_length(samples, CLIP_SAMPLES)
+            noise = augment.coloured_noise(CLIP_SAMPLES, random.uniform(0, 2), random)
+            if noises:
+                [cut] = cut_at_random(noises, 1, random)
+                noise = np.resize(read_clip(cut), CLIP_SAMPLES)
+            samples = augment.limit(augment.add_noise(samples, noise, snr_db, floor_db=-100))
+        x.append(clip_features(samples, RATE_HZ, window_frames(params), params))
+    y = np.array([corpus.labels.index(clip.label) for clip in clips])
+    return Examples(np.stack(x), y, clips, corpus.labels)

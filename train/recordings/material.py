@@ -1,0 +1,169 @@
+"""The recordings of one split as one array on disk, shared by all processes.
+
+The law of this file: read once, then only mapped. Word clips know where their word begins
+and ends, everything else is only samples. Samples are int16, as recorded.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kwsd.audio import FloatArray
+from kwsd.errors import TrainingError
+from train.recordings.corpus import RATE_HZ, SILENCE, UNKNOWN, Clip, Corpus, noise_parts, read_samples
+
+_ENERGY_FRAME = RATE_HZ // 100
+_PAUSE_FRAMES = 19  # a longer pause ends a word: 190 ms, more than a stop consonant's closure
+_LOWEST_DB = -36.0  # a word's edges are above this, relative to its loudest 10 ms
+_LOWEST_SHARE = 0.15  # and this far above what is quietest
+_EMPHASIS = 0.97  # of the difference to the sample before: the usual one
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What scenes are made of.
+
+    Attributes:
+        path: a `.npy` file of all samples, int16, one recording after the other.
+        labels: the model's, silence and unknown last.
+        words: what a window can hold: the labels, then every other word of the corpus.
+        starts, lengths: of each recording, in samples, shape (n_recordings,).
+        onsets, ends: of its word, relative to its start; the whole of it where there is none.
+        word_of: index into `words`, shape (n_recordings,).
+        keywords: for each keyword the indices of its recordings.
+        others, speech, noises: indices of other words, keyword-free speech and noise.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    words: tuple[str, ...]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    onsets: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    word_of: NDArray[np.int64]
+    keywords: tuple[NDArray[np.int64], ...]
+    others: NDArray[np.int64]
+    speech: NDArray[np.int64]
+    noises: NDArray[np.int64]
+
+    def samples(self, index: int, start: int = 0, n_samples: int | None = None) -> FloatArray:
+        """A recording or a part of it. Shape: -> (n_samples,), float32, full scale is 1."""
+        first = self.starts[index] + start
+        last = first + (self.lengths[index] - start if n_samples is None else n_samples)
+        return _mapped(self.path)[first:last].astype(np.float32) / np.float32(32768)
+
+
+def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) -> Material:
+    """Bring a split's recordings together, or find them where an earlier call put them.
+
+    Args:
+        whole_noises: take all of each noise recording, not only the split's part.
+
+    Raises:
+        TrainingError: a recording cannot be read, or a keyword has none in this split.
+    """
+    noises = corpus.noises if whole_noises else noise_parts(corpus, split)
+    clips = [*corpus.clips[split], *corpus.speech[split], *noises]
+    path = cache / f"{_digest(clips)}.npy"
+    if not path.exists():
+        _read_all(clips, path, f"reading {split}")
+    lengths = np.array([clip.n_samples for clip in clips], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    n_words = len(corpus.clips[split])
+    samples = _mapped(path)
+    edges = [word_edges(samples[s : s + n]) for s, n in zip(starts[:n_words], lengths[:n_words], strict=True)]
+    onsets, ends = np.zeros_like(lengths), lengths.copy()
+    if edges:
+        onsets[:n_words], ends[:n_words] = np.array(edges).T
+    names = [clip.path.parent.name for clip in clips[:n_words]]
+    every = {clip.path.parent.name for group in corpus.clips.values() for clip in group}
+    words = (*corpus.labels, *sorted(every - set(corpus.labels)))
+    kinds = [*names, *[UNKNOWN] * len(corpus.speech[split])]
+    word_of = np.array([words.index(kind) for kind in kinds] + [words.index(SILENCE)] * (len(clips) - len(kinds)))
+    keywords = corpus.labels[:-2]
+    if missing := [word for word in keywords if words.index(word) not in word_of]:
+        raise TrainingError(f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}")
+    index = np.arange(len(clips))
+    return Material(
+        path,
+        corpus.labels,
+        words,
+        starts,
+        lengths,
+        onsets,
+        ends,
+        word_of,
+        tuple(index[word_of == words.index(word)] for word in keywords),
+        others=index[: len(names)][word_of[: len(names)] >= len(corpus.labels)],
+        speech=index[n_words : len(kinds)],
+        noises=index[len(kinds) :],
+    )
+
+
+def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
+    """Where the word of a recording begins and ends, in samples.
+
+    Frames of 10 ms count that are louder than -36 dB of the loudest, and louder than 15 % of
+    the way (in dB) from the quietest to it; a pause of 190 ms ends a stretch of them. The word
+    is the stretch with most decibels above that, added up: a recording often begins with a
+    click, which is louder than the word, but shorter. High pitches are raised first: an "s" or
+    an "f" is a part of its word, however soft.
+    """
+    n_frames = len(samples) // _ENERGY_FRAME
+    if n_frames < 3:
+        return 0, len(samples)
+    emphasised = samples.astype(np.float32)
+    emphasised[1:] -= _EMPHASIS * emphasised[:-1].copy()
+    frames = emphasised[: n_frames * _ENERGY_FRAME].reshape(n_frames, -1)
+    level_db = 10 * np.log10(np.mean(frames**2, axis=1) + 1)
+    smooth = np.convolve(level_db, np.ones(3) / 3, "same")
+    smooth[[0, -1]] = level_db[[0, -1]]
+    loudest, quietest = smooth.max(), np.quantile(smooth, 0.1)
+    threshold = max(loudest + _LOWEST_DB, quietest + _LOWEST_SHARE * (loudest - quietest))
+    loud = np.flatnonzero(smooth >= threshold)
+    begins = np.flatnonzero(np.diff(loud, prepend=-n_frames) > _PAUSE_FRAMES)
+    word = int(np.argmax(np.add.reduceat(smooth[loud] - threshold, begins)))
+    stretch = np.split(loud, begins[1:])[word]
+    return int(stretch[0]) * _ENERGY_FRAME, int(stretch[-1] + 1) * _ENERGY_FRAME
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/kwsd`, or `~/.cache/kwsd`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kwsd"
+
+
+def _read_all(clips: list[Clip], path: Path, what: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        samples = open_memmap(part, "w+", np.int16, (sum(clip.n_samples for clip in clips),))
+        with part.open("r+b") as file:  # a full disk is an error now; written to as mapped memory, it ends the process
+            os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+        at = 0
+        for clip in tqdm(clips, desc=what, unit=" recordings", disable=None):
+            samples[at : at + clip.n_samples] = read_samples(clip)
+            at += clip.n_samples
+        samples.flush()
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=8)
+def _mapped(path: Path) -> NDArray[np.int16]:
+    mapped: NDArray[np.int16] = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def _digest(clips: list[Clip]) -> str:
+    """Of which samples of which files, as they were when last changed."""
+    lines = (f"{clip.path.resolve()} {clip.path.stat().st_mtime_ns} {clip.start} {clip.n_samples}" for clip in clips)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
