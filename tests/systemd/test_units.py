@@ -18,7 +18,7 @@ from kwsd.protocol.events import DetectionEvent, Hello, SourceDown
 from support import ROOT
 
 UNITS = ROOT / "systemd"
-SANDBOX = ROOT / "tests" / "sandbox.py"
+SANDBOX = ROOT / "tests" / "systemd" / "sandbox.py"
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
 

@@ -87,7 +87,7 @@ def server(tmp_path):
 def test_it_is_heard_under_the_units_sandbox(server, tmp_path):
     """`MemoryDenyWriteExecute` would break PortAudio's callbacks, `@resources` NumPy, and others others."""
     path = tmp_path / "kwsd.sock"
-    sandbox = [sys.executable, ROOT / "tests" / "sandbox.py", ROOT / "systemd" / "kwsd.service"]
+    sandbox = [sys.executable, ROOT / "tests" / "systemd" / "sandbox.py", ROOT / "systemd" / "kwsd.service"]
     command = [*sandbox, sys.executable, "-m", "kwsd", "run", "--source", "microphone", "--socket", path]
     samples, _ = soundfile.read(DEMO, frames=4 * 16000, dtype="int16")
     with subprocess.Popen(command, env=server.environment, stderr=subprocess.PIPE, text=True) as daemon:
