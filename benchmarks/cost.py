@@ -15,10 +15,10 @@ import soundfile
 from kwsd.audio import FloatArray
 from kwsd.client import subscribe
 from kwsd.commands.label import JOB_CLIPS, label_folder
-from kwsd.core.decision import Decision, chosen_thresholds
+from kwsd.core.decision import Decision, thresholds_of
 from kwsd.core.frontend import frames_of, log_spectra
 from kwsd.core.model import Model, load_model
-from kwsd.core.stream_batch import Batcher
+from kwsd.core.stream_batch import StreamBatch
 from kwsd.protocol.events import SourceUp
 
 _SECONDS = 20
@@ -79,12 +79,12 @@ def _cost_in_real_time(what: str, model: Model) -> str:
 
 def _streams(model: Model, n_streams: int, seconds: int) -> tuple[list[FloatArray], Callable[[FloatArray], object]]:
     """Chunks of so many seconds, each a stride long, and what has all streams hear one."""
-    batcher = Batcher(model)
-    rows = [batcher.join(chosen_thresholds(model.card)) for _ in range(n_streams)]
+    batch = StreamBatch(model)
+    rows = [batch.join(thresholds_of(model.card)) for _ in range(n_streams)]
     stride = round(model.card.stride_seconds * model.card.frontend.sample_rate_hz)
     samples = _audio(model, seconds)
     chunks = [samples[start : start + stride] for start in range(0, len(samples), stride)]
-    return chunks, lambda chunk: list(batcher.hear(dict.fromkeys(rows, chunk)))
+    return chunks, lambda chunk: list(batch.hear(dict.fromkeys(rows, chunk)))
 
 
 def _shares(model: Model) -> dict[str, float]:
@@ -92,18 +92,18 @@ def _shares(model: Model) -> dict[str, float]:
     params, card = model.card.frontend, model.card
     n_samples = params.n_samples(card.stride_frames)
     frames = frames_of(_audio(model, 2)[None, :n_samples], params)
-    features, memory = log_spectra(frames, params), model.remember(1)
-    decision, row, end = Decision(card, chosen_thresholds(card)[None]), np.zeros(1, np.int64), np.array([1])
+    features, memory = log_spectra(frames, params), model.new_state(1)
+    decision, row, end = Decision(card, thresholds_of(card)[None]), np.zeros(1, np.int64), np.array([1])
     posteriors = memory.step(features, row)
-    batcher = Batcher(model)
-    own = batcher.join(chosen_thresholds(card))
+    batch = StreamBatch(model)
+    own = batch.join(thresholds_of(card))
     stride = np.ascontiguousarray(_audio(model, 2)[: card.stride_frames * params.hop_samples])
     stages: dict[str, Callable[[], object]] = {
         "front end": lambda: log_spectra(frames, params),
         "model": lambda: memory.step(features, row),
         "decision": lambda: decision.push(row, posteriors, end),
     }
-    whole, _ = _least(lambda: [list(batcher.hear({own: stride})) for _ in range(200)])
+    whole, _ = _least(lambda: [list(batch.hear({own: stride})) for _ in range(200)])
     shares = {
         name: _least(lambda run=run: [run() for _ in range(200)])[0] / whole  # type: ignore[misc]
         for name, run in stages.items()

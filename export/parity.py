@@ -43,7 +43,7 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
     for size in _BATCHES:
         batches = [windows[start : start + size] for start in range(0, len(windows), size)]
         differences.append(np.concatenate([model.posteriors(batch) for batch in batches]) - want)
-    differences.append(step_through(model.remember(len(windows)), windows, model.card.stride_frames) - want)
+    differences.append(step_through(model.new_state(len(windows)), windows, model.card.stride_frames) - want)
     worst = float(np.max(np.abs(differences)))
     if not worst <= TOLERANCE:  # a NaN fails too
         raise ExportError(

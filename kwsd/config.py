@@ -59,7 +59,7 @@ class StreamConfig:
         return replace(self, threshold=other.threshold, thresholds={**other.thresholds, **self.thresholds})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ClipsConfig:
     """Which audio is kept: a WAV file for each detection, with its event beside it.
 
@@ -134,7 +134,7 @@ class Config(ServiceConfig):
     """
 
     streams: dict[str, StreamConfig] = field(default_factory=lambda: {"default": StreamConfig()})
-    unnamed: StreamConfig = field(default_factory=StreamConfig)
+    unnamed: StreamConfig = field(default_factory=lambda: StreamConfig(source="network"))
 
     def of_stream(self, name: str) -> StreamConfig:
         return self.streams.get(name, self.unnamed)

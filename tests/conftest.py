@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import soundfile
 from kwsd.audio import FloatArray
 from kwsd.core.model import Model, load_model
 from kwsd.sources.recording import read_recording
-from support import DEMO
+from support import DEMO, serving
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +66,7 @@ def noise() -> FloatArray:
 
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Path]]]:
-    """Start `kwsd run` and wait for its socket; ends it with the test."""
+    """Start `kwsd run` and wait until it serves; ends it with the test."""
     started = []
 
     def start(*arguments: object, **options: object) -> tuple[subprocess.Popen[str], Path]:
@@ -75,9 +74,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Pope
         command = [sys.executable, "-m", "kwsd", "run", "--socket", str(socket), *map(str, arguments)]
         daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
         started.append(daemon)
-        deadline = time.monotonic() + 20
-        while not socket.exists() and daemon.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        serving(socket, daemon)
         return daemon, socket
 
     yield start

@@ -22,7 +22,7 @@ import soundfile
 
 from kwsd.errors import AudioError
 from kwsd.protocol.events import parse_event
-from kwsd.protocol.subscription import Request, parse_token
+from kwsd.protocol.subscription import Subscription, parse_token
 from kwsd.service.audio_socket import Header
 from kwsd.sources.recording import read_recording
 
@@ -149,7 +149,7 @@ def targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], list[byt
     """What is fuzzed: a reader, right inputs, and the error with which it refuses."""
     return {
         "wav": (read_wav(folder), wav_seeds(), AudioError),
-        "requests": (Request.parse, REQUESTS, ValueError),
+        "requests": (Subscription.parse, REQUESTS, ValueError),
         "headers": (Header.parse, HEADERS, ValueError),
         "events": (parse_event, EVENTS, ValueError),
         "tokens": (parse_token, TOKENS, ValueError),

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,23 @@ def meanwhile(function: Callable[..., object], *arguments: object) -> None:
             function(*arguments)
 
     threading.Thread(target=run, daemon=True).start()
+
+
+def serving(path: Path, daemon: subprocess.Popen[str], seconds: float = 20) -> None:
+    """Wait until the daemon accepts connections at the path of a Unix socket.
+
+    A socket's file exists before the daemon serves, so this connects. If the daemon ends first, or
+    does not serve in time, the test fails with the daemon's log.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and daemon.poll() is None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                return
+        time.sleep(0.02)
+    daemon.kill()
+    log = daemon.stderr.read() if daemon.stderr else ""
+    raise AssertionError(f"nothing serves at {path}; the daemon's log:\n{log}")
 
 
 def free_port() -> int:

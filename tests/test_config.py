@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kwsd.config import Config, check_thresholds, load_config
+from kwsd.config import Config, StreamConfig, check_thresholds, load_config
 from kwsd.errors import ConfigError
 
 
@@ -26,18 +26,19 @@ def test_defaults_without_a_file():
 def test_a_file_is_read_and_the_command_line_comes_first(config_file):
     path = config_file("source: a.wav\npace: fast\npcm: {rate_hz: 8000}\nmodel: m.onnx\nthreshold: 1\n")
     config = load_config(path, {"source": "b.wav", "device": None})
-    assert (config.source, config.pace, config.pcm.rate_hz) == ("b.wav", "fast", 8000)
-    assert (config.model, config.threshold, config.device) == (Path("m.onnx"), 1.0, "auto")
+    stream = config.streams["default"]
+    assert (stream.source, stream.pace, stream.pcm.rate_hz) == ("b.wav", "fast", 8000)
+    assert (config.model, stream.threshold, config.device) == (Path("m.onnx"), 1.0, "auto")
 
 
 def test_one_threshold_on_the_command_line_is_for_all_labels(config_file):
     config = load_config(config_file("thresholds: {stop: 0.9}"), {"threshold": 0.5})
-    assert (config.threshold, config.thresholds) == (0.5, {})
+    assert config.streams["default"].chosen_thresholds(["stop", "go"]) == {"stop": 0.5, "go": 0.5}
 
 
 def test_keywords_that_yaml_takes_for_booleans_stay_words(config_file):
     config = load_config(config_file("thresholds: {yes: 0.7, no: 0.8, on: 0.9, off: 0.6}"), {})
-    assert config.thresholds == {"yes": 0.7, "no": 0.8, "on": 0.9, "off": 0.6}
+    assert config.streams["default"].thresholds == {"yes": 0.7, "no": 0.8, "on": 0.9, "off": 0.6}
 
 
 def test_all_mistakes_are_named_at_once(config_file):
@@ -62,15 +63,15 @@ def test_all_mistakes_are_named_at_once(config_file):
     ("text", "reason"),
     [
         ("threshold: 1.5", "not between 0 and 1"),
-        ("threshold: 0.5\nsource: a.wav\nthreshold: 0.6", r"threshold: is there twice \(near line 1\)"),
-        ("tcp: 127.0.0.1:7777\nmetrics: 127.0.0.1:7777", "127.0.0.1:7777 is there twice; each needs"),
-        ("socket: /tmp/a\naudio: /tmp/a", "/tmp/a is there twice; each needs"),
-        ('source: "-"\npcm: {channels: 2}\nchannel: 3', "channel: 3 is more than there are; pcm.channels is 2"),
+        ("threshold: 0.5\nsource: a.wav\nthreshold: 0.6", r"threshold: is used twice \(near line 1\)"),
+        ("tcp: 127.0.0.1:7777\nmetrics: 127.0.0.1:7777", "127.0.0.1:7777 is used twice; each needs"),
+        ("socket: /tmp/a\naudio: /tmp/a", "/tmp/a is used twice; each needs"),
+        ('source: "-"\npcm: {channels: 2}\nchannel: 3', "channel: 3 does not exist; pcm.channels is 2"),
         ("thresholds: {stop: 0}", "not between 0 and 1"),
         ("pcm: {rate_hz: 5}", "not between 4000"),
         ("- a list", "must hold keys"),
         ("a: [", "not YAML"),
-        ("pcm: 5", "is not a group of keys"),
+        ("pcm: 5", "pcm: 5 is not keys and values"),
         ("threshold: true", "is not a number"),
         ("threshold: 2024-13-41", "not YAML"),
         ("thresholds: {1: low}", "thresholds.1: 'low' is not a number"),
@@ -86,11 +87,11 @@ def test_single_mistakes(config_file, text, reason):
 
 def test_text_that_begins_like_a_boolean_is_text(config_file):
     config = load_config(config_file("source: falsetto.wav\nmodel: trueno.onnx"), {})
-    assert (config.source, str(config.model)) == ("falsetto.wav", "trueno.onnx")
+    assert (config.sources, str(config.model)) == (["falsetto.wav"], "trueno.onnx")
 
 
 def test_a_number_larger_than_any_and_an_unknown_home_are_no_tracebacks(config_file):
-    with pytest.raises(ConfigError, match=r"threshold: 9+ is not a number"):
+    with pytest.raises(ConfigError, match=r"threshold: 9+\.\.\.9+ is not a number"):
         load_config(config_file(f"threshold: {'9' * 400}"), {})
     assert load_config(config_file("audio: ~nosuchuser/a.sock"), {}).audio == "~nosuchuser/a.sock"
 
@@ -102,7 +103,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def test_thresholds_are_for_labels_of_the_model():
     with pytest.raises(ConfigError, match=r"thresholds.stpo: unknown key; did you mean stop\?"):
-        check_thresholds(Config(thresholds={"stpo": 0.5}), ["stop", "go"])
+        check_thresholds(Config(unnamed=StreamConfig(thresholds={"stpo": 0.5})), ["stop", "go"])
 
 
 def test_streams_have_their_own_sources_and_what_they_lack_from_above(config_file):
@@ -114,15 +115,15 @@ streams:
   yard: {source: network, threshold: 0.5}
 """
     config = load_config(config_file(text), {})
-    assert config.stream_names == ["hall", "yard"]
+    assert list(config.streams) == ["hall", "yard"]
     hall, yard, unknown = (config.of_stream(name) for name in ("hall", "yard", "visitor"))
     assert (hall.source, hall.channel, hall.thresholds) == ("microphone:2", 2, {"stop": 0.9, "go": 0.7})
     assert (yard.source, yard.threshold, yard.thresholds) == ("network", 0.5, {})
     assert unknown.thresholds == {"stop": 0.9, "go": 0.8}
-    assert load_config(config_file(text), {"source": "a.wav"}).stream_names == ["default"]
+    assert list(load_config(config_file(text), {"source": "a.wav"}).streams) == ["default"]
     one = load_config(config_file(text), {"threshold": 0.4})
-    assert {one.of_stream(name).threshold for name in one.stream_names} == {0.4}
-    with pytest.raises(ConfigError, match=r"streams.hall.thresholds.go: unknown key; there are stop, no"):
+    assert {stream.threshold for stream in (*one.streams.values(), one.unnamed)} == {0.4}
+    with pytest.raises(ConfigError, match=r"thresholds.go: unknown key; the keys are stop, no"):
         check_thresholds(config, ["stop", "no"])
 
 
@@ -132,10 +133,10 @@ streams:
         ("streams: {a: {sorce: x}}", "streams.a.sorce: unknown key; did you mean source?"),
         ("streams: {a: {threshold: 2}}", "streams.a.threshold: 2 is not between 0 and 1"),
         ("streams: {a: {channel: 0}}", "streams.a.channel: 0 is not between 1 and 64"),
-        ("source: x\nstreams: {a: {}}", "source: belongs to one stream; put it below streams"),
-        ("streams: {a: {source: network}}", "audio: a source is network"),
+        ("source: x\nstreams: {a: {}}", "source: concerns one stream; move it below streams"),
+        ("streams: {a: {source: network}}", "audio: missing; a source is network"),
         ("streams: {a: {source: '-'}, b: {source: '-'}}", "only one can be standard input"),
-        ("streams: {a: 5}", "streams.a: 5 is not a group of keys"),
+        ("streams: {a: 5}", "streams.a: 5 is not keys and values"),
     ],
 )
 def test_mistakes_in_streams(config_file, text, reason):

@@ -97,7 +97,7 @@ def test_the_readmes_configuration_is_the_default(tmp_path):
     (tmp_path / "tcp.yaml").write_text(tcp)
     assert load_config(tmp_path / "tcp.yaml", {}).tcp == "0.0.0.0:7310"
     (tmp_path / "streams.yaml").write_text(streams)
-    assert load_config(tmp_path / "streams.yaml", {}).stream_names == ["kitchen", "hall", "yard"]
+    assert load_config(tmp_path / "streams.yaml", {}).streams == ["kitchen", "hall", "yard"]
     (tmp_path / "kwsd.yaml").write_text(example)
     assert load_config(tmp_path / "kwsd.yaml", {}) == Config()
     assert set(re.findall(r"^(?:# )?(\w+):", example, re.M)) == {field.name for field in fields(Config)}

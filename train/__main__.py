@@ -97,7 +97,8 @@ def _check_streams(args: argparse.Namespace) -> None:
 
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
-    from train.measure.streams import evaluate_streams, streams_of
+    from train.measure.stream_report import evaluate_streams
+    from train.measure.streams import streams_of
     from train.recordings.material import gather
 
     if args.background:
@@ -123,7 +124,7 @@ def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
 
 
 def _print_stream(name: str, stream: dict[str, Any]) -> None:
-    from train.measure.streams import caveat
+    from train.measure.stream_report import caveat
 
     print(f"{name}: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours")
     for rate, at in stream["at_rate"].items():

@@ -1,25 +1,24 @@
 """Training, read from top to bottom.
 
-The law of this file: what a run folder holds is enough to repeat it, and an interrupted run
-goes on where its last whole epoch ended, with the numbers that it would have had.
+Law: a run folder holds everything that is needed to repeat the training. An interrupted training
+continues after its last complete epoch and gives the same numbers.
 
-A training has stages. Each begins with the weights of the one before and the whole learning
-rate, which takes it elsewhere (restarts: I. Loshchilov, F. Hutter, 2017), so the networks at
-their ends err in different windows, and know more together than each of them (snapshot
-ensembles: G. Huang et al., 2017). In the last stage the network learns what those before it
-say together, in place of the truth (distillation: G. Hinton et al., 2015).
+A training has stages. Each starts with the weights of the stage before and the full learning rate
+(restarts: I. Loshchilov, F. Hutter, 2017). The networks at the ends of the stages therefore err in
+different windows, and their mean is better than each of them (snapshot ensembles: G. Huang et al.,
+2017). In the last stage the network learns the mean posteriors of the earlier ones instead of the
+truth (distillation: G. Hinton et al., 2015).
 
-    RUN/config.json      architecture, front end, labels, hyper-parameters, digests, versions
-    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; the last one of each stage is kept
-    RUN/history.json     loss and accuracy for each epoch
-    RUN/history.png      the same as a picture
-    RUN/model.keras      the last epoch's, when all are done
-    RUN/validation.*     its evaluation on validation clips (`train.measure.clips`)
-    RUN/decision.json    the decision chosen on validation streams (`train.measure.decide`)
+    RUN/config.json         architecture, front end, labels, hyper-parameters, digests, versions
+    RUN/checkpoint-N.keras  the model after N epochs, with its optimizer; the last of each stage is kept
+    RUN/history.json        loss and accuracy for each epoch
+    RUN/history.png         the same as a picture
+    RUN/model.keras         the model after the last epoch
+    RUN/validation.*        its evaluation on validation clips (`train.measure.clips`)
+    RUN/decision.json       the decision chosen on validation streams (`train.measure.decide`)
 """
 
 import fcntl
-import math
 import os
 import subprocess
 import time
@@ -37,7 +36,7 @@ from tqdm import tqdm
 from kwsd import __version__
 from kwsd.audio import FloatArray
 from kwsd.core.frontend import FrontendParams
-from kwsd.core.state import IntArray
+from kwsd.core.rows import IntArray
 from kwsd.errors import TrainingError
 from train.architectures import ARCHITECTURES, with_labels
 from train.files import read_json, write_json
@@ -46,73 +45,33 @@ from train.measure import plots
 from train.measure.clips import evaluate
 from train.measure.decide import choose
 from train.measure.subject import KerasModel
+from train.objective import DecayingMuon, MarginLoss
 from train.recordings.corpus import Corpus
 from train.recordings.features import Examples, held_out_examples
 from train.recordings.material import gather
 from train.recordings.windows import Epochs, Recipe, window_frames
 
 
-@keras.saving.register_keras_serializable("kwsd")
-class MarginLoss(keras.losses.Loss):
-    """Cross-entropy of posteriors, in which the right label must win by a margin of logits.
-
-    Shape: words (..., ), posteriors (..., n_words) -> (...,). Taking `margin` off the right
-    label's logit (CosFace, H. Wang et al., 2018, on plain logits) turns its posterior p into
-    p / (p + (1 - p) exp(margin)). A share of `smoothing` goes to all labels alike (C. Szegedy
-    et al., 2016).
-    """
-
-    def __init__(self, margin: float, smoothing: float = 0.0, name: str = "margin_loss", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        self.margin, self.smoothing = margin, smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        right = keras.ops.one_hot(keras.ops.cast(y_true, "int32"), y_pred.shape[-1])
-        p = keras.ops.clip(keras.ops.sum(y_pred * right, axis=-1), 1e-7, 1.0)
-        others = keras.ops.maximum(1 - p, 1e-7)
-        loss = keras.ops.log(p + others * math.exp(self.margin)) - keras.ops.log(p)
-        alike = -keras.ops.mean(keras.ops.log(keras.ops.clip(y_pred, 1e-7, 1.0)), axis=-1)
-        return (1 - self.smoothing) * loss + self.smoothing * alike
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "margin": self.margin, "smoothing": self.smoothing}
-
-
-@keras.saving.register_keras_serializable("kwsd")
-class DecayingMuon(keras.optimizers.Muon):
-    """Muon for the matrices, AdamW for all else; only the weights of convolutions and dense layers decay.
-
-    Source: K. Jordan et al., 2024, with updates as large as Adam's (J. Liu et al., 2025). The
-    layer of the words is left to AdamW, as they advise. `exclude_from_weight_decay` is not
-    part of an optimizer's configuration: a loaded one would decay all (Keras 3.15).
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-
-
 def fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, cache: Path) -> None:
-    """Train a model, or go on with an interrupted training.
+    """Train a model, or continue an interrupted training.
 
     Raises:
         TrainingError: the run folder holds another training, or is in use.
     """
-    with _alone_in(run):
+    with _lock(run):
         _fit(corpus, architecture, hyper, run, cache)
 
 
 @contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
-    """Nobody else trains into this folder meanwhile; the system lets go of it when the process ends."""
+def _lock(run: Path) -> Iterator[None]:
+    """Keep another training out of the folder. The system removes the lock when the process ends."""
     run.mkdir(parents=True, exist_ok=True)
     folder = os.open(run, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(f"{run}: another fit is training into it; give -o another folder") from None
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError:
+        raise TrainingError(f"{run}: another fit is using it; give -o another folder") from None
     finally:
         os.close(folder)
 
@@ -121,31 +80,43 @@ def _fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, c
     params = ARCHITECTURES[architecture].frontend
     config = _configuration(corpus, architecture, params, hyper)
     _claim(run, config)
-    history: list[dict[str, float]] = read_json(run / "history.json") if (run / "history.json").exists() else []
-    held_out = gather(corpus, "validation", cache)  # if streams cannot be made, that is said before the training
+    held_out = gather(corpus, "validation", cache)  # before the training, so that missing recordings are reported
+    validation = held_out_examples(corpus, "validation", params)
+    history = _history(run)
     if not (run / "model.keras").exists():
-        validation = held_out_examples(corpus, "validation", params)
-        recipe = _recipe(corpus, architecture, hyper, cache)
-        stages = stages_of(hyper)
-        windows = _build(architecture, recipe, recipe.window_frames)
-        with Epochs(recipe, hyper.n_epochs) as epochs:
-            for stage in stages:
-                if len(history) >= stage.end:
-                    continue
-                model = _model(run, architecture, recipe, stage, len(history))
-                teachers = [_load(run, before.end) for before in stages[:-1]] if stage.distils else []
-                for epoch in range(len(history), stage.end):
-                    losses = _epoch(model, teachers, epochs, recipe, epoch)
-                    windows.set_weights(model.get_weights())
-                    history.append(losses | _validate(windows, validation))
-                    _keep(model, run, history, stage)
-        windows.set_weights(_load(run, hyper.n_epochs).get_weights())
-        _save(with_labels(windows, len(corpus.labels)), run / "model.keras")
+        _train(_recipe(corpus, architecture, hyper, cache), architecture, run, history, validation)
     plots.history(history, run / "history.png")
     if not (run / "decision.json").exists():
-        choose(KerasModel(run), corpus, held_out, run)
-    report = evaluate(KerasModel(run), corpus, "validation", run)
+        choose(KerasModel(run), validation, held_out, run)
+    report = evaluate(KerasModel(run), corpus, "validation", run, validation)
     print(f"{run}: validation accuracy {report['accuracy']:.4f} after {len(history)} epochs")
+
+
+def _history(run: Path) -> list[dict[str, float]]:
+    """One entry for each complete epoch."""
+    path = run / "history.json"
+    history: list[dict[str, float]] = read_json(path) if path.exists() else []
+    return history
+
+
+def _train(recipe: Recipe, architecture: str, run: Path, history: list[dict[str, float]], validation: Examples) -> None:
+    """Train the epochs that `history` does not have yet, add them to it, and save the model."""
+    hyper = recipe.hyper
+    stages = stages_of(hyper)
+    windows = _build(architecture, recipe, recipe.window_frames)
+    with Epochs(recipe, hyper.n_epochs) as epochs:
+        for stage in stages:
+            if len(history) >= stage.end:
+                continue
+            model = _model(run, architecture, recipe, stage, len(history))
+            teachers = [_load(run, before.end) for before in stages[:-1]] if stage.distils else []
+            for epoch in range(len(history), stage.end):
+                losses = _epoch(model, teachers, epochs, recipe, epoch)
+                windows.set_weights(model.get_weights())
+                history.append(losses | _validate(windows, validation))
+                _keep(model, run, history, stage)
+    windows.set_weights(_load(run, hyper.n_epochs).get_weights())
+    _save(with_labels(windows, len(recipe.material.labels)), run / "model.keras")
 
 
 def _recipe(corpus: Corpus, architecture: str, hyper: Hyperparameters, cache: Path) -> Recipe:
@@ -157,7 +128,7 @@ def _recipe(corpus: Corpus, architecture: str, hyper: Hyperparameters, cache: Pa
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Epochs from `begin` to before `end`; `distils` where earlier networks say what is right."""
+    """Epochs from `begin` to before `end`; `distils` if it learns from the networks of earlier stages."""
 
     begin: int
     end: int
@@ -165,7 +136,7 @@ class Stage:
 
 
 def stages_of(hyper: Hyperparameters) -> list[Stage]:
-    """The first one, and its restarts; the last of these distils."""
+    """The first stage, and its restarts. The last restart distils."""
     ends = [hyper.epochs + n * hyper.restart_epochs for n in range(hyper.restarts + 1)]
     begins = [0, *ends]
     return [Stage(begin, end, distils=begin > 0 and end == ends[-1]) for begin, end in zip(begins, ends, strict=False)]
@@ -174,10 +145,10 @@ def stages_of(hyper: Hyperparameters) -> list[Stage]:
 def _epoch(
     model: keras.Model, teachers: list[keras.Model], epochs: Epochs, recipe: Recipe, epoch: int
 ) -> dict[str, float]:
-    """Everything random comes from the seed and the epoch's number, so resuming repeats it.
+    """Train one epoch. All random numbers come from the seed and the epoch's number, so resuming repeats them.
 
-    Batches are given by hand: `fit` has tf.data bring them, which now and then does nothing for half
-    a minute, until its tuner looks again (TensorFlow 2.21).
+    The loop over batches is written here because Keras's `fit` uses tf.data, which occasionally does
+    nothing for half a minute, until its tuner runs again (TensorFlow 2.21).
     """
     began = time.monotonic()
     hyper = recipe.hyper
@@ -189,10 +160,10 @@ def _epoch(
     model.reset_metrics()
     bar = tqdm(_batches(order, _batch_size(recipe)), name, unit=" batches", disable=None, leave=False)
     for batch in bar:
-        x, right, weights = stretches.x[batch].astype(np.float32), stretches.words[batch], stretches.weights[batch]
-        if teachers:  # they know an answer where the truth is nobody's, too
-            right, weights = _together(teachers, x), np.maximum(weights, 1)
-        values = model.train_on_batch(x, right, sample_weight=weights, return_dict=True)
+        x, target, weights = stretches.x[batch].astype(np.float32), stretches.words[batch], stretches.weights[batch]
+        if teachers:  # they also have an answer for ambiguous windows
+            target, weights = _mean_posteriors(teachers, x), np.maximum(weights, 1)
+        values = model.train_on_batch(x, target, sample_weight=weights, return_dict=True)
         bar.set_postfix(values, refresh=False)
     values = {what: float(value) for what, value in values.items()}
     print(f"{name}: {', '.join(f'{what} {value:.4f}' for what, value in values.items())}", flush=True)
@@ -206,8 +177,8 @@ def _batches(order: IntArray, n: int) -> list[IntArray]:
     return [order[at : at + n] for at in range(0, len(order), n)]
 
 
-def _together(teachers: list[keras.Model], x: FloatArray) -> FloatArray:
-    """The mean of what they say. Shape: stretches -> (n, n_windows, n_words)."""
+def _mean_posteriors(teachers: list[keras.Model], x: FloatArray) -> FloatArray:
+    """The mean of several networks' posteriors. Shape: stretches -> (n, n_windows, n_words)."""
     total: FloatArray = sum(teacher.predict_on_batch(x) for teacher in teachers)
     return total / len(teachers)
 
@@ -220,20 +191,20 @@ def _validate(windows: keras.Model, clips: Examples) -> dict[str, float]:
 
 
 def _batch_size(recipe: Recipe) -> int:
-    """Stretches for a step."""
+    """Stretches in a batch."""
     seconds = recipe.stretch_frames * recipe.params.hop_samples / recipe.params.sample_rate_hz
     return max(1, round(recipe.hyper.batch_seconds / seconds))
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
-    """Keras 3.15 saves the state of a dropout's generator and does not load it again."""
+    """Set the generators of dropout layers: Keras 3.15 saves their state but does not load it."""
     for index, layer in enumerate(model.layers):
         if generator := getattr(layer, "seed_generator", None):
             generator.state.assign(np.array([seed + index, epoch], generator.state.dtype))
 
 
 def _keep(model: keras.Model, run: Path, history: list[dict[str, float]], stage: Stage) -> None:
-    """Put an epoch on disk. It counts once history.json, which is written last, has it."""
+    """Save an epoch. It counts as complete once it is in history.json, which is written last."""
     n_done = len(history)
     _save(model, _checkpoint(run, n_done))
     write_json(run / "history.json", history)
@@ -251,11 +222,11 @@ def _load(run: Path, n_epochs: int) -> keras.Model:
         return keras.models.load_model(path)
     except (ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise TrainingError(f"{path}: missing or damaged ({reason}); give -o another folder to begin anew") from None
+        raise TrainingError(f"{path}: missing or damaged ({reason}); give -o another folder to start over") from None
 
 
 def _model(run: Path, architecture: str, recipe: Recipe, stage: Stage, n_done: int) -> keras.Model:
-    """Of stretches, as it was after `n_done` epochs; at a stage's begin with a new optimizer."""
+    """The network for stretches after `n_done` epochs; at the start of a stage with a new optimizer."""
     hyper = recipe.hyper
     keras.utils.set_random_seed(hyper.seed)
     if n_done > stage.begin:
@@ -268,13 +239,13 @@ def _model(run: Path, architecture: str, recipe: Recipe, stage: Stage, n_done: i
     decay = hyper.weight_decay
     optimizer = DecayingMuon(schedule, weight_decay=decay, adam_weight_decay=decay, exclude_layers=["words"])
     loss = "categorical_crossentropy" if stage.distils else MarginLoss(hyper.margin, hyper.label_smoothing)
-    # XLA's convolutions on a CPU are five times slower than oneDNN's: no jit_compile.
+    # No jit_compile: on a CPU, XLA's convolutions are five times slower than oneDNN's.
     model.compile(optimizer, loss=loss, weighted_metrics=["accuracy"], jit_compile=False)
     return model
 
 
 def _build(architecture: str, recipe: Recipe, n_frames: int) -> keras.Model:
-    """A new network that takes so many frames at once."""
+    """A new network that takes `n_frames` at once."""
     return ARCHITECTURES[architecture].build((n_frames, recipe.params.n_bands), len(recipe.material.words))
 
 
@@ -295,9 +266,9 @@ def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hy
 
 
 def _claim(run: Path, config: dict[str, Any]) -> None:
-    """Write the configuration, or make sure that the same training was begun here."""
+    """Write the configuration, or check that the folder holds the same training."""
     path = run / "config.json"
-    ignored = ("versions", "git_revision")  # an update of a package need not end a training
+    ignored = ("versions", "git_revision")  # an updated package is no reason to refuse to resume
     if path.exists():
         begun = read_json(path)
         if differing := [key for key in config if key not in ignored and begun.get(key) != config[key]]:

@@ -10,17 +10,17 @@ STRIDE_MS = int(os.environ.get("STRIDE_MS", "100"))
 def load():
     import numpy as np
 
-    from kwsd.core.decision import chosen_thresholds
+    from kwsd.core.decision import thresholds_of
     from kwsd.core.model import load_model
-    from kwsd.core.stream_batch import Batcher
+    from kwsd.core.stream_batch import StreamBatch
 
     model = load_model(device="cpu", stride_frames=STRIDE_MS // 10)
-    batcher = Batcher(model)
-    row = batcher.join(chosen_thresholds(model.card))
+    batch = StreamBatch(model)
+    row = batch.join(thresholds_of(model.card))
 
     def hear(chunk):
         samples = np.frombuffer(chunk, np.int16).astype(np.float32) / 32768
-        return list(batcher.hear({row: samples}))
+        return list(batch.hear({row: samples}))
 
     return hear
 

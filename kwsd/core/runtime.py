@@ -65,10 +65,7 @@ def open_session(graph: Path | bytes, path: Path, provider: str, n_frames: int |
 
 
 def _refuse_two_runtimes() -> None:
-    installed = {str(one.metadata["Name"]) for one in metadata.distributions(name="onnxruntime")} | {
-        str(one.metadata["Name"]) for one in metadata.distributions(name="onnxruntime-gpu")
-    }
-    if len(installed) > 1:
+    if all(any(metadata.distributions(name=name)) for name in ("onnxruntime", "onnxruntime-gpu")):
         raise ModelError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install kwsd[cpu] or kwsd[gpu]"

@@ -5,7 +5,7 @@ tests all run this object, so a recording replayed faster than real time gives e
 detections that it would have given live.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,7 +117,7 @@ class Spotter:
         self._n_samples += len(resampled)
         return resampled
 
-    def detections(self, windows: Iterator[Windows]) -> list[Detection]:
+    def detections(self, windows: Iterable[Windows]) -> list[Detection]:
         """What was decided in this stream's windows."""
         return [self.detection(one) for run in windows for one in run.decided]
 

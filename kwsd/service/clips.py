@@ -200,7 +200,7 @@ class Clips:
             log.warning("clips: %s: old clips cannot be removed (%s)", self._config.folder, error.strerror)
 
     def _clips_by_age(self) -> list[tuple[float, int, Path]]:
-        """Age in seconds, size in bytes, path; oldest first, but before all those from the future (a clock set back)."""
+        """Age in seconds, size in bytes, path: clips from the future (the clock was set back), then the oldest."""
         now, clips = time.time(), []
         for path in self._ours(".wav"):
             with suppress(FileNotFoundError):  # just removed by another program
@@ -231,6 +231,4 @@ def _refuse_unwritable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(
-            f"clips: {folder}: {error.strerror}; create this folder, and let kwsd write to it"
-        ) from None
+        raise OutputError(f"clips: {folder}: {error.strerror}; create this folder, and let kwsd write to it") from None

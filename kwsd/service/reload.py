@@ -81,6 +81,7 @@ class Reloader:
 
 
 def log_model(model: Model) -> None:
+    """Log which model runs, and on what."""
     log.info("model %s (%s) on %s", model.card.name, model.path, model.provider)
 
 
@@ -90,7 +91,9 @@ def _merge(old: Setup, new: Setup) -> tuple[Setup, list[str]]:
     ignored = [name for name, value in kept.items() if getattr(new.config, name) != value]
     if _without_thresholds(new.config) != _without_thresholds(old.config):
         ignored.append("streams")
-        kept["streams"] = old.config.streams
+        kept["streams"] = {
+            name: _with_thresholds(one, new.config.of_stream(name)) for name, one in old.config.streams.items()
+        }
     is_same = (new.model.card, new.model.provider) == (old.model.card, old.model.provider)
     model = old.model if is_same else new.model  # the same model keeps the state of every stream
     return Setup(replace(new.config, **kept), model), ignored
@@ -98,4 +101,8 @@ def _merge(old: Setup, new: Setup) -> tuple[Setup, list[str]]:
 
 def _without_thresholds(config: Config) -> dict[str, StreamConfig]:
     """The part of the streams that needs a restart."""
-    return {name: replace(stream, threshold=None, thresholds={}) for name, stream in config.streams.items()}
+    return {name: _with_thresholds(stream, StreamConfig()) for name, stream in config.streams.items()}
+
+
+def _with_thresholds(stream: StreamConfig, other: StreamConfig) -> StreamConfig:
+    return replace(stream, threshold=other.threshold, thresholds=other.thresholds)

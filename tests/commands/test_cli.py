@@ -67,7 +67,7 @@ def test_configuration_and_socket(tmp_path):
     assert (tmp_path / "file").read_text() == "precious"
     mistake(kwsd("spot", "--threshold", 3, DEMO), "threshold: 3 is not between 0 and 1")
     mistake(kwsd("spot", tmp_path), "is a folder; name the recordings in it")
-    assert "--config: can be given once" in kwsd("run", "--config", "a.yaml", "--config", "b.yaml").stderr
+    assert "--config: can be given only once" in kwsd("run", "--config", "a.yaml", "--config", "b.yaml").stderr
 
 
 def test_without_onnx_runtime_it_says_what_to_install():

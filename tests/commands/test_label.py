@@ -150,9 +150,7 @@ def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkey
 def test_what_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
     ledger = tmp_path / "s.csv.ledger"
     ledger.write_text("something else, and long enough to be looked at" * 40)
-    with pytest.raises(
-        OutputError, match=r"s.csv.ledger: cannot be gone on with \(file is not a database\); remove it"
-    ):
+    with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be resumed \(file is not a database\); remove it"):
         label_folder(clips, tmp_path / "s.csv", model)
     assert ledger.read_text().startswith("something else")
 
@@ -170,9 +168,9 @@ def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model
         (clips, None, "is not a file"),
         (tmp_path / "s.csv", clips, "is not a file"),
         (tmp_path / "s.csv", tmp_path / "absent" / "p.csv", "cannot be written"),
-        (tmp_path / "s.csv", tmp_path / "clips" / ".." / "s.csv", "is written for the labels"),
-        (tmp_path / "s.csv", tmp_path / "s.csv.ledger", "is written for the labels"),
-        (tmp_path / "s.csv", tmp_path / "s.csv.part", "is written for the labels"),
+        (tmp_path / "s.csv", tmp_path / "clips" / ".." / "s.csv", "is used for the labels"),
+        (tmp_path / "s.csv", tmp_path / "s.csv.ledger", "is used for the labels"),
+        (tmp_path / "s.csv", tmp_path / "s.csv.part", "is used for the labels"),
     ):
         with pytest.raises(OutputError, match=reason):
             label_folder(clips, output, model, scores)
@@ -183,7 +181,7 @@ def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model
 def test_only_what_is_as_it_was_counts_as_done(tmp_path, write_wav, noise):
     def stock(maker):
         with Ledger(tmp_path / "ledger", maker) as ledger:
-            ledger.look(tmp_path / "clips", pytest.fail)
+            assert ledger.find(tmp_path / "clips").errors == []
             missing = [path for batch in ledger.missing(2) for path in batch]
             ledger.add(missing, np.zeros((len(missing), 3), np.float32))
             assert not list(ledger.missing(2))
@@ -202,9 +200,9 @@ def test_only_what_is_as_it_was_counts_as_done(tmp_path, write_wav, noise):
 def half_done(path, folder):
     """A ledger of an interrupted run, in which one clip is done."""
     with Ledger(path, "model") as ledger:
-        n_found = ledger.look(folder, lambda error: None)
+        n_clips = ledger.find(folder).n_clips
         ledger.add([next(ledger.missing(1))[0]], np.zeros((1, 3), np.float32))
-        return n_found
+        return n_clips
 
 
 def test_a_folder_that_is_not_there_for_a_moment_costs_nothing(tmp_path, write_wav, noise, model):
@@ -215,7 +213,7 @@ def test_a_folder_that_is_not_there_for_a_moment_costs_nothing(tmp_path, write_w
     (tmp_path / "clips").rename(tmp_path / "away")
     (tmp_path / "clips").mkdir()  # where the disk is mounted
     with Ledger(tmp_path / "ledger", "model") as ledger:
-        assert ledger.look(tmp_path / "clips", pytest.fail) == 0
+        assert ledger.find(tmp_path / "clips") == (0, [])
         assert ledger.counts() == (3, 1)
 
 
@@ -233,9 +231,9 @@ def test_what_is_below_a_closed_folder_is_not_forgotten(tmp_path, write_wav, noi
 
     write_wav("clips/4.wav", noise)
     monkeypatch.setattr("kwsd.commands.ledger.os.scandir", closed)
-    errors = []
     with Ledger(tmp_path / "ledger", "model") as ledger:
-        assert ledger.look(tmp_path / "clips", errors.append) == 1
+        n_clips, errors = ledger.find(tmp_path / "clips")
+        assert n_clips == 1
         assert ledger.counts() == (3, 1)  # ab/3 is gone, a/1 and a/2 are not
     assert [error.strerror for error in errors] == ["Permission denied"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kwsd.core.card import DecisionParams
-from kwsd.core.decision import Decision, chosen_thresholds
+from kwsd.core.decision import Decision, thresholds_of
 
 STRIDE = 1600  # 100 ms at 16 kHz
 
@@ -17,8 +17,12 @@ def card(model):
     return replace(model.card, decision=DecisionParams(3, 1.0, thresholds), unknown_odds=1.0)
 
 
-def decision(card, **options):
-    return Decision(card, chosen_thresholds(card, **options)[None])
+def decision(card, changes=None):
+    return Decision(card, thresholds_of(card, changes)[None])
+
+
+def everywhere(card, threshold):
+    return dict.fromkeys(card.keywords, threshold)
 
 
 def decide(decision, label_scores, labels, label="stop", row=0):
@@ -57,32 +61,32 @@ def test_the_refractory_period_is_in_samples(card):
 
 def test_silence_and_unknown_never_fire(card):
     for label in ("silence", "unknown"):
-        assert decide(decision(card, threshold=0.01), [1] * 10, card.labels, label) == []
+        assert decide(decision(card, everywhere(card, 0.01)), [1] * 10, card.labels, label) == []
 
 
 def test_thresholds_of_the_user_come_before_the_cards(card):
     scores = [0.5] * 5
     assert decide(decision(card), scores, card.labels) == []
-    assert len(decide(decision(card, threshold=0.4), scores, card.labels)) == 1
-    assert len(decide(decision(card, thresholds={"stop": 0.4}), scores, card.labels)) == 1
-    assert decide(decision(card, threshold=0.4, thresholds={"stop": 0.9}), scores, card.labels) == []
+    assert len(decide(decision(card, everywhere(card, 0.4)), scores, card.labels)) == 1
+    assert len(decide(decision(card, {"stop": 0.4}), scores, card.labels)) == 1
+    assert decide(decision(card, everywhere(card, 0.4) | {"stop": 0.9}), scores, card.labels) == []
 
 
 def test_a_stream_that_begins_anew_is_armed(card):
     once = decision(card)
     assert decide(once, [1] * 3, card.labels)
-    once.begin(0)
+    once.reset(0)
     assert decide(once, [1] * 3, card.labels) == [("stop", 0)]
 
 
 def test_rows_do_not_touch_each_other(card):
     """Streams side by side, of which one is heard half as often, decide as they would alone."""
     random = np.random.default_rng(0)
-    thresholds = np.stack([chosen_thresholds(card, threshold=value) for value in (0.4, 0.5, 0.6)])
+    thresholds = np.stack([thresholds_of(card, everywhere(card, value)) for value in (0.4, 0.5, 0.6)])
     together, alone = Decision(card, thresholds[:1].copy()), [Decision(card, row[None]) for row in thresholds]
     together.add_rows(2)
     for row in (1, 2):
-        together.change(row, thresholds[row])
+        together.set_thresholds(row, thresholds[row])
     n_fired = 0
     for step in range(400):
         rows = np.array([0, 1, 2] if step % 2 else [2, 0])

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kwsd.core.decision import chosen_thresholds
+from kwsd.core.decision import thresholds_of
 from kwsd.core.frontend import log_spectrogram
-from kwsd.core.spotter import Spotter, push_all
-from kwsd.core.state import WindowMemory
-from kwsd.core.stream_batch import Batcher
+from kwsd.core.spotter import Spotter
+from kwsd.core.state import WindowState
+from kwsd.core.stream_batch import StreamBatch
 
 
 class Recorder:
@@ -20,10 +20,10 @@ class Recorder:
     def __init__(self, card):
         self.card, self.frames = card, []
 
-    def remember(self, n_rows):
+    def new_state(self, n_rows):
         return self
 
-    def forget(self, row):
+    def reset(self, row):
         pass
 
     def step(self, frames, rows):
@@ -31,23 +31,23 @@ class Recorder:
         return np.zeros((len(frames), 12), np.float32)
 
 
-class Windows:
+class WithoutStepGraph:
     """A model without its step graph."""
 
     def __init__(self, model):
         self.card, self._posteriors = model.card, model.posteriors
 
-    def remember(self, n_rows):
-        return WindowMemory(self.card, self._posteriors, n_rows)
+    def new_state(self, n_rows):
+        return WindowState(self.card, self._posteriors, n_rows)
 
 
 def frames_of(model, samples, sizes):
     recorder = Recorder(model.card)
-    batcher = Batcher(recorder)
-    row = batcher.join(chosen_thresholds(model.card))
+    batch = StreamBatch(recorder)
+    row = batch.join(thresholds_of(model.card))
     start = 0
     for size in sizes:
-        assert list(batcher.hear({row: samples[start : start + size]})) == []
+        assert not any(windows.decided for windows in batch.process({row: samples[start : start + size]}))
         start += size
     return np.concatenate([np.empty((0, 40), np.float32), *(one[0] for one in recorder.frames)])
 
@@ -74,9 +74,9 @@ def test_frames_do_not_depend_on_any_chunking(model, sizes):
 
 @pytest.mark.parametrize("stepped", [True, False], ids=["step graph", "windows"])
 def test_posteriors_are_those_of_the_window(model, noise, stepped):
-    batcher, heard = Batcher(model if stepped else Windows(model)), {}
-    row = batcher.join(chosen_thresholds(model.card), lambda posteriors, end: heard.update({end: posteriors}))
-    list(batcher.hear({row: noise}))
+    batch = StreamBatch(model if stepped else WithoutStepGraph(model))
+    row = batch.join(thresholds_of(model.card))
+    heard = {int(windows.ends[0]): windows.posteriors[0] for windows in batch.process({row: noise})}
     n_samples = model.card.window_samples
     assert list(heard) == list(range(n_samples, 32001, 1600))
     for end, posteriors in heard.items():
@@ -90,19 +90,21 @@ def test_what_a_stream_is_told_does_not_depend_on_the_others(model, demo):
     streams = [np.roll(demo, random.integers(len(demo)))[: random.integers(4, 12) * 16000] for _ in range(7)]
     alone = [Spotter(model, 16000).push(samples) for samples in streams]
     assert sum(map(len, alone)) > 10
-    batcher = Batcher(model)
+    batch = StreamBatch(model)
     spotters, heard, at = {}, [[] for _ in streams], [0] * len(streams)
     for turn in count():
         if turn < len(streams):
-            spotters[turn] = Spotter(model, 16000, batcher=batcher)
+            spotters[turn] = Spotter(model, 16000, batch=batch)
         chunks = {}
         for n, spotter in spotters.items():
             size = int(random.choice([0, 160, 1600, 20000]))
-            chunks[spotter] = streams[n][at[n] : at[n] + size]
+            chunks[spotter.row] = spotter.resample(streams[n][at[n] : at[n] + size])
             at[n] += size
-        told = push_all(batcher, chunks)
-        for n, spotter in list(spotters.items()):
-            heard[n] += told[spotter]
+        of_row = {spotter.row: n for n, spotter in spotters.items()}
+        for decided in (one for windows in batch.process(chunks) for one in windows.decided):
+            n = of_row[decided.row]
+            heard[n].append(spotters[n].detection(decided))
+        for n in list(spotters):
             if at[n] >= len(streams[n]):
                 spotters.pop(n).close()
         if not spotters:

@@ -91,7 +91,7 @@ def test_after_kill_9_the_subscriber_comes_back_with_a_gap_and_all_that_is_known
     told = until_down(events)
     assert isinstance(told[0], Hello)
     assert told[0].boot_id != hello.boot_id
-    assert told[1] == Gap(reason="the daemon was started anew", n_lost=None)
+    assert told[1] == Gap(reason="the daemon was restarted", n_lost=None)
     assert isinstance(told[2], SourceUp)
     assert [event.seq for event in told[2:]] == list(range(len(told) - 2))
     keys = [(event.boot_id, event.seq) for event in (*seen, *told) if isinstance(event, Published)]
@@ -218,8 +218,8 @@ def test_a_line_that_breaks_off_is_no_error_and_what_came_before_the_first_event
     assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 4}
 
 
-FULL = b'{"type":"error","reason":"1000 subscribers are connected, no more can be","passing":true}\n'
-WRONG = b'{"type":"error","reason":"wrong token","passing":false}\n'
+FULL = b'{"type":"error","reason":"1000 subscribers are connected, no more can be","retryable":true}\n'
+WRONG = b'{"type":"error","reason":"wrong token","retryable":false}\n'
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
@@ -263,7 +263,7 @@ def test_who_is_not_greeted_is_told_so(tmp_path, monkeypatch, how):
 
 def test_how_far_the_numbers_are_is_what_is_asked_for_next(tmp_path):
     path = tmp_path / "s"
-    later = b'{"type":"subscribed","next_seq":300}\n'
+    later = b'{"type":"position","next_seq":300}\n'
     daemon = FakeDaemon(path, HELLO + UP + later, HELLO + SUBSCRIBED)
     assert [type(event) for event in first_of(subscribe(path), 3)] == [Hello, SourceUp, Hello]
     daemon._thread.join(2)
@@ -271,10 +271,10 @@ def test_how_far_the_numbers_are_is_what_is_asked_for_next(tmp_path):
 
 
 def test_who_may_not_connect_is_told_what_to_do(tmp_path, monkeypatch):
-    def connect(_):
+    def connect(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("kwsd.client._Server.connect", connect)
+    monkeypatch.setattr("kwsd.protocol.address.Server._connect_unix", connect)
     with pytest.raises(SocketError, match=r"Permission denied\); become a member of the socket's group"):
         next(subscribe(tmp_path / "s"))
 

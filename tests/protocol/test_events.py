@@ -8,10 +8,10 @@ import jsonschema
 import pytest
 
 from kwsd.protocol.events import PROTOCOL, DetectionEvent, Event, Lagged, SourceDown, event_types, parse_event
-from kwsd.protocol.subscription import Request
+from kwsd.protocol.subscription import Subscription
 from kwsd.protocol.text import readable
 
-SCHEMA = json.loads(files("kwsd").joinpath("events.schema.json").read_text())
+SCHEMA = json.loads(files("kwsd.protocol").joinpath("events.schema.json").read_text())
 SAMPLES = {
     bool: True,
     int: 7,
@@ -63,7 +63,7 @@ def test_the_schema_knows_what_may_be_asked_for():
     validate = jsonschema.Draft202012Validator({**SCHEMA, "oneOf": [{"$ref": "#/$defs/requests/subscribe"}]}).validate
     validate({"type": "subscribe", "labels": ["stop"], "since": {"boot_id": "a", "seq": 3}, "scores": True})
     asked = SCHEMA["$defs"]["requests"]["subscribe"]["properties"].keys()
-    assert asked == {"type", *(field.name for field in dataclasses.fields(Request))}
+    assert asked == {"type", *(field.name for field in dataclasses.fields(Subscription))}
 
 
 def test_what_a_newer_daemon_adds_is_left_out():

@@ -119,15 +119,15 @@ def test_thresholds_and_channels_are_a_streams_own(start_network, model, demo):
     ("line", "reason"),
     [
         (b"hello\n", "first line must be JSON"),
-        (b"[1]\n", "must be a JSON object"),
-        (b'{"rate_hz":16000}\n', "stream: must name the stream"),
-        (b'{"stream":"a","rate":1}\n', "'rate': unknown key; there are stream, rate_hz"),
-        (b'{"stream":"a","rate_hz":"x"}\n', "rate_hz: 'x' is not of type int"),
-        (b'{"stream":"a\\u0000b"}\n', "is not a name of up to 100 printable letters"),
-        (b'{"stream":"\\ud800"}\n', "is not a name of up to 100 printable letters"),
+        (b"[1]\n", "the data: [1] is not keys and values"),
+        (b'{"rate_hz":16000}\n', "stream: missing"),
+        (b'{"stream":"a","rate":1}\n', "rate: unknown key; did you mean rate_hz?"),
+        (b'{"stream":"a","rate_hz":"x"}\n', "rate_hz: 'x' is not a whole number"),
+        (b'{"stream":"a\\u0000b"}\n', "stream: has letters that cannot be printed"),
+        (b'{"stream":"\\ud800"}\n', "stream: has letters that cannot be printed"),
         (b'{"stream":"a","rate_hz":5}\n', "rate_hz: 5 is not between 4000"),
         (b'{"stream":"a","encoding":"mp3"}\n', "encoding: 'mp3' is not one of s16le"),
-        (b'{"stream":"second"}\n', "channels: 1, but channel 2 of it is configured"),
+        (b'{"stream":"second"}\n', "channels: 1, but channel 2 is configured"),
         (b"x" * 5000, "first line must be JSON"),
         (b"[" * 4000 + b"\n", "first line must be JSON"),
     ],
@@ -152,7 +152,7 @@ def test_a_name_is_heard_once_at_a_time_and_its_clock_goes_on(start_network):
     assert isinstance(next(events), SourceUp)
     with connect(audio) as second:
         second.sendall(b'{"stream":"a"}\n')
-        assert "'a' is heard already" in second.makefile().readline()
+        assert "'a' is already connected" in second.makefile().readline()
     first.close()
     assert isinstance(next(events), SourceDown)
     send(audio, np.zeros(1600), stream="a", rate_hz=48000)
@@ -168,4 +168,4 @@ def test_only_this_machine_may_send(tmp_path):
 
 
 def test_a_header_needs_only_a_name():
-    assert Header.parse(b'{"stream":"a"}') == Header("a", 16000, "s16le", 1, True)
+    assert Header.parse(b'{"stream":"a"}') == Header(stream="a", rate_hz=16000, encoding="s16le", channels=1, live=True)

@@ -9,8 +9,9 @@ import pytest
 import kwsd.service.capture
 from kwsd.audio import Chunk
 from kwsd.errors import AudioError, SourceError
-from kwsd.service.capture import GATHER_SECONDS, Capture, Down, End, Inbox, Up
-from kwsd.sources.base import Opened
+from kwsd.service.capture import Capture
+from kwsd.service.inbox import GATHER_SECONDS, Inbox
+from kwsd.sources.base import Down, End, Opened, Up
 
 
 def chunk(position, n=10, level=0.1):

@@ -151,7 +151,7 @@ def test_what_a_killed_daemon_left_is_swept_away_and_what_is_too_old_goes_withou
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(OutputError, match="absent: No such file or directory; make this folder"):
+    with pytest.raises(OutputError, match="absent: No such file or directory; create this folder"):
         Clips(ClipsConfig(tmp_path / "absent"))
 
 
@@ -184,7 +184,7 @@ def test_a_full_disk_costs_clips_and_no_events(start_daemon, tmp_path, few_secon
         assert daemon.wait(20) == 0
         log = daemon.stderr.read()
         assert heard == ["down", "on"]
-        assert "is not recorded (No space left on device)" in log
+        assert "has no clip (No space left on device)" in log
         assert "Traceback" not in log
         assert not list(folder.iterdir())
     finally:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -125,9 +126,9 @@ def test_a_subscriber_that_reads_late_is_told_what_it_lost_and_holds_nobody_up(s
     [
         (b"garbage\n", "not a line of JSON"),
         (b"\xff\xfe\x00\n", "not a line of JSON"),
-        (b'{"type":"party"}\n', "'party' is not known"),
-        (b'{"type":"subscribe","labels":"stop"}\n', "labels: must be a list of names"),
-        (b"[1,2]\n", "not known"),
+        (b'{"type":"party"}\n', "type: 'party' is not one of subscribe"),
+        (b'{"type":"subscribe","labels":"stop"}\n', "labels: 'stop' is not a list"),
+        (b"[1,2]\n", "no request"),
         (b"x" * 200_000, "longer than"),
     ],
 )
@@ -137,13 +138,12 @@ def test_wrong_lines_get_an_error_and_the_end_and_nobody_else_notices(start_daem
     next(bystander)
     with connect(path) as rude, rude.makefile("rb") as lines:
         parse_event(lines.readline())
-        try:
+        with suppress(ConnectionError):  # the daemon may close while the client still sends
             rude.sendall(sent)
-            answers = [parse_event(line) for line in lines]
-        except ConnectionError:  # closed while we were still sending
-            answers = []
-    if len(sent) < 1000:
-        assert reason in answers[-1].reason
+        answer = parse_event(lines.readline())
+        assert reason in answer.reason
+        with suppress(ConnectionError):
+            assert lines.readline() == b""
     assert isinstance(next(event for event in bystander if not isinstance(event, SourceUp)), DetectionEvent)
 
 
@@ -199,7 +199,7 @@ def test_sighup_swaps_thresholds_and_keeps_the_old_ones_when_they_are_wrong(star
     reload("threshhold: 0.5", "threshhold: unknown key; did you mean threshold?; the old configuration stays")
     reload("model: absent.onnx", "absent.onnx: no such model file")
     reload("thresholds: {stpo: 0.5}", "thresholds.stpo: unknown key; did you mean stop?")
-    reload("threshold: 0.6\nstream: other", "stream can change only with a restart")
+    reload("threshold: 0.6\nstream: other", "streams can change only with a restart")
     assert next(line for line in log if "reload: done" in line)
     say_and_pause()
     first = next(event for event in events if isinstance(event, DetectionEvent))

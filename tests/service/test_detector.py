@@ -3,24 +3,25 @@
 import pytest
 
 from kwsd.audio import Chunk
-from kwsd.config import Config
+from kwsd.config import Config, StreamConfig
 from kwsd.core.model import load_model
 from kwsd.protocol.events import DetectionEvent
-from kwsd.service.capture import Up
-from kwsd.service.detector import Ear
+from kwsd.service.detector import Detector
+from kwsd.sources.base import Up
+
+DEAF = Config(streams={"default": StreamConfig(threshold=1.0)})
 
 
-def heard(ear, samples, at=0):
-    events = ear.hear(
-        [("default", Chunk(samples[start : start + 800], start)) for start in range(at, len(samples), 800)]
-    )
+def heard(detector, samples, at=0):
+    chunks = [("default", Chunk(samples[start : start + 800], start)) for start in range(at, len(samples), 800)]
+    events = detector.process(chunks).events
     return [(event.label, event.end_seconds) for event in events if isinstance(event, DetectionEvent)]
 
 
 def begun(model, config):
-    ear = Ear(model, config)
-    ear.hear([("default", Up(16000, 0.0))])
-    return ear
+    detector = Detector(model, config)
+    detector.process([("default", Up(16000, 0.0))])
+    return detector
 
 
 @pytest.fixture
@@ -44,21 +45,21 @@ def wanted(model, first):
 
 
 def test_other_thresholds_hold_from_the_middle_of_a_word(model, first, middle, wanted):
-    ear = begun(model, Config(threshold=1.0))
-    assert heard(ear, first[:middle]) == []
-    ear.swap(model, Config())
-    assert heard(ear, first, middle) == wanted
+    detector = begun(model, DEAF)
+    assert heard(detector, first[:middle]) == []
+    detector.reload(model, Config())
+    assert heard(detector, first, middle) == wanted
 
 
 def test_another_model_fills_its_windows_first_and_the_clock_goes_on(model, first, middle, wanted):
-    ear = begun(model, Config(threshold=1.0))
-    assert heard(ear, first[:middle]) == []
-    ear.swap(load_model(device="cpu"), Config())
-    assert heard(ear, first, middle)[-2:] == [(label, pytest.approx(end, abs=0.15)) for label, end in wanted[1:]]
+    detector = begun(model, DEAF)
+    assert heard(detector, first[:middle]) == []
+    detector.reload(load_model(device="cpu"), Config())
+    assert heard(detector, first, middle)[-2:] == [(label, pytest.approx(end, abs=0.15)) for label, end in wanted[1:]]
 
 
 def test_of_two_swaps_the_last_one_holds(model, first, wanted):
-    ear = begun(model, Config())
-    ear.swap(model, Config(threshold=1.0))
-    ear.swap(model, Config())
-    assert heard(ear, first) == wanted
+    detector = begun(model, Config())
+    detector.reload(model, DEAF)
+    detector.reload(model, Config())
+    assert heard(detector, first) == wanted

@@ -89,7 +89,7 @@ def test_with_a_token_only_who_knows_it_is_told_anything(start, token_file):
         b"[]",
         b"garbage",
     ):
-        assert tell(address, line) == b'{"type":"error","reason":"wrong token","passing":false}\n', line
+        assert tell(address, line) == b'{"type":"error","reason":"wrong token","retryable":false}\n', line
     assert tell(address) == b""
     with pytest.raises(SocketError, match="wrong token"):
         list(subscribe(address, token="something else altogether"))
@@ -143,16 +143,16 @@ def test_a_reload_renews_the_token(start_daemon, token_file, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"tcp": "0.0.0.0:7000"}, "tcp: 0.0.0.0:7000 is open to other machines; name a token_file"),
+        ({"tcp": "0.0.0.0:7000"}, "tcp: 0.0.0.0:7000 is open to other machines; set token_file"),
         ({"tcp": ":7000"}, "tcp: ':7000' is not HOST:PORT"),
         ({"tcp": "127.0.0.1:70000"}, "tcp: '127.0.0.1:70000' is not HOST:PORT"),
-        ({"tcp": "127.0.0.1:7000", "tls_key": "k"}, "tls_certificate, tls_key: one does not go without the other"),
-        ({"token_file": "t"}, "tcp: token_file and tls_certificate are for it"),
+        ({"tcp": "127.0.0.1:7000", "tls_key": "k"}, "tls_certificate, tls_key: one needs the other"),
+        ({"token_file": "t"}, "tcp: missing; token_file and tls_certificate are only for it"),
         ({"socket_mode": "rw"}, "socket_mode: 'rw' is not a mode"),
         ({"socket_mode": 660}, "socket_mode: 660 is not text"),
         ({"metrics": "0.0.0.0:9000"}, "metrics: 0.0.0.0:9000 is open to other machines"),
         ({"tcp": "127.0.0.1:7000", "token_file": "absent"}, "absent: No such file"),
-        ({"socket_group": "no such group"}, "cannot be given to group no such group (there is no such group)"),
+        ({"socket_group": "no such group"}, "cannot be given to group no such group (no such group)"),
     ],
     ids=str,
 )
@@ -167,7 +167,7 @@ def test_a_door_that_must_not_open_is_refused_in_a_line(tmp_path, keys, problem)
 
 @pytest.mark.parametrize(
     ("content", "mode", "problem"),
-    [(TOKEN.encode(), 0o644, "everybody can read"), (b"x", 0o600, "short"), (b"\xff" * 40, 0o600, "not text")],
+    [(TOKEN.encode(), 0o644, "every user can read"), (b"x", 0o600, "short"), (b"\xff" * 40, 0o600, "not text")],
 )
 def test_a_token_that_is_none_is_refused(tmp_path, content, mode, problem):
     token, config = tmp_path / "token", tmp_path / "kwsd.yaml"
@@ -246,7 +246,7 @@ def test_check_finds_what_run_would_end_with(tmp_path):
         out = kwsd("check", "--config", config, "--socket", tmp_path / "s").stdout
     for part, address in zip(("audio socket", "tcp", "metrics"), addresses, strict=True):
         assert f"FAIL  {part}: {address}: cannot be bound (Address already in use" in out
-    assert "cannot be given to group nosuchgroup (there is no such group)" in out
+    assert "cannot be given to group nosuchgroup (no such group)" in out
 
 
 def test_check_looks_at_the_secrets_and_the_folder_of_clips(token_file, tmp_path):
@@ -261,5 +261,5 @@ def test_check_looks_at_the_secrets_and_the_folder_of_clips(token_file, tmp_path
     config.write_text(json.dumps(keys | {"clips": {"folder": str(tmp_path / "absent")}}))
     result = kwsd("check", "--config", config, "--socket", tmp_path / "s")
     assert result.returncode == 1
-    assert f"FAIL  tcp: {token_file}: everybody can read the token; chmod o-r it\n" in result.stdout
+    assert f"FAIL  tcp: {token_file}: every user can read the token; chmod o-r it\n" in result.stdout
     assert "make this folder, and let kwsd write to it" in result.stdout

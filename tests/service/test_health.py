@@ -3,9 +3,11 @@
 import pytest
 
 from kwsd.config import Config, StreamConfig
-from kwsd.service.capture import Capture, Inbox, Up
-from kwsd.service.detector import Ear
+from kwsd.service.capture import Capture
+from kwsd.service.detector import Detector
 from kwsd.service.health import DEAF_SECONDS, Health
+from kwsd.service.inbox import Inbox
+from kwsd.sources.base import Up
 
 
 class Nothing:
@@ -15,35 +17,35 @@ class Nothing:
 @pytest.fixture
 def parts(model):
     config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
-    ear, inbox = Ear(model, config), Inbox()
+    detector, inbox = Detector(model, config), Inbox()
     capture = Capture(Nothing(), ["hall"], inbox)
-    return ear, inbox, capture, Health(ear, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
+    return detector, inbox, capture, Health(detector, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
 
 
-def hear(ear, *streams):
+def hear(detector, *streams):
     for stream in streams:
-        ear.hear([(stream, Up(16000, 0.0))])
-        ear.figures[stream].heard_seconds += 1
+        detector.process([(stream, Up(16000, 0.0))])
+        detector.figures[stream].heard_seconds += 1
 
 
 def test_nobody_is_heard_at_first(parts):
-    ear, _, _, health = parts
-    assert health.deaf(0.0) == {"hall": "not heard yet", "yard": "not heard yet"}
+    detector, _, _, health = parts
+    assert health.deaf(0.0) == {"hall": "no audio yet", "yard": "no audio yet"}
     assert not health.has_heard_all
-    hear(ear, "hall")
+    hear(detector, "hall")
     health.look(1.0)
     assert health.has_heard_all  # of what kwsd reads itself
-    assert health.deaf(1.0) == {"yard": "not heard yet"}
+    assert health.deaf(1.0) == {"yard": "no audio yet"}
 
 
 def test_who_is_up_and_not_heard_is_deaf_and_a_reason_only_if_it_is_our_own(parts):
-    ear, _, _, health = parts
-    hear(ear, "hall", "yard")
+    detector, _, _, health = parts
+    hear(detector, "hall", "yard")
     health.look(0.0)
     later = DEAF_SECONDS + 1
     assert health.deaf(later) == {"hall": "no audio for 11 s", "yard": "no audio for 11 s"}
     assert health.is_stuck(later)
-    ear.figures["hall"].heard_seconds += 1
+    detector.figures["hall"].heard_seconds += 1
     health.look(later)
     assert health.deaf(later) == {"yard": "no audio for 11 s"}
     assert not health.is_stuck(later)

@@ -66,7 +66,7 @@ def test_who_hears_nothing_is_deaf(start, demo):
     daemon, path, address = start(source="-")
     next(subscribe(path))
     status, text = ask(address, "/healthz")
-    assert (status, json.loads(text)["deaf"]) == (503, {"default": "not heard yet"})
+    assert (status, json.loads(text)["deaf"]) == (503, {"default": "no audio yet"})
     daemon.stdin.buffer.write((demo[:16000] * 32767).astype("<i2").tobytes())
     daemon.stdin.buffer.flush()
     deadline = time.monotonic() + 10

@@ -20,37 +20,37 @@ from support import DEMO
 def notified(tmp_path):
     """A socket that hears what a service says, and the environment that leads there."""
     path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(str(path))
-        ear.settimeout(20)
-        yield ear, os.environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as detector:
+        detector.bind(str(path))
+        detector.settimeout(20)
+        yield detector, os.environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
 
 
 def test_ready_only_when_audio_arrives_and_fed_only_while_it_does(start_daemon, notified, demo):
-    ear, environment = notified
+    detector, environment = notified
     daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE, env=environment)
     assert isinstance(next(subscribe(path)), Hello)  # it serves
-    ear.settimeout(1.5)
-    assert _said(ear, 1.5) <= {"WATCHDOG=1"}  # but hears nothing yet
+    detector.settimeout(1.5)
+    assert _said(detector, 1.5) <= {"WATCHDOG=1"}  # but hears nothing yet
     daemon.stdin.buffer.write((demo[:16000] * 32767).astype("<i2").tobytes())
     daemon.stdin.buffer.flush()
-    said = _said(ear, 2)
+    said = _said(detector, 2)
     assert "READY=1" in said
     assert "WATCHDOG=1" in said
-    _said(ear, 10.5)  # no audio for longer than a source may be deaf
-    assert "WATCHDOG=1" not in _said(ear, 2)
+    _said(detector, 10.5)  # no audio for longer than a source may be deaf
+    assert "WATCHDOG=1" not in _said(detector, 2)
     daemon.send_signal(signal.SIGTERM)
-    assert "STOPPING=1" in _said(ear, 2)
+    assert "STOPPING=1" in _said(detector, 2)
     assert daemon.wait(5) == 0
     assert "deaf: default: no audio for 1" in daemon.stderr.read()
 
 
-def _said(ear, seconds):
+def _said(detector, seconds):
     said, deadline = set(), time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        ear.settimeout(left)
+        detector.settimeout(left)
         try:
-            said.add(ear.recv(1000).decode())
+            said.add(detector.recv(1000).decode())
         except TimeoutError:
             break
     return said

@@ -71,7 +71,7 @@ def machine(monkeypatch, tmp_path):
     machine.start()
     monkeypatch.setitem(sys.modules, "sounddevice", machine.module())
     monkeypatch.setattr(kwsd.sources.microphone, "_CARDS", tmp_path / "cards")
-    for name, value in (("_n_open", 0), ("_was_open", False), ("_known_cards", ""), ("_must_end", False)):
+    for name, value in (("_n_open", 0), ("_must_restart", False), ("_known_cards", ""), ("_must_end", False)):
         monkeypatch.setattr(Microphone, name, value)
 
     def plug(**cards):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kwsd.config import Config
+from kwsd.config import StreamConfig
 from kwsd.errors import SourceError
 from kwsd.sources.base import make_source
 from kwsd.sources.microphone import Microphone
@@ -23,7 +23,7 @@ from support import DEMO
     [("microphone", Microphone), ("microphone:USB", Microphone), ("-", PcmInput), ("microphone.wav", WavFile)],
 )
 def test_the_source_is_chosen_by_its_name(source, kind):
-    assert isinstance(make_source(Config(source=source)), kind)
+    assert isinstance(make_source(StreamConfig(source=source)), kind)
 
 
 def test_a_microphone_without_its_package_says_what_to_install(monkeypatch):
@@ -58,7 +58,7 @@ def test_one_channel_of_a_recording_or_the_mean_of_all(write_wav, noise):
     path = write_wav("stereo.wav", np.stack([noise, np.zeros_like(noise)], axis=1), subtype="FLOAT")
 
     def heard(channel):
-        opened = make_source(Config(source=str(path), pace="fast", channel=channel)).open()
+        opened = make_source(StreamConfig(source=str(path), pace="fast", channel=channel)).open()
         return np.concatenate([chunk.samples for chunk in opened.chunks])
 
     np.testing.assert_array_equal(heard(1), np.clip(noise, -1, 1))

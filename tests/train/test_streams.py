@@ -79,7 +79,7 @@ def test_poisson_intervals_are_the_exact_ones_nearly():
 
 def test_a_sweep_detects_what_each_threshold_alone_would(model, demo):
     sweep = Sweep(model.card)
-    Spotter(model, 16000, on_posteriors=sweep.push).push(demo)
+    sweep.push(Spotter(model, 16000).process(demo))
     assert sweep.n_windows > 250
     counts = sweep.counts()
     for grid in (10, 50, 80):

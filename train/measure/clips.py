@@ -23,18 +23,23 @@ SNRS_DB = (20, 10, 5, 0)
 _OF_RUN = ("hyperparameters", "git_revision")  # what a report says of a training, as a card does
 
 
-def evaluate(subject: Subject, corpus: Corpus, split: str, folder: Path) -> dict[str, Any]:
+def evaluate(
+    subject: Subject, corpus: Corpus, split: str, folder: Path, examples: Examples | None = None
+) -> dict[str, Any]:
     """Measure a model on one split, balanced as the official test set is.
 
     Writes into `folder`: `SPLIT.json`, `SPLIT.png` (the confusion matrix) and `SPLIT.csv`
     (for each clip: file, first sample, gain, truth, label).
+
+    Args:
+        examples: the split's clips, if they were computed before.
 
     Raises:
         TrainingError: other labels than the recordings have.
     """
     card = subject.card
     check_labels(subject, corpus)
-    examples = held_out_examples(corpus, split, card.frontend)
+    examples = examples or held_out_examples(corpus, split, card.frontend)
     heard = label(subject, examples)
     report = {
         **about(subject),

@@ -1,10 +1,10 @@
-"""The decision of a run, chosen on validation streams: what the card says about scores.
+"""Chooses the decision of a run on validation streams: the card's thresholds.
 
-The law of this file: keywords differ in how easily they are taken for something else. Each
-gets a threshold such that the last false accept buys as many hits from every keyword, and all
-of them together meet the budget. Only half of what the streams ask for is done: a keyword has
-few false accepts to learn it from. Scores stay posteriors: moving them in place of the
-thresholds, which was tried, missed more on other streams at one threshold for all.
+Law: keywords differ in how easily they are confused with something else. Each gets a threshold such
+that the last false accept gains equally many hits for every keyword, and all together meet the
+budget. Thresholds move only half as far as the streams suggest, because a single keyword has few
+false accepts to learn from. Scores stay posteriors: shifting scores in place of thresholds was
+tried, and missed more on other streams at one threshold for all keywords.
 """
 
 from dataclasses import replace
@@ -18,38 +18,37 @@ from kwsd.core.sweep import GRID
 from train.files import write_json
 from train.measure.streams import Heard, hear, streams_of
 from train.measure.subject import KerasModel, posteriors
-from train.recordings.corpus import Corpus
-from train.recordings.features import Examples, held_out_examples
+from train.recordings.features import Examples
 from train.recordings.material import Material
 
 HOURS = 1.5
 _SEED = 1
 BUDGET_PER_HOUR = 10.0
-"""Where somebody speaks all the time, as in these streams: a home with an hour of talk a day has so
-many a day. At a tenth of it twice as many keywords are missed; `kwsd calibrate` finds the thresholds
-of any other budget."""
+"""False accepts in an hour of continuous talk, as in these streams. A home with an hour of talk a day has
+this many a day. At a tenth of it, twice as many keywords are missed; `kwsd calibrate` finds the
+thresholds for any other budget."""
 
 _SMOOTH = 5
 
 
-def choose(subject: KerasModel, corpus: Corpus, material: Material, run: Path) -> dict[str, Any]:
+def choose(subject: KerasModel, clips: Examples, material: Material, run: Path) -> dict[str, Any]:
     """Choose and write `RUN/decision.json`.
 
     Args:
-        subject: a run's model for which nothing was chosen yet.
-        material: of the validation split.
+        subject: a run's model without a decision.
+        clips, material: of the validation split.
     """
     streams = streams_of(material, HOURS, _SEED).by_name
     heards = [hear(subject, stream, f"choosing on {name}") for name, stream in streams.items()]
     report = choose_from(heards, subject.card.keywords, subject.card.decision.smoothing_windows)
-    report["unknown_odds"] = unknown_odds(subject, held_out_examples(corpus, "validation", subject.card.frontend))
+    report["unknown_odds"] = unknown_odds(subject, clips)
     report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(streams)}
     write_json(run / "decision.json", report)
     return report
 
 
 def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int) -> dict[str, Any]:
-    """From what each threshold of the grid gave in some streams.
+    """Choose from the results of each threshold of the grid in some streams.
 
     Returns:
         "decision" for the card, and "missed": for each keyword the share of its utterances
@@ -77,7 +76,7 @@ def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int
 
 
 def unknown_odds(subject: KerasModel, clips: Examples) -> float:
-    """The factor for the odds of unknown with which most clips are labelled right."""
+    """The factor for the odds of unknown that labels most clips correctly."""
     of_clips = posteriors(subject, clips.x)
     n_right = {}
     for factor in np.exp(-np.arange(0, 4.1, 0.25)):
@@ -87,10 +86,10 @@ def unknown_odds(subject: KerasModel, clips: Examples) -> float:
 
 
 def _balanced(hits: NDArray[np.float64], false: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For each keyword the threshold at which a false accept buys as much as for any other.
+    """For each keyword the threshold at which a false accept gains as much as for any other keyword.
 
-    That is the optimum of all hits less a price for each false accept (H. Everett, 1963);
-    the price is the lowest that keeps the rate. Shape: (n_grid, n_keywords) -> (n_keywords,).
+    It maximises all hits minus a price for each false accept (H. Everett, 1963). The price is the
+    lowest that keeps the budget. Shape: (n_grid, n_keywords) -> (n_keywords,), indices into the grid.
     """
     for price in np.geomspace(1e-4, 10, 200):
         at = np.argmax(hits - price * false, axis=0)
@@ -101,6 +100,6 @@ def _balanced(hits: NDArray[np.float64], false: NDArray[np.float64]) -> NDArray[
 
 
 def _smoothed(curves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moving average over the grid: a single event decides nothing."""
+    """Moving average over the grid, so that no single event decides."""
     padded = np.pad(curves, ((_SMOOTH // 2, _SMOOTH // 2), (0, 0)), "edge")
     return np.stack([padded[i : i + len(curves)] for i in range(_SMOOTH)]).mean(axis=0)

@@ -13,7 +13,7 @@ from kwsd.errors import TrainingError
 from train.architectures import ARCHITECTURES, multiplies
 from train.files import read_json
 from train.measure import plots
-from train.measure.streams import OFTEN, caveat
+from train.measure.stream_report import OFTEN, caveat
 from train.recordings.windows import window_frames
 
 _PUBLISHED = """\

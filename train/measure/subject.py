@@ -1,7 +1,7 @@
-"""What is measured: a run's Keras model or an exported file, behind one face.
+"""The subject of a measurement: a run's Keras model or an exported file, with the same interface.
 
-The law of this file: a subject has a card and gives posteriors, as `kwsd.core.model.Model` does,
-so the shipping Spotter runs either.
+Law: a subject has a card and gives posteriors, as `kwsd.core.model.Model` does, so the shipping
+Spotter runs either.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from kwsd.audio import FloatArray
 from kwsd.core.card import DecisionParams, GoldenCheck, ModelCard
 from kwsd.core.frontend import PARAMETER_SETS
 from kwsd.core.model import Model, load_model
-from kwsd.core.state import Memory, WindowMemory
+from kwsd.core.state import State, WindowState
 from kwsd.errors import TrainingError
 from train.recordings.corpus import SILENCE, UNKNOWN
 
@@ -24,10 +24,10 @@ STRIDE_SECONDS = 0.1
 
 
 class KerasModel:
-    """A run's model as `kwsd.core.model.Model` is.
+    """A run's model with the interface of `kwsd.core.model.Model`.
 
     Attributes:
-        card: what the run says about itself; the decision is the one chosen for it, if one was.
+        card: what the run says about itself, with the decision that was chosen for it, if any.
         provider: the Keras backend.
         config: the run's; path: the model's file.
     """
@@ -38,7 +38,7 @@ class KerasModel:
         self.path = run / "model.keras"
         params = PARAMETER_SETS.get(self.config["frontend"])
         if params is None or params.digest != self.config["frontend_digest"]:
-            raise TrainingError(f"{run}: was trained with another front end than this kwsd has; train it again")
+            raise TrainingError(f"{run}: was trained with another front end; train it again with this kwsd")
         labels = self.config["labels"]
         path = run / "decision.json"
         chosen = json.loads(path.read_text()) if path.is_file() else {}
@@ -60,21 +60,21 @@ class KerasModel:
         of_windows: FloatArray = self.keras.predict_on_batch(windows)
         return of_windows
 
-    def remember(self, n_rows: int) -> Memory:
-        """As `Model.remember`."""
-        return WindowMemory(self.card, self.posteriors, n_rows)
+    def new_state(self, n_rows: int) -> State:
+        """As `Model.new_state`."""
+        return WindowState(self.card, self.posteriors, n_rows)
 
 
 Subject = KerasModel | Model
 
 
 def posteriors(subject: Subject, windows: FloatArray) -> FloatArray:
-    """Of many windows, in batches that fit in memory. Shape: as `Model.posteriors`."""
+    """Posteriors of many windows, in batches that fit in memory. Shape: as `Model.posteriors`."""
     return np.concatenate([subject.posteriors(windows[at : at + 256]) for at in range(0, len(windows), 256)])
 
 
 def load_subject(path: Path) -> Subject:
-    """A run folder or an ONNX file.
+    """Load a run folder or an ONNX file.
 
     Raises:
         TrainingError, ModelError: it is neither, or damaged.
@@ -83,7 +83,7 @@ def load_subject(path: Path) -> Subject:
 
 
 def digest(subject: Subject) -> str:
-    """Of the model's file: sha256, in hex."""
+    """The sha256 of the model's file, in hex."""
     return hashlib.sha256(subject.path.read_bytes()).hexdigest()
 
 
@@ -91,7 +91,7 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
     """The configuration and the model of a finished training.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: the folder holds no trained model, or a damaged one.
     """
     if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
         raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
@@ -109,9 +109,11 @@ def _decision(values: dict[str, Any], path: Path) -> DecisionParams:
     try:
         return DecisionParams(**values)
     except TypeError:
-        raise TrainingError(f"{path}: was chosen by another kwsd; delete it and run the same fit again") from None
+        raise TrainingError(
+            f"{path}: was written by another version of kwsd; delete it and run the same fit again"
+        ) from None
 
 
 def undecided(keywords: list[str]) -> DecisionParams:
-    """The decision before `train.measure.decide` has chosen: three windows, as a word fills several and half a word fewer."""
+    """The decision before one is chosen. Three windows: a whole word fills several, half a word fewer."""
     return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))

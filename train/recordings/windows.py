@@ -1,16 +1,11 @@
-"""Scenes become the stretches of an epoch, on every core, while the network trains.
+"""Turns scenes into the training examples of an epoch, on every core, while the network trains.
 
-The law of this file: an epoch is a function of the recordings, the hyper-parameters and its
-number, so a resumed training meets the stretches that it would have met. The features are
-the product's (`kwsd.core.frontend`).
+Law: an epoch depends only on the recordings, the hyper-parameters and its number, so a resumed
+training gets the same examples. The features are the product's (`kwsd.core.frontend`).
 
-A stretch is what the network is given at once. A causal network computes all windows of a
-few seconds for little more than the price of one, and learns from every one of them; other
-networks get stretches of a single window.
-
-Which word a window holds: the one that ended last in it, not long ago, if all of it is
-inside. Part of a word, or speech that goes on, is `unknown`; a window that nearly holds a
-whole keyword, or held it long enough to decide, is nobody's and counts nothing.
+An example is a stretch: some consecutive windows. A causal network computes all windows of a few
+seconds for little more than the cost of one, and learns from every one of them. Other networks get
+stretches of a single window.
 """
 
 from collections import deque
@@ -27,30 +22,28 @@ from numpy.typing import NDArray
 
 from kwsd.audio import FloatArray
 from kwsd.core.frontend import FrontendParams, log_spectrogram, resample
-from kwsd.core.state import IntArray
+from kwsd.core.rows import IntArray
 from kwsd.errors import TrainingError
 from kwsd.workers import begin_worker
 from train.hyperparameters import Hyperparameters
 from train.recordings import augment
 from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ
 from train.recordings.material import Material
-from train.recordings.scenes import Scene, Spoken, Style, compose, noise_bed
+from train.recordings.scenes import Style, compose, noise_bed
+from train.recordings.truth import AMBIGUOUS, words_in_windows
 
 SCENE_SECONDS = 30
 _SCENES_PER_JOB = 6
-_DECIDED_SECONDS = 0.5  # after its end a word must have been decided
-_NOT_QUITE = 0.15  # of a word: who has heard the rest may know it
-_EDGE, _EDGE_SECONDS = 0.3, 0.1  # of a word: so little of it says nothing
 _CLIP_JITTER_FRAMES = 4
-_AMBIGUOUS = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that an epoch depends on, beside its number.
+    """Everything that an epoch depends on except for its number.
 
     Attributes:
-        n_windows, step_frames: a stretch is so many windows, so far apart.
+        n_windows: windows in a stretch.
+        step_frames: frames between them.
     """
 
     material: Material
@@ -66,7 +59,7 @@ class Recipe:
 
     @property
     def n_stretches(self) -> int:
-        """In an epoch."""
+        """Stretches in an epoch."""
         return _n_jobs(self.hyper) * _SCENES_PER_JOB * self.hyper.microphones * _n_stretches(self)
 
 
@@ -76,12 +69,12 @@ def window_frames(params: FrontendParams) -> int:
 
 
 class Stretches(NamedTuple):
-    """What an epoch is made of.
+    """Training examples.
 
     Attributes:
         x: shape (n, stretch_frames, n_bands), float16.
-        words: which word each window holds, shape (n, n_windows), -1 for nobody's.
-        weights: how much each window counts, shape (n, n_windows), float32, about 1 in the mean.
+        words: the word of each window, shape (n, n_windows), or AMBIGUOUS.
+        weights: how much each window counts, shape (n, n_windows), float32, about 1 on average.
     """
 
     x: NDArray[np.float16]
@@ -90,9 +83,9 @@ class Stretches(NamedTuple):
 
 
 class Epochs:
-    """Makes the coming epoch in other processes while the present one is trained on.
+    """Makes the next epoch in other processes while the network trains on the present one.
 
-    A context manager; `epoch(n)` gives what an epoch is made of.
+    A context manager.
     """
 
     def __init__(self, recipe: Recipe, n_epochs: int) -> None:
@@ -107,7 +100,7 @@ class Epochs:
         self._pool.shutdown(cancel_futures=True)
 
     def epoch(self, number: int) -> Stretches:
-        """At least `scenes_per_epoch` scenes, cut into stretches, in an order without meaning."""
+        """At least `scenes_per_epoch` scenes, cut into stretches, in arbitrary order."""
         for ahead in (number, number + 1):
             if ahead < self._n_epochs and ahead not in self._pending:
                 jobs = (self._pool.submit(_job, ahead, index) for index in range(_n_jobs(self._recipe.hyper)))
@@ -119,8 +112,8 @@ class Epochs:
                 parts.append(jobs_done.popleft().result())
         except BrokenProcessPool:
             raise TrainingError(
-                "a process that makes scenes was ended by the system, mostly for want of memory; "
-                "with fewer scenes an epoch (--set scenes_per_epoch=...) less is needed"
+                "a process that makes scenes was killed by the system (out of memory?); "
+                "fewer scenes in an epoch need less: --set scenes_per_epoch=..."
             ) from None
         return _joined(parts)
 
@@ -130,7 +123,7 @@ def _n_jobs(hyper: Hyperparameters) -> int:
 
 
 def _n_stretches(recipe: Recipe) -> int:
-    """In a scene: as many as fit side by side; of single windows four for each second."""
+    """Stretches in a scene: as many as fit side by side; of single windows four for each second."""
     if recipe.n_windows == 1:
         return 4 * SCENE_SECONDS
     n_windows = SCENE_SECONDS * recipe.params.sample_rate_hz // recipe.params.hop_samples - recipe.window_frames
@@ -141,66 +134,7 @@ def _joined(parts: list[Stretches]) -> Stretches:
     return Stretches(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def words_in_windows(scene: Scene, n_windows: int, hop: int, n_samples: int, n_labels: int) -> IntArray:
-    """Which word each window of a scene holds.
-
-    Args:
-        n_windows, hop, n_samples: windows begin every `hop` samples and have `n_samples`.
-        n_labels: the last two labels are silence and unknown.
-
-    Shape: -> (n_windows,), index into the material's words, -1 for nobody's.
-    """
-    silence, unknown = n_labels - 2, n_labels - 1
-    starts = np.arange(n_windows) * hop
-    places = [_Places.of(said, starts, starts + n_samples) for said in scene.spoken]
-    background = np.full(n_windows, silence)
-    for place in places:
-        background[place.some] = unknown
-    words = background.copy()
-    for said, place in zip(scene.spoken, places, strict=True):
-        if said.word != unknown:  # speech is that in all its parts
-            words[place.ended] = background[place.ended]  # what was said before is over
-            words[place.most] = _AMBIGUOUS
-            words[place.all] = said.word
-    for said, place in zip(scene.spoken, places, strict=True):
-        if said.word < silence:  # what follows a keyword closely does not take it away
-            words[place.all] = said.word
-            words[place.most & ~place.ended] = _AMBIGUOUS
-    return words
-
-
-class _Places(NamedTuple):
-    """Where windows lie on a word. Each of shape (n_windows,), bool.
-
-    Attributes:
-        some: more of it is inside than its edges.
-        most: nearly all is inside: it has not quite ended, or its beginning has just left, or it
-            ended too long ago to be decided now.
-        all: the whole of it is inside, and it ended just now.
-        ended: before the window does.
-    """
-
-    some: NDArray[np.bool_]
-    most: NDArray[np.bool_]
-    all: NDArray[np.bool_]
-    ended: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, said: Spoken, starts: IntArray, ends: IntArray) -> Self:
-        duration = said.end - said.start
-        ended = ends >= said.end
-        overlap = np.minimum(ends, said.end) - np.maximum(starts, said.start)
-        nearly_ended = ~ended & (ends >= said.end - _NOT_QUITE * duration)
-        just_now = ends <= said.end + _DECIDED_SECONDS * RATE_HZ
-        return cls(
-            some=overlap > min(_EDGE * duration, _EDGE_SECONDS * RATE_HZ),
-            most=nearly_ended | ended & (starts <= said.start + _EDGE * duration),
-            all=ended & just_now & (starts <= said.start),
-            ended=ended,
-        )
-
-
-_recipe: Recipe  # of this worker process
+_recipe: Recipe  # of a worker process
 
 
 def _initialise(recipe: Recipe) -> None:
@@ -210,13 +144,13 @@ def _initialise(recipe: Recipe) -> None:
 
 
 def _job(epoch: int, index: int) -> Stretches:
-    """Stretches of some scenes."""
+    """Make the stretches of some scenes."""
     random = np.random.default_rng((_recipe.hyper.seed, epoch, index))
     return _joined([_scene(_recipe, random) for _ in range(_SCENES_PER_JOB)])
 
 
 def _scene(recipe: Recipe, random: np.random.Generator) -> Stretches:
-    """Stretches of one scene, through several microphones."""
+    """Make the stretches of one scene, recorded by several microphones."""
     hyper, params = recipe.hyper, recipe.params
     lone = random.random() < hyper.lone_clips
     samples, words = (_lone_clips if lone else _composed)(recipe, random)
@@ -237,16 +171,16 @@ def _composed(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, 
 
 
 def _weights(words: IntArray, recipe: Recipe) -> FloatArray:
-    """Keywords count more than all else, which lasts longer. Shape: as words."""
+    """Windows of keywords count more, because there are fewer of them. Shape: as words."""
     keywords = words < len(recipe.material.labels) - 2
     weights = np.where(keywords, recipe.hyper.keyword_weight, 1.0)
-    return np.where(words == _AMBIGUOUS, 0.0, weights).astype(np.float32)
+    return np.where(words == AMBIGUOUS, 0.0, weights).astype(np.float32)
 
 
 def _cut(
     features: FloatArray, words: IntArray, weights: FloatArray, recipe: Recipe, random: np.random.Generator
 ) -> Stretches:
-    """Stretches that follow each other; single windows are drawn by their weights instead."""
+    """Cut stretches that follow each other. Single windows are drawn at random, by their weights."""
     n_windows, step = recipe.n_windows, recipe.step_frames
     if n_windows == 1:
         likely = weights.astype(np.float64)
@@ -261,18 +195,18 @@ def _cut(
 
 
 def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
-    """Clips as they were recorded, as `kwsd label` meets them, one a second, and the words of all windows."""
+    """Unchanged clips, one a second, as in a folder for `kwsd label`, and the words of all windows."""
     material, hyper = recipe.material, recipe.hyper
     samples = np.zeros(SCENE_SECONDS * CLIP_SAMPLES, np.float32)
     frames_per_second = recipe.params.sample_rate_hz // recipe.params.hop_samples
-    words = np.full((SCENE_SECONDS - 1) * frames_per_second + 1, _AMBIGUOUS)
+    words = np.full((SCENE_SECONDS - 1) * frames_per_second + 1, AMBIGUOUS)
     n_keywords = len(material.keywords)
     max_shift = round(hyper.shift_seconds * RATE_HZ)
     level_db = random.uniform(-40, -10)
     for slot in range(SCENE_SECONDS):
         kind = int(random.integers(n_keywords + 1 + (len(material.others) > 0)))
         piece, word = np.zeros(CLIP_SAMPLES, np.float32), n_keywords
-        if kind != n_keywords:  # which is silence
+        if kind != n_keywords:  # n_keywords stands for silence
             group = material.keywords[kind] if kind < n_keywords else material.others
             index = random.choice(group)
             piece, word = material.samples(index), int(material.word_of[index])
@@ -290,7 +224,7 @@ def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
 
 
 def _through_microphone(features: FloatArray, recipe: Recipe, random: np.random.Generator) -> FloatArray:
-    """Frames with a gain and a colour of their own. Shape: (n_frames, n_bands), the same, float32."""
+    """Apply a random gain and frequency response. Shape: (n_frames, n_bands) -> the same, float32."""
     params, hyper = recipe.params, recipe.hyper
     knots = random.uniform(-hyper.gain_db, hyper.gain_db) + random.uniform(-hyper.colour_db, hyper.colour_db, 5)
     curve = np.interp(np.linspace(0, 4, params.n_bands), np.arange(5), knots * np.log(10) / 10)
@@ -302,7 +236,7 @@ def _through_microphone(features: FloatArray, recipe: Recipe, random: np.random.
 
 
 def _mask(x: FloatArray, hyper: Hyperparameters, random: np.random.Generator) -> None:
-    """Hide a stretch of time and of bands behind the mean (SpecAugment, D. Park et al., 2019)."""
+    """Replace a range of frames and of bands by the mean (SpecAugment, D. Park et al., 2019)."""
     n, n_frames, n_bands = x.shape
     means = x.mean(axis=(1, 2), keepdims=True)
     for axis, length, most in ((1, n_frames, hyper.mask_frames), (2, n_bands, hyper.mask_bands)):
