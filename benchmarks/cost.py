@@ -1,5 +1,6 @@
 """`kwsd bench`: what kwsd costs on this machine, in about a minute."""
 
+import argparse
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from kwsd.core.decision import Decision, thresholds_of
 from kwsd.core.frontend import frames_of, log_spectra
 from kwsd.core.model import Model, load_model
 from kwsd.core.stream_batch import StreamBatch
+from kwsd.errors import KwsdError
 from kwsd.protocol.events import SourceUp
 
 _SECONDS = 20
@@ -84,7 +86,7 @@ def _streams(model: Model, n_streams: int, seconds: int) -> tuple[list[FloatArra
     stride = round(model.card.stride_seconds * model.card.frontend.sample_rate_hz)
     samples = _audio(model, seconds)
     chunks = [samples[start : start + stride] for start in range(0, len(samples), stride)]
-    return chunks, lambda chunk: list(batch.hear(dict.fromkeys(rows, chunk)))
+    return chunks, lambda chunk: list(batch.process(dict.fromkeys(rows, chunk)))
 
 
 def _shares(model: Model) -> dict[str, float]:
@@ -92,18 +94,18 @@ def _shares(model: Model) -> dict[str, float]:
     params, card = model.card.frontend, model.card
     n_samples = params.n_samples(card.stride_frames)
     frames = frames_of(_audio(model, 2)[None, :n_samples], params)
-    features, memory = log_spectra(frames, params), model.new_state(1)
+    features, state = log_spectra(frames, params), model.new_state(1)
     decision, row, end = Decision(card, thresholds_of(card)[None]), np.zeros(1, np.int64), np.array([1])
-    posteriors = memory.step(features, row)
+    posteriors = state.step(features, row)
     batch = StreamBatch(model)
     own = batch.join(thresholds_of(card))
     stride = np.ascontiguousarray(_audio(model, 2)[: card.stride_frames * params.hop_samples])
     stages: dict[str, Callable[[], object]] = {
         "front end": lambda: log_spectra(frames, params),
-        "model": lambda: memory.step(features, row),
+        "model": lambda: state.step(features, row),
         "decision": lambda: decision.push(row, posteriors, end),
     }
-    whole, _ = _least(lambda: [list(batch.hear({own: stride})) for _ in range(200)])
+    whole, _ = _least(lambda: [list(batch.process({own: stride})) for _ in range(200)])
     shares = {
         name: _least(lambda run=run: [run() for _ in range(200)])[0] / whole  # type: ignore[misc]
         for name, run in stages.items()
@@ -170,3 +172,19 @@ def _least(run: Callable[[], object]) -> tuple[float, float]:
         run()
         rounds.append((time.process_time() - cpu, time.perf_counter() - wall))
     return min(rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What kwsd costs on this machine, in about a minute.")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what runs it (%(default)s)")
+    args = parser.parse_args()
+    try:
+        for line in bench(args.model, args.device):
+            print(line, flush=True)
+    except KwsdError as error:
+        raise SystemExit(f"cost: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

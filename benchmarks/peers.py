@@ -15,13 +15,12 @@ import statistics
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-SYSTEMS = Path(__file__).resolve().with_name("systems")
 LIGHT_CNN_WIDE = ROOT / "models" / "light_cnn_wide.onnx"
 
 
@@ -42,6 +41,7 @@ class System:
     requirement: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    root: Path = ROOT
 
 
 def _notebook(what: str, engine: str, stride_ms: int, *arguments: str) -> System:
@@ -69,15 +69,19 @@ def main() -> int:
     """The command. Returns its exit status."""
     parser = argparse.ArgumentParser(description="CPU time, memory and load time of kwsd and its peers.")
     parser.add_argument("recording", type=Path, nargs="?", default=ROOT / "demo" / "recording.wav")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure only systems whose names contain this")
+    parser.add_argument("--beside", type=Path, metavar="DIR", help="also measure the kwsd of another checkout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--core", type=int, default=0, help="the one that all are pinned to (%(default)s)")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers", metavar="DIR")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
-    pythons = {one.requirement: _python(one.requirement, args.environments) for one in ALL}
-    results: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(ALL))}
+    systems = [*ALL, *(_other_checkout(args.beside) if args.beside else ())]
+    systems = [one for one in systems if args.only in one.name]
+    pythons = {one.requirement: _python(one.requirement, args.environments) for one in systems}
+    results: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(systems))}
     failed: dict[int, str] = {}
-    rounds = [(index, one) for _ in range(args.rounds) for index, one in enumerate(ALL)]
+    rounds = [(index, one) for _ in range(args.rounds) for index, one in enumerate(systems)]
     for index, one in tqdm(rounds, desc="measuring", unit=" runs", disable=None):
         if index not in failed:
             outcome = _run(one, pythons[one.requirement], args.recording.resolve(), args.core)
@@ -85,11 +89,17 @@ def main() -> int:
                 failed[index] = outcome
             else:
                 results[index].append(outcome)
-    table = _table(results, failed)
+    table = _table(systems, results, failed)
     print(table)
     if args.output:
         args.output.write_text(table + "\n")
     return 1 if failed else 0
+
+
+def _other_checkout(root: Path) -> list[System]:
+    """The kwsd of another checkout, in this environment."""
+    root = root.resolve()
+    return [replace(one, name=f"kwsd in {root.name}", root=root) for one in ALL if one.name == "kwsd"]
 
 
 def _python(requirement: str, folder: Path) -> Path:
@@ -108,8 +118,9 @@ def _python(requirement: str, folder: Path) -> Path:
 
 def _run(one: System, python: Path, recording: Path, core: int) -> dict[str, float] | str:
     """What it printed, or the last line of what went wrong."""
-    command = ["taskset", "-c", str(core), python, SYSTEMS / one.script, recording, *one.arguments]
-    environment = {**os.environ, **one.settings, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = one.root / "benchmarks" / "systems" / one.script
+    command = ["taskset", "-c", str(core), python, script, recording, *one.arguments]
+    environment = {**os.environ, **one.settings, "PYTHONPATH": str(one.root), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         return (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
@@ -117,10 +128,10 @@ def _run(one: System, python: Path, recording: Path, core: int) -> dict[str, flo
     return values
 
 
-def _table(results: dict[int, list[dict[str, float]]], failed: dict[int, str]) -> str:
+def _table(systems: list[System], results: dict[int, list[dict[str, float]]], failed: dict[int, str]) -> str:
     own = {
         one.decides_ms: statistics.median(run["cpu_ms"] for run in results[index])
-        for index, one in enumerate(ALL)
+        for index, one in enumerate(systems)
         if one.name == "kwsd" and results[index]
     }
     lines = [
@@ -128,7 +139,7 @@ def _table(results: dict[int, list[dict[str, float]]], failed: dict[int, str]) -
         " of kwsd's as often | streams a core | resident MB | load s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for index, one in enumerate(ALL):
+    for index, one in enumerate(systems):
         start = f"| {one.name} | {one.words} | {one.decides_ms} ms |"
         if index in failed:
             lines.append(f"{start} not measured: {failed[index]} | | | | | |")

@@ -1,4 +1,4 @@
-"""Export: a trained run becomes one self-describing ONNX file that has proved itself.
+"""Export: turns a trained run into one self-describing, verified ONNX file.
 
-Read __main__, convert, step, card, parity.
+Read in this order: __main__, convert, causal, card, parity, describe.
 """

@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
-os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the weights are any backend's
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # set before TensorFlow is imported
+os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the weights fit any backend
 
 import onnx
 
@@ -24,20 +24,20 @@ from train.measure.subject import KerasModel
 
 
 def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION, note: str = "") -> float:
-    """Convert, describe, prove, and only then write.
+    """Convert a run, add its card, verify the result, and only then write the file.
 
     Args:
         run: a finished training.
         output: the ONNX file.
-        data: folder of WAVs for the parity check; None for synthetic ones.
+        data: folder of WAV files for the parity check; None for synthetic audio.
         attribution: of all recordings that the model was trained on.
-        note: what else a user of the model should know, for the card.
+        note: further text for users of the model, for the card.
 
     Returns:
         the largest difference between Keras and ONNX Runtime.
 
     Raises:
-        TrainingError, ModelError, ExportError: nothing was written.
+        TrainingError, ModelError, ExportError: the export failed; nothing was written.
     """
     if not output.name or output.is_dir():
         raise ExportError(f"{output}: is not a file; name a file to write")
@@ -64,13 +64,13 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m export", description="A trained run becomes one ONNX file.")
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m export", description="Export a trained run as one ONNX file.")
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="compare on the WAVs below DIR (synthetic ones)")
-    parser.add_argument("--attribution", default=ATTRIBUTION, help="of the recordings (%(default)s)")
-    parser.add_argument("--note", default="", help="what else a user should know, for the card")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="verify on WAV files below DIR (synthetic audio)")
+    parser.add_argument("--attribution", default=ATTRIBUTION, help="credit for the recordings (%(default)s)")
+    parser.add_argument("--note", default="", help="further text for users, for the card")
     parser.add_argument("--describe", type=Path, metavar="FILE", help="also write the model card as Markdown")
     args = parser.parse_args()
     try:
@@ -83,7 +83,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("export: interrupted", file=sys.stderr)
         return 130
-    except OSError as error:  # where the card's Markdown goes
+    except OSError as error:  # while writing the card's Markdown
         print(f"export: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 1
     print(f"{args.output}: Keras and ONNX Runtime agree within {worst:.1e}, golden check passed")

@@ -1,4 +1,4 @@
-"""The model card of a run: what `kwsd.core.card` describes, filled in from what was measured."""
+"""Makes the model card of a run (see `kwsd.core.card`) from its measurements."""
 
 from dataclasses import replace
 from importlib import metadata
@@ -21,12 +21,12 @@ ATTRIBUTION = "Speech Commands by Pete Warden, Google (CC BY 4.0)"
 
 
 def make_card(run: Path, subject: KerasModel, attribution: str, note: str) -> ModelCard:
-    """Fill in a card.
+    """Make the card.
 
     Args:
         run, subject: a finished training, and its model.
         attribution: of the recordings.
-        note: what else a user should know about this training.
+        note: further text for users about this training.
 
     Raises:
         ExportError: the training was not finished.
@@ -52,12 +52,12 @@ def make_card(run: Path, subject: KerasModel, attribution: str, note: str) -> Mo
 
 def _measured(path: Path) -> Any:
     if not path.is_file():
-        raise ExportError(f"{path}: missing; the command that began this training makes it")
+        raise ExportError(f"{path}: missing; repeat the command that started this training")
     return read_json(path)
 
 
 def _pace(path: Path) -> dict[str, float]:
-    """How long it took, and how many windows a second that was."""
+    """The duration of the training, and its median number of windows a second."""
     epochs = _measured(path)
     return {
         "minutes": round(sum(epoch["seconds"] for epoch in epochs) / 60, 1),
@@ -70,7 +70,7 @@ def _training(config: dict[str, Any], architecture: str) -> dict[str, Any]:
     converters = ("onnx",) if ARCHITECTURES[architecture].is_causal else ("tf2onnx", "onnx")
     exporters = {name: metadata.version(name) for name in converters} | {"opset": OPSET}
     return {
-        "data": "Speech Commands layout, split by the speakers that file names tell",
+        "data": "Speech Commands layout, split by the speakers in file names",
         **{key: config[key] for key in kept},
         "versions": config["versions"] | exporters,
     }

@@ -1,15 +1,15 @@
-"""The graphs of a causal network: of whole windows, and of the newest frames of a stream alone.
+"""Writes the two graphs of a causal network: for whole windows, and for the newest frames of a stream.
 
-The law of this file: both are written by the same hand, and nothing is computed twice. In the
-step graph a layer that looks back keeps the last inputs that it will look at again, its past,
-which is an input of the graph. All that it sees in a run, its past and the newest inputs, is an
-output, whose end is the next past: nothing is copied to say so. One run gives the posteriors of
-the window that ends with the newest frames.
+Law: the same code writes both graphs, and nothing is computed twice. In the step graph, a layer
+that needs earlier steps has them as a graph input, `past`. The past and the newest steps together
+are a graph output, `seen`. The end of `seen` is the next `past`, so the graph makes no extra copy.
+One run gives the posteriors of the window that ends with the newest frames.
 
-Written node by node, since tf2onnx's version has three times as many of them and takes 1.7 times
-as long for a window; for a few frames it is nodes that cost time. Values are (batch, channels,
-steps, bands): convolutions alone, which ONNX Runtime computes for each window or stream by itself,
-so what one gets does not depend, to the last bit, on what shares its batch.
+The graphs are written node by node: tf2onnx's version has three times as many nodes and takes 1.7
+times as long for a window, and for a few frames the number of nodes decides the time. Values are
+(batch, channels, steps, bands), and matrix products are written as convolutions: ONNX Runtime
+computes these separately for each window or stream, so no result depends, to the last bit, on what
+shares its batch.
 """
 
 from collections.abc import Callable
@@ -30,30 +30,30 @@ _IR_VERSION = 8
 
 
 def convert_window(model: keras.Model) -> onnx.ModelProto:
-    """The window graph of a causal network that pads nothing in time: as `export.convert.convert`'s.
+    """Make the window graph of a causal network without padding in time; like `export.convert.convert`.
 
     Raises:
-        ExportError: it has a layer that this file does not know.
+        ExportError: the network has a layer that this file does not support.
     """
     return _written(_WindowGraph(model), model)
 
 
 def convert_step(model: keras.Model) -> onnx.ModelProto:
-    """The step graph of the same network.
+    """Make the step graph of the same network.
 
-    Inputs are `frames`, (batch, n_frames, n_bands), as many as the network's strides make a
-    whole step of, and `past_0`, `past_1`, …, (batch, n_past, ...); outputs are `posteriors` and
-    `seen_0`, `seen_1`, …, whose last `n_past` steps are the next pasts. Pasts of zeros are as good
-    as any: a window later nothing is left of them.
+    Inputs are `frames`, (batch, n_frames, n_bands), where the network's strides divide `n_frames`,
+    and `past_0`, `past_1`, …, (batch, n_past, ...). Outputs are `posteriors` and `seen_0`, `seen_1`,
+    …, whose last `n_past` steps are the next pasts. The first pasts can have any values, such as
+    zeros: after one window they have no effect.
 
     Raises:
-        ExportError: it has a layer that this file does not know.
+        ExportError: the network has a layer that this file does not support.
     """
     return _written(_StepGraph(model), model)
 
 
 class _WindowGraph:
-    """What is written so far; `values` has the name of each Keras tensor's value."""
+    """A graph under construction; `values` has the name of each Keras tensor's value."""
 
     def __init__(self, model: keras.Model) -> None:
         self.values: dict[int, str] = {}
@@ -80,22 +80,22 @@ class _WindowGraph:
         return self.constant(np.array(values))
 
     def newest(self, x: str, n_steps: int) -> str:
-        """Of what a layer sees, the last steps: in a window, that is all of it."""
+        """The last steps of a layer's input: in a window, all of them."""
         return x
 
     def entered(self) -> str:
-        """The frames, with an axis for channels."""
+        """The input frames, with an axis for channels."""
         return self.op("Unsqueeze", self._inputs[0].name, self.integers(1))
 
     def recalled(self, tensor: keras.KerasTensor, n_past: int) -> str:
-        """What a layer sees that looks so many steps back: in a window, no more than there is."""
+        """The input of a layer that needs `n_past` earlier steps: in a window, the value alone."""
         return self.of(tensor)
 
     def cropped(self, tensor: keras.KerasTensor, n_steps: int) -> str:
-        """Without the first steps, whose past is not in the window.
+        """The value without its first steps, whose earlier steps are not in the window.
 
-        A convolution with its newest step alone: a slice would take the values out of ONNX
-        Runtime's blocks of channels, and the sum after it with them (81 for 70 microseconds a window).
+        It is a convolution that keeps only the newest step. A slice would take the values out of ONNX
+        Runtime's blocks of channels, and the sum after it too (81 instead of 70 microseconds a window).
         """
         kernel = np.zeros((tensor.shape[-1], 1, n_steps + 1, 1))
         kernel[:, :, -1] = 1
@@ -108,17 +108,17 @@ class _WindowGraph:
 
 
 class _StepGraph(_WindowGraph):
-    """The same, with pasts."""
+    """The same graph, with state as inputs and outputs."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(model)
         self._inputs = [_float("frames", ("batch", "n_frames", model.input_shape[-1]))]
 
     def recalled(self, tensor: keras.KerasTensor, n_past: int) -> str:
-        """The value with its last `n_past` steps before the newest ones.
+        """The value with the `n_past` steps before its newest ones.
 
-        Pasts are (batch, steps, bands, channels), so that a step lies in one piece. ONNX Runtime
-        makes the transpositions part of its own, to blocks of channels and back.
+        Pasts are (batch, steps, bands, channels), so that each step is contiguous. ONNX Runtime
+        merges the transpositions with its own, to blocks of channels and back.
         """
         _, _, *bands, channels = tensor.shape
         shape = (*(bands or [1]), channels)
@@ -131,11 +131,11 @@ class _StepGraph(_WindowGraph):
         return self.op("Transpose", seen, perm=[0, 3, 1, 2])
 
     def newest(self, x: str, n_steps: int) -> str:
-        """The last steps, of many that were seen."""
+        """The last steps of `seen`."""
         return self.op("Slice", x, self.integers(-n_steps), self.integers(_TO_THE_END), self.integers(_STEPS))
 
     def cropped(self, tensor: keras.KerasTensor, n_steps: int) -> str:
-        """All of it: cropping takes off what a past has put on."""
+        """The whole value: cropping only removes the steps that a past has added."""
         return self.of(tensor)
 
 
@@ -143,7 +143,7 @@ def _written(graph: _WindowGraph, model: keras.Model) -> onnx.ModelProto:
     for layer in model.layers:
         write = _WRITERS.get(type(layer))
         if write is None:
-            raise ExportError(f"{layer.name}: a {type(layer).__name__} is not known in causal networks")
+            raise ExportError(f"{layer.name}: a {type(layer).__name__} is not supported in causal networks")
         graph.values[id(layer.output)] = write(graph, layer)
     return graph.finished(model.output)
 
@@ -157,7 +157,7 @@ def _input(graph: _WindowGraph, layer: layers.InputLayer) -> str:
 
 
 def _same(graph: _WindowGraph, layer: layers.Layer) -> str:
-    """Reshapes move nothing in this layout; padding is the next convolution's."""
+    """Reshapes change nothing in this layout; the next convolution does the padding."""
     return graph.of(layer.input)
 
 
@@ -166,7 +166,7 @@ def _cropping_1d(graph: _WindowGraph, layer: layers.Cropping1D) -> str:
 
 
 def _batch_normalization(graph: _WindowGraph, layer: layers.BatchNormalization) -> str:
-    """ONNX Runtime makes it part of the convolution before it; of frames, it is for each band."""
+    """ONNX Runtime merges it with the convolution before it. On the input frames it works on each band."""
     x = graph.of(layer.input)
     gamma, beta, mean, variance = (np.asarray(weight) for weight in layer.get_weights())
     if isinstance(layer.input._keras_history.operation, layers.InputLayer):
@@ -199,7 +199,7 @@ def _depthwise_conv_1d(graph: _WindowGraph, layer: layers.DepthwiseConv1D) -> st
 
 
 def _dense(graph: _WindowGraph, layer: layers.Dense) -> str:
-    """A convolution as wide as the bands."""
+    """A convolution over all bands."""
     before = layer.input._keras_history.operation
     bands = before.input.shape[2:-1] if isinstance(before, layers.Reshape) else ()
     n_bands = bands[0] if bands else 1

@@ -1,8 +1,7 @@
-"""Keras to ONNX, for a network of whole windows; `export.causal` writes the others.
+"""Converts Keras to ONNX for networks of whole windows; `export.causal` writes the others.
 
-The law of this file: tf2onnx logs what it cannot convert and writes an invalid graph
-without an exception, so nothing that comes from here is trusted before it has been loaded
-and compared (`export.parity`).
+Law: no graph from this file is trusted before it has been loaded and compared (`export.parity`).
+When tf2onnx cannot convert a layer, it only logs that, and writes an invalid graph without an exception.
 """
 
 import keras
@@ -17,13 +16,12 @@ OPSET = 17
 
 
 def convert(model: keras.Model) -> onnx.ModelProto:
-    """The inference graph, with inputs `windows`, outputs `posteriors` and a free `batch`.
+    """Make the inference graph, with input `windows`, output `posteriors` and a free dimension `batch`.
 
-    Source: `from_function` also takes models that `from_keras` fails on (tf2onnx 1.17 with
-    Keras 3).
+    `from_function` also converts models on which `from_keras` fails (tf2onnx 1.17 with Keras 3).
 
     Raises:
-        ExportError: it cannot be converted.
+        ExportError: the model cannot be converted.
     """
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="windows")]
 
@@ -33,7 +31,7 @@ def convert(model: keras.Model) -> onnx.ModelProto:
 
     try:
         graph, _ = tf2onnx.convert.from_function(infer, signature, opset=OPSET)
-    except Exception as error:  # it and TensorFlow raise many kinds
+    except Exception as error:  # tf2onnx and TensorFlow raise many types
         reason = " ".join(str(error).split())
         raise ExportError(f"tf2onnx cannot convert this network ({reason[:200]})") from error
     for value in (*graph.graph.input, *graph.graph.output):

@@ -1,4 +1,4 @@
-"""A model card for people: Markdown made from the card in the file, and from nothing else."""
+"""Writes a model card as Markdown. Its text comes only from the model file and the card in it."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def describe(model: Model, run: Path, path: Path) -> None:
         shutil.copyfile(run / "validation.png", picture)
         path.write_text(_markdown(model, picture.name))
     except OSError as error:
-        raise ExportError(f"{error.filename}: {error.strerror}; the model itself is written") from None
+        raise ExportError(f"{error.filename}: {error.strerror}; the model file was written") from None
 
 
 def _markdown(model: Model, picture: str) -> str:
@@ -43,7 +43,7 @@ Made by `python -m export --describe` from the card inside the model file.
 
 ## Measured
 
-On the validation split, speakers that were not trained on: accuracy **{measured["accuracy"]:.4f}**
+On the validation split, with speakers that training did not use: accuracy **{measured["accuracy"]:.4f}**
 (95 %: {low:.4f} to {high:.4f}) over {len(card.labels)} classes and {measured["n_clips"]} clips;
 in noise {noisy} SNR. One number, the odds of unknown ({card.unknown_odds:g}), was chosen on these clips.
 
@@ -53,14 +53,14 @@ in noise {noisy} SNR. One number, the odds of unknown ({card.unknown_odds:g}), w
 |---|---|---|---|
 {rows}
 
-Thresholds and what they miss come from {chosen_on["hours"]:g} hours of validation streams
-({", ".join(chosen_on["streams"])}, seed {chosen_on["seed"]}). The score that meets a threshold is the mean
-posterior of {card.decision.smoothing_windows} windows; a label that fired is quiet for
-{card.decision.refractory_seconds:g} s. What other streams gave is in [RESULTS.md](RESULTS.md).
+Thresholds and misses come from {chosen_on["hours"]:g} hours of validation streams
+({", ".join(chosen_on["streams"])}, seed {chosen_on["seed"]}). A threshold applies to the score, which is the
+mean posterior of {card.decision.smoothing_windows} windows. After a detection, the refractory period of the label is
+{card.decision.refractory_seconds:g} s. [RESULTS.md](RESULTS.md) has the figures of other streams.
 
 ## Limits
 
-Words that contain or resemble a keyword ("going", "know") can fire it. {card.training["note"]}
+Words that contain or resemble a keyword ("going", "know") can cause a detection. {card.training["note"]}
 
 ## Training
 

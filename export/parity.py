@@ -1,7 +1,7 @@
-"""Proof that the exported file computes what the Keras model computes.
+"""Checks that the exported file computes the same as the Keras model.
 
-The law of this file: from WAV to posterior, on the file as a user will load it, at batch 1
-and at odd batches, as whole windows and step by step.
+Law: the check goes from WAV to posterior, loads the file as a user will, and covers batch 1, odd
+batches, whole windows and single steps.
 """
 
 import tempfile
@@ -20,20 +20,20 @@ from kwsd.errors import ExportError
 from kwsd.sources.recording import read_recording
 
 TOLERANCE = 1e-4
-"""Sums in float32 in another order; typical are 1e-7."""
+"""Allows for float32 sums in another order; typical differences are 1e-7."""
 
 _BATCHES = (1, 3, 7, 53)
 _N_CLIPS = 64
 
 
 def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> float:
-    """Compare on clips below `data`, or on synthetic ones.
+    """Compare both models on clips below `data`, or on synthetic clips.
 
     Returns:
         the largest difference of a posterior.
 
     Raises:
-        ExportError: it is above the tolerance.
+        ExportError: the difference is above the tolerance.
     """
     with _clips(data) as paths:
         card = model.card
@@ -47,18 +47,18 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
     worst = float(np.max(np.abs(differences)))
     if not worst <= TOLERANCE:  # a NaN fails too
         raise ExportError(
-            f"Keras and ONNX Runtime differ by {worst:.2g}, allowed are {TOLERANCE:g}; nothing was written"
+            f"Keras and ONNX Runtime differ by {worst:.2g}, more than the allowed {TOLERANCE:g}; nothing was written"
         )
     return worst
 
 
 @contextmanager
 def _clips(data: Path | None) -> Iterator[list[Path]]:
-    """Paths of some clips: evenly taken from those below a folder, or synthesised."""
+    """Paths of some clips: evenly chosen from those below a folder, or synthetic."""
     if data:
         paths = sorted(data.rglob("*.wav"))
         if not paths:
-            raise ExportError(f"{data}: no WAV files below it to compare the models on")
+            raise ExportError(f"{data}: no WAV files below it for the comparison")
         yield paths[:: max(1, len(paths) // _N_CLIPS)][:_N_CLIPS]
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def _clips(data: Path | None) -> Iterator[list[Path]]:
 
 
 def _synthetic(path: Path, seed: int) -> Path:
-    """A second, or part of one, of chirps and noise at one of the usual rates."""
+    """Write about a second of a chirp and noise, at a common sample rate."""
     random = np.random.default_rng(seed)
     rate_hz = (8000, 16000, 44100, 48000)[seed % 4]
     seconds = np.arange(int(rate_hz * random.uniform(0.4, 1.1))) / rate_hz

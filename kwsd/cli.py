@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kwsd.protocol.subscription import Since
 
 
+_THRESHOLD: dict[str, Any] = {"type": float, "metavar": "T", "help": "one threshold for all keywords, up to 1"}
+
+
 def main() -> int:
     """The `kwsd` command. Returns its exit status."""
     args = _parser().parse_args()
@@ -178,10 +181,9 @@ def _config(args: argparse.Namespace) -> "Config":
 def _token(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; it must hold the daemon's token") from None
-    except ValueError:
-        raise SocketError(f"{path}: not text; it must hold the daemon's token") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise SocketError(f"{path}: {reason}; it must hold the daemon's token") from None
 
 
 def _trust(path: Path) -> "ssl.SSLContext":
@@ -207,10 +209,9 @@ def _since(text: str) -> "Since":
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e6:
+    if not 0 < float(text) < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not a time limit in seconds")
-    return seconds
+    return float(text)
 
 
 class _Once(argparse.Action):
@@ -234,10 +235,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(function=function)
         return command
 
-    model, threshold, settings = _model_options(), _threshold_option(), _settings()
+    model, settings = _model_options(), _settings()
     add("run", _run, "run the daemon: listen, and serve events", settings)
     _add_listen_options(add("listen", _listen, "print the events of a running daemon"))
-    command = add("spot", _spot, "print the keywords in recordings", model, threshold)
+    command = add("spot", _spot, "print the keywords in recordings", model)
+    command.add_argument("--threshold", **_THRESHOLD)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
     command.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file with thresholds or model")
     command.add_argument("--json", action="store_true", help="print JSON, one event a line")
@@ -264,15 +266,10 @@ def _model_options() -> argparse.ArgumentParser:
     return options
 
 
-def _threshold_option() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--threshold", type=float, metavar="T", help="one threshold for all keywords, up to 1")
-    return options
-
-
 def _settings() -> argparse.ArgumentParser:
     """The options of run and check, which replace keys of the configuration."""
-    options = argparse.ArgumentParser(add_help=False, parents=[_model_options(), _threshold_option()])
+    options = argparse.ArgumentParser(add_help=False, parents=[_model_options()])
+    options.add_argument("--threshold", **_THRESHOLD)
     options.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
     options.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file; options override it")
     options.add_argument(

@@ -32,6 +32,7 @@ _NAMES = {
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
+_short.maxlevel = 2
 
 
 class ProblemsError(ValueError):

@@ -32,9 +32,10 @@ def demo() -> FloatArray:
 
 @pytest.fixture(scope="session")
 def few_seconds_wav(tmp_path_factory: pytest.TempPathFactory, demo: FloatArray) -> Path:
-    """The bundled recording's first six seconds, with "down" and "on" in them."""
+    """The words "down" and "on" from the bundled recording, in 3.6 s."""
     path = tmp_path_factory.mktemp("wav") / "few.wav"
-    soundfile.write(path, demo[: 6 * 16000], 16000, subtype="PCM_16")
+    down, on = demo[14400:46400], demo[67200:92800]
+    soundfile.write(path, np.concatenate([down, on]), 16000, subtype="PCM_16")
     return path
 
 

@@ -1,5 +1,5 @@
-"""Training: from a folder of recordings to a Keras model that is ready for export.
+"""Training: makes a Keras model that is ready for export from a folder of recordings.
 
-Read in this order: __main__, fetch, data, material, augment, scenes, windows, architectures, hyperparameters, fit,
-subject, evaluate, streams, decide, results.
+Read in this order: __main__; in recordings: fetch, corpus, material, augment, scenes, truth, windows, features; then
+architectures, hyperparameters, objective, fit; in measure: subject, clips, streams, stream_report, decide, results.
 """

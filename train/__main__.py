@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from train.measure.streams import Streams
     from train.measure.subject import Subject
 
-# Before anything imports Keras: TensorFlow reports missing GPUs at length on stderr.
+# Set before Keras is imported: otherwise TensorFlow prints long messages about missing GPUs on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_HOURS, _SEED = 3.0, 3  # of streams; the seed is not the one that thresholds were chosen on
+_HOURS, _SEED = 3.0, 3  # for streams; the thresholds were chosen with another seed
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
+    """Run the command and return its exit status."""
     args = _parser().parse_args()
     try:
         args.function(args)
@@ -31,7 +31,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"train: interrupted{args.after_interruption}", file=sys.stderr)
         return 130
-    except OSError as error:  # a full disk, a folder without permission: said as the system says it
+    except OSError as error:  # such as a full disk or a missing permission: print the system's message
         print(f"train: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
@@ -84,15 +84,15 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _check_streams(args: argparse.Namespace) -> None:
-    """Refuse what is for streams alone, and fill in what was not said of them."""
+    """Refuse options that need --stream, and fill in the defaults for streams."""
     if not args.stream:
         for name, given in (("--background", args.background), ("--hours", args.hours), ("--seed", args.seed)):
             if given is not None:
-                raise TrainingError(f"{name}: is for --stream")
+                raise TrainingError(f"{name}: needs --stream")
         if args.split == "training":
-            raise TrainingError("--split training: is for --stream; that it knows its own clips proves nothing")
+            raise TrainingError("--split training: needs --stream; accuracy on its own training clips proves nothing")
     if args.hours is not None and not 0 < args.hours < 1000:
-        raise TrainingError(f"--hours {args.hours:g}: must be positive, such as 3")
+        raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 3")
     args.hours, args.seed = args.hours or _HOURS, _SEED if args.seed is None else args.seed
 
 
@@ -119,7 +119,7 @@ def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
     material = gather(own, args.split, args.cache, whole_noises=True)
     hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
     if hours < args.hours:
-        print(f"your recordings last {hours:.2f} hours: the stream is no longer, since repeats prove nothing")
+        print(f"the stream lasts {hours:.2f} hours, like your recordings: repeating them would prove nothing")
     return over_own_recordings(material, args.hours, args.seed)
 
 
@@ -152,63 +152,63 @@ def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
     corpus = find_corpus(args.data, keywords, tuple(args.noise), tuple(args.speech))
     if n_nameless := corpus.n_nameless:
         print(
-            f"train: {corpus.root}: {n_nameless} clips do not say who speaks (SPEAKER_nohash_N.wav); each counts as "
-            "a speaker of its own, so the same voice may be trained on and measured with",
+            f"train: {corpus.root}: {n_nameless} file names do not identify a speaker (SPEAKER_nohash_N.wav); each "
+            "counts as a separate speaker, so the same voice may be in training and in measurement",
             file=sys.stderr,
         )
     return corpus
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train", description="From recordings to a Keras model.")
+    parser = argparse.ArgumentParser(prog="python -m train", description="Train and measure Keras models.")
     parser.set_defaults(after_interruption="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("fetch", help="download the Speech Commands recordings")
     command.add_argument("dir", type=Path, metavar="DIR", help="folder for the recordings")
-    command.add_argument("--version", choices=("v0.01", "v0.02"), default="v0.02", help="of the data set (v0.02)")
+    command.add_argument("--version", choices=("v0.01", "v0.02"), default="v0.02", help="version (v0.02)")
     command.set_defaults(function=_fetch)
 
     data = _data_options()
     command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
     command.add_argument("--architecture", default="ds_tcn", metavar="NAME", help="ds_tcn, light_cnn or light_cnn_wide")
-    command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the ten)")
+    command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the usual ten)")
     command.add_argument("-o", dest="run", type=Path, required=True, metavar="RUN", help="folder for the result")
     command.add_argument("--seed", type=int)
     command.add_argument("--epochs", type=int)
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other hyper-parameter")
-    command.set_defaults(function=_fit, after_interruption="; the same command goes on where it stopped")
+    command.set_defaults(function=_fit, after_interruption="; the same command continues where it stopped")
 
     _add_evaluate_options(commands.add_parser("evaluate", parents=[data], help="measure a trained model"))
 
-    command = commands.add_parser("results", help="reports become docs/RESULTS.md")
-    command.add_argument("folder", type=Path, metavar="DIR", help="with a folder of reports for each model")
+    command = commands.add_parser("results", help="write docs/RESULTS.md from reports")
+    command.add_argument("folder", type=Path, metavar="DIR", help="contains a folder of reports for each model")
     command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
     command.set_defaults(function=_results)
     return parser
 
 
 def _data_options() -> argparse.ArgumentParser:
-    """Where the recordings are."""
+    """The options that locate the recordings."""
     from train.recordings.material import default_cache
 
     data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with a folder for each word")
-    data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="more noise recordings")
+    data.add_argument("--data", type=Path, required=True, metavar="DIR", help="contains a folder for each word")
+    data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="adds noise recordings")
     data.add_argument(
         "--speech",
         type=Path,
         action="append",
         default=[],
         metavar="DIR",
-        help="speech without keywords, a speaker a file",
+        help="adds speech without keywords, one speaker per file",
     )
     data.add_argument(
         "--cache",
         type=Path,
         default=default_cache(),
         metavar="DIR",
-        help="for what was read (%(default)s)",
+        help="folder for cached recordings (%(default)s)",
     )
     return data
 
@@ -219,16 +219,16 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
         "--split",
         choices=SPLITS,
         default="validation",
-        help="whose speakers (%(default)s); training: what streams miss though it learnt from the recordings",
+        help="speakers to measure with (%(default)s); training, with --stream: misses on the recordings it learnt from",
     )
-    command.add_argument("--stream", action="store_true", help="hours of stream instead of clips")
-    command.add_argument("--hours", type=float, help=f"of each kind of stream ({_HOURS:g})")
-    command.add_argument("--seed", type=int, help=f"of the streams ({_SEED}; thresholds were chosen on 1)")
+    command.add_argument("--stream", action="store_true", help="measure on hours of stream instead of clips")
+    command.add_argument("--hours", type=float, help=f"hours of each kind of stream ({_HOURS:g})")
+    command.add_argument("--seed", type=int, help=f"seed of the streams ({_SEED}; thresholds were chosen with 1)")
     command.add_argument(
-        "--background", type=Path, action="append", metavar="DIR", help="lay keywords over your own recordings instead"
+        "--background", type=Path, action="append", metavar="DIR", help="mix keywords into your own recordings instead"
     )
     command.add_argument(
-        "-o", dest="folder", type=Path, metavar="DIR", help="for the reports (the run's; for FILE.onnx, FILE)"
+        "-o", dest="folder", type=Path, metavar="DIR", help="folder for the reports (the run's; for FILE.onnx, FILE)"
     )
     command.set_defaults(function=_evaluate)
 

@@ -1,9 +1,8 @@
-"""The networks: each a function from a window's shape and a number of words to a Keras model.
+"""The networks: functions that make a Keras model from a window's shape and a number of words.
 
-The law of this file: plain Keras 3 layers, no Lambda, nothing tied to one backend. Input is
-(batch, n_frames, n_bands), output the posteriors of all words that training tells apart for
-each window in it, (batch, n_windows, n_words); `with_labels` makes of it the model that is
-shipped.
+Law: plain Keras 3 layers, no Lambda, nothing tied to one backend. Input is (batch, n_frames,
+n_bands). Output is (batch, n_windows, n_words): for each window in the input, the posteriors of
+all words that training distinguishes. `with_labels` turns such a model into the shipped one.
 """
 
 import math
@@ -22,7 +21,7 @@ class Architecture:
     """A network and the features that it takes.
 
     Attributes:
-        n_windows, step_frames: how many windows, so far apart, it is trained on at once.
+        n_windows, step_frames: training uses stretches of this many windows, this many frames apart.
     """
 
     build: Callable[[tuple[int, int], int], keras.Model]
@@ -32,19 +31,20 @@ class Architecture:
 
     @property
     def is_causal(self) -> bool:
-        """What it makes of a stretch is what it makes of each window in it."""
+        """Whether the outputs for a stretch equal the outputs for each of its windows."""
         return self.n_windows > 1
 
 
 def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> keras.Model:
     """The light-weight CNN of Kaggle's TensorFlow Speech Recognition Challenge.
 
-    Layer for layer, but for a reshape around the first norm, the public notebook "Light-Weight
-    CNN LB 0.74" (A. Ozerin, 2017): convolutions are "valid", each group of them is pooled 2x2 and
-    followed by dropout 0.2. 314 k parameters and 9.4 M multiplies for a second at width 1.
+    It has the same layers as the public notebook "Light-Weight CNN LB 0.74" (A. Ozerin, 2017),
+    except for a reshape around the first norm. Convolutions are "valid"; each group of them is
+    followed by 2x2 pooling and dropout 0.2. Width 1 has 314 k parameters and needs 9.4 M multiplies
+    for a second of audio.
 
     Args:
-        width: factor for the filters of every convolution; the notebook's 0.74 is with 2.
+        width: factor for the filters of every convolution; the notebook reached 0.74 with 2.
     """
     inputs = keras.Input(input_shape, name="windows")
     x = layers.Reshape((1, *input_shape))(inputs)  # one channel as the last axis is slow in ONNX Runtime
@@ -64,19 +64,19 @@ def light_cnn(input_shape: tuple[int, int], n_words: int, width: int = 1) -> ker
 
 
 def light_cnn_wide(input_shape: tuple[int, int], n_words: int) -> keras.Model:
-    """`light_cnn` with every convolution doubled."""
+    """`light_cnn` with twice the filters in every convolution."""
     return light_cnn(input_shape, n_words, width=2)
 
 
 def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     """A causal network of depthwise-separable convolutions over time.
 
-    Of the family of TC-ResNet (S. Choi et al., 2019) and MatchboxNet (S. Majumdar,
-    B. Ginsburg, 2020), behind two small convolutions over time and bands: patterns that move
-    along the bands, as voices differ, are learnt once (B. Kim et al., 2021). Every output
-    sees only the past, and nothing is padded in time: what a window averages are the outputs
-    that have their whole past inside it. So a stream that is computed frame by frame, or
-    minutes at once, gives the numbers of the window.
+    It belongs to the family of TC-ResNet (S. Choi et al., 2019) and MatchboxNet (S. Majumdar,
+    B. Ginsburg, 2020). Two small convolutions over time and bands come first: they learn a pattern
+    once, although it shifts along the bands from voice to voice (B. Kim et al., 2021). Every output
+    depends only on earlier frames, and nothing is padded in time: a window averages the outputs
+    whose whole receptive field is inside it. So a stream gives the same numbers as its windows,
+    whether it is computed frame by frame or minutes at once.
     """
     n_frames, n_bands = input_shape
     inputs = keras.Input(input_shape, name="windows")
@@ -92,7 +92,7 @@ def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
     for kernel_size in _TCN_KERNELS:
         past = layers.Cropping1D((kernel_size - 1, 0))(x)
         x = layers.DepthwiseConv1D(kernel_size, use_bias=False)(x)
-        x = layers.Dense(_TCN_CHANNELS, use_bias=False)(x)  # pointwise; as a matrix, it is Muon's
+        x = layers.Dense(_TCN_CHANNELS, use_bias=False)(x)  # pointwise; a matrix, so Muon trains it
         x = layers.Add()([layers.BatchNormalization()(x), past])
         x = layers.Activation("relu")(x)
     x = layers.AveragePooling1D(_TCN_POOLED, strides=1)(x)
@@ -102,18 +102,18 @@ def ds_tcn(input_shape: tuple[int, int], n_words: int) -> keras.Model:
 _TCN_CHANNELS = 104
 _TCN_KERNELS = (5, 5, 7, 7, 9, 9)
 _TCN_POOLED = 10
-"""All outputs of a window of 98 frames: each sees 79 frames and they are two frames apart."""
+"""All outputs of a window of 98 frames: each depends on 79 frames, and they are two frames apart."""
 
 
 def with_labels(model: keras.Model, n_labels: int) -> keras.Model:
-    """The model that is shipped: all words but the keywords and silence count as unknown.
+    """Make the shipped model, which counts all words except keywords and silence as unknown.
 
     Args:
-        model: of one window's words, of which the first `n_labels` are the labels, unknown
-            the last.
+        model: gives the words of one window; the first `n_labels` of them are the labels, with
+            unknown last.
 
     Returns:
-        a model that shares the weights, posteriors (batch, n_labels).
+        a model that shares the weights and gives posteriors (batch, n_labels).
     """
     n_words = model.output_shape[-1]
     sums = np.eye(n_words, n_labels, dtype=np.float32)

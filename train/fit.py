@@ -95,8 +95,7 @@ def _fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, c
 def _history(run: Path) -> list[dict[str, float]]:
     """One entry for each complete epoch."""
     path = run / "history.json"
-    history: list[dict[str, float]] = read_json(path) if path.exists() else []
-    return history
+    return read_json(path) if path.exists() else []
 
 
 def _train(recipe: Recipe, architecture: str, run: Path, history: list[dict[str, float]], validation: Examples) -> None:
@@ -120,8 +119,7 @@ def _train(recipe: Recipe, architecture: str, run: Path, history: list[dict[str,
 
 
 def _recipe(corpus: Corpus, architecture: str, hyper: Hyperparameters, cache: Path) -> Recipe:
-    chosen = ARCHITECTURES[architecture]
-    material = gather(corpus, "training", cache)
+    chosen, material = ARCHITECTURES[architecture], gather(corpus, "training", cache)
     frames = window_frames(chosen.frontend)
     return Recipe(material, chosen.frontend, frames, chosen.n_windows, chosen.step_frames, hyper)
 
@@ -169,8 +167,8 @@ def _epoch(
     print(f"{name}: {', '.join(f'{what} {value:.4f}' for what, value in values.items())}", flush=True)
     n_windows = stretches.weights.size if teachers else np.count_nonzero(stretches.weights)
     seconds = time.monotonic() - began
-    windows_per_second = round(n_windows / seconds)
-    return values | {"windows_per_second": windows_per_second, "seconds": round(seconds, 1), "waited": round(waited, 1)}
+    times = {"windows_per_second": round(n_windows / seconds), "seconds": round(seconds, 1), "waited": round(waited, 1)}
+    return values | times
 
 
 def _batches(order: IntArray, n: int) -> list[IntArray]:
@@ -179,8 +177,7 @@ def _batches(order: IntArray, n: int) -> list[IntArray]:
 
 def _mean_posteriors(teachers: list[keras.Model], x: FloatArray) -> FloatArray:
     """The mean of several networks' posteriors. Shape: stretches -> (n, n_windows, n_words)."""
-    total: FloatArray = sum(teacher.predict_on_batch(x) for teacher in teachers)
-    return total / len(teachers)
+    return np.mean([teacher.predict_on_batch(x) for teacher in teachers], axis=0)
 
 
 def _validate(windows: keras.Model, clips: Examples) -> dict[str, float]:

@@ -20,7 +20,7 @@ def load():
 
     def hear(chunk):
         samples = np.frombuffer(chunk, np.int16).astype(np.float32) / 32768
-        return list(batch.hear({row: samples}))
+        return list(batch.process({row: samples}))
 
     return hear
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TextIO, TypedDict
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -39,14 +39,6 @@ _VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
 """Shift in seconds and gain. Without `augment` only the first is used."""
 
 N_VIEWS = len(_VIEWS)
-
-
-class _Encoding(TypedDict):
-    encoding: str
-    errors: str
-
-
-_TEXT: _Encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names may be any bytes
 
 
 @dataclass
@@ -251,7 +243,7 @@ def _whole(path: Path) -> Iterator[TextIO]:
     """A file that gets its name when it is complete."""
     part = _part(path)
     try:
-        with part.open("w", newline="", **_TEXT) as file:
+        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:  # names may be any bytes
             yield file
             file.flush()
             os.fsync(file.fileno())  # before the ledger is removed

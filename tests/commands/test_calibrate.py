@@ -106,7 +106,7 @@ def test_mistakes(model, tmp_path):
     save_thresholds({"yes": 0.9}, None, tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="already exists"):
         save_thresholds({"yes": 0.9}, None, tmp_path / "c.yaml")
-    assert load_config(tmp_path / "c.yaml", {}).thresholds == {"yes": 0.9}
+    assert load_config(tmp_path / "c.yaml", {}).unnamed.thresholds == {"yes": 0.9}
     save_thresholds({"yes": 0.9}, tmp_path / "m.onnx", tmp_path / "d.yaml")
     assert load_config(tmp_path / "d.yaml", {}).model == tmp_path / "m.onnx"  # not the bundled model's
     (tmp_path / "link.yaml").symlink_to(tmp_path / "absent.yaml")

@@ -16,7 +16,7 @@ from kwsd.config import ClipsConfig
 from kwsd.errors import OutputError
 from kwsd.protocol.events import DetectionEvent, parse_event
 from kwsd.service.clips import Clips, Ended, Piece
-from support import DEMO, kwsd
+from support import kwsd
 
 
 def event(seq=1, end=3.0, stream="a"):
@@ -195,4 +195,3 @@ def test_nothing_is_kept_unless_asked(start_daemon, tmp_path, few_seconds_wav):
     daemon, _ = start_daemon("--source", few_seconds_wav, cwd=tmp_path)
     assert daemon.wait(20) == 0
     assert not list(tmp_path.glob("**/*.wav"))
-    assert DEMO.exists()

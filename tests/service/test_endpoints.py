@@ -262,4 +262,4 @@ def test_check_looks_at_the_secrets_and_the_folder_of_clips(token_file, tmp_path
     result = kwsd("check", "--config", config, "--socket", tmp_path / "s")
     assert result.returncode == 1
     assert f"FAIL  tcp: {token_file}: every user can read the token; chmod o-r it\n" in result.stdout
-    assert "make this folder, and let kwsd write to it" in result.stdout
+    assert "create this folder, and let kwsd write to it" in result.stdout

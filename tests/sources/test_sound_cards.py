@@ -93,7 +93,7 @@ def test_one_that_comes_back_as_another_card_is_found_though_others_are_open(mac
     machine.plug(hall=2, kitchen=7)
     with pytest.raises(SourceError, match="microphone kitchen: cannot be opened"):
         kitchen.open()  # PortAudio knows the old card
-    with pytest.raises(SourceError, match="microphone hall: is opened anew"):
+    with pytest.raises(SourceError, match="microphone hall: reopening"):
         next(in_hall)
     in_hall, in_kitchen = hall.open().chunks, kitchen.open().chunks
     assert len(next(in_kitchen).samples) == len(next(in_hall).samples) == 160
@@ -110,7 +110,7 @@ def test_one_that_stays_away_costs_the_others_one_look_for_each_change(machine):
         next(in_kitchen)
     with pytest.raises(SourceError):
         kitchen.open()
-    with pytest.raises(SourceError, match="opened anew"):
+    with pytest.raises(SourceError, match="reopening"):
         next(in_hall)
     in_hall = hall.open().chunks
     for _ in range(20):

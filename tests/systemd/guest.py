@@ -37,7 +37,7 @@ def give_the_machine_a_microphone() -> None:
 
 
 def the_readme_installs_it() -> None:
-    section = (ROOT / "README.md").read_text().partition("## As a service")[2]
+    section = (ROOT / "docs" / "service.md").read_text().partition("## As a systemd service")[2]
     commands = section.partition("```sh\n")[2].partition("```")[0]
     assert "enable --now" in commands
     sh(f"set -e\n{commands}")

@@ -77,5 +77,5 @@ def test_what_pasts_begin_with_is_forgotten_after_a_window(session):
 
 
 def test_a_layer_that_cannot_be_stepped_is_named():
-    with pytest.raises(ExportError, match=r"max_pooling2d.*: a MaxPooling2D is not known in causal networks"):
+    with pytest.raises(ExportError, match=r"max_pooling2d.*: a MaxPooling2D is not supported in causal networks"):
         convert_step(with_labels(light_cnn((99, 81), 12), 12))

@@ -118,5 +118,5 @@ def test_what_is_not_there_is_said_at_once(server, tmp_path):
 
 def test_a_server_that_is_not_there_is_tried_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(train.recordings.fetch, "_TRIES", 2)
-    with pytest.raises(TrainingError, match=r"127.0.0.1:9/.*the same command goes on"):
+    with pytest.raises(TrainingError, match=r"127.0.0.1:9/.*the same command continues"):
         fetch(tmp_path, Archive("http://127.0.0.1:9/a", "0" * 64))

@@ -292,7 +292,7 @@ def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsy
     mistake("no trained model here", "evaluate", tmp_path / "r", "--data", tmp_path)
     mistake("no such model file", "evaluate", tmp_path / "r.onnx", "--data", tmp_path)
     for option, value in (("--split", "training"), ("--hours", 30), ("--seed", 4), ("--background", tmp_path)):
-        mistake("is for --stream", "evaluate", tmp_path / "r.onnx", "--data", tmp_path, option, value)
+        mistake("needs --stream", "evaluate", tmp_path / "r.onnx", "--data", tmp_path, option, value)
     mistake("no reports", "results", tmp_path, "-o", tmp_path / "R.md")
 
 

@@ -9,7 +9,8 @@ from kwsd.core.sweep import Sweep
 from kwsd.errors import TrainingError
 from train.measure.clips import score
 from train.measure.results import write_results
-from train.measure.streams import Said, describe, match
+from train.measure.stream_report import describe
+from train.measure.streams import Said, match
 
 
 @pytest.fixture
@@ -69,25 +70,25 @@ def test_a_damaged_report_is_named(reports, tmp_path):
 
 def test_an_ablation_without_streams_is_named(reports, tmp_path):
     (reports / "ablations" / "longer" / "stream-validation.json").unlink()
-    with pytest.raises(TrainingError, match=r"ablations/longer: needs streams as .*; run `.*--stream --hours 2"):
+    with pytest.raises(TrainingError, match=r"ablations/longer: needs the .* streams; run `.*--stream --hours 2"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
 def test_an_ablation_of_other_streams_is_named(reports, tmp_path):
     path = reports / "ablations" / "longer" / "stream-validation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 9}))
-    with pytest.raises(TrainingError, match=r"ablations/longer: needs streams as the bundled model's"):
+    with pytest.raises(TrainingError, match=r"ablations/longer: needs the bundled model's streams"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
 def test_streams_of_the_training_split_are_the_same_models(reports, tmp_path):
     path = reports / "ds_tcn" / "stream-training.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "another"}))
-    with pytest.raises(TrainingError, match=r"stream-training\.json: is of another model"):
+    with pytest.raises(TrainingError, match=r"stream-training\.json: its model, seed or hours differ"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
 def test_ablations_are_compared_with_the_bundled_model(reports, tmp_path):
     (reports / "ds_tcn").rename(reports / "another")
-    with pytest.raises(TrainingError, match=r"ds_tcn: no reports, with which ablations are compared"):
+    with pytest.raises(TrainingError, match=r"ds_tcn: no reports; ablations are compared with them"):
         write_results(reports, tmp_path / "RESULTS.md")

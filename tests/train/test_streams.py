@@ -5,7 +5,8 @@ import pytest
 
 from kwsd.core.spotter import Detection, Spotter
 from kwsd.core.sweep import GRID, Fired, Sweep
-from train.measure.streams import Said, describe, match, match_label, poisson
+from train.measure.stream_report import describe, poisson
+from train.measure.streams import Said, match, match_label
 
 
 def test_each_keyword_is_hit_once_and_within_a_second():

@@ -1,7 +1,7 @@
-"""How often is a model right about clips, and what does it take for what?
+"""Accuracy of a model on clips, and its confusion matrix.
 
-The law of this file: one split, stated; every clip counted once; the pictures and the JSON
-come from the same numbers.
+Law: a report names its one split and counts every clip once. The pictures and the JSON come from
+the same numbers.
 """
 
 import csv
@@ -20,7 +20,7 @@ from train.recordings.corpus import RATE_HZ, Corpus, read_clip
 from train.recordings.features import Examples, held_out_examples
 
 SNRS_DB = (20, 10, 5, 0)
-_OF_RUN = ("hyperparameters", "git_revision")  # what a report says of a training, as a card does
+_OF_RUN = ("hyperparameters", "git_revision")  # facts about the training, in reports as in cards
 
 
 def evaluate(
@@ -32,10 +32,10 @@ def evaluate(
     (for each clip: file, first sample, gain, truth, label).
 
     Args:
-        examples: the split's clips, if they were computed before.
+        examples: features of the split's clips, if already computed.
 
     Raises:
-        TrainingError: other labels than the recordings have.
+        TrainingError: the model and the recordings have different labels.
     """
     card = subject.card
     check_labels(subject, corpus)
@@ -58,20 +58,20 @@ def evaluate(
 
 
 def label(subject: Subject, examples: Examples) -> np.ndarray:
-    """What `kwsd label` would say. Shape: -> (n_clips,), index into the labels."""
+    """The labels that `kwsd label` would give. Shape: -> (n_clips,), index into the labels."""
     return np.argmax(subject.card.clip_posteriors(posteriors(subject, examples.x)), axis=1)
 
 
 def check_labels(subject: Subject, corpus: Corpus) -> None:
-    """Raises TrainingError if a model's labels are not the recordings'."""
+    """Raise TrainingError if the model and the recordings have different labels."""
     if tuple(subject.card.labels) != corpus.labels:
         raise TrainingError(
-            f"{subject.path}: the model's labels are {', '.join(subject.card.labels)}, other than asked for"
+            f"{subject.path}: the model's labels are {', '.join(subject.card.labels)}, not those of the recordings"
         )
 
 
 def about(subject: Subject) -> dict[str, Any]:
-    """Which model, and what runs it: the head of every report."""
+    """The model and its execution provider: the first part of every report."""
     if isinstance(subject, KerasModel):
         training = {key: subject.config[key] for key in _OF_RUN}
     else:
@@ -126,7 +126,7 @@ def _augmented(subject: Subject, examples: Examples) -> float:
 
 
 def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:
-    """Accuracy with the split's part of the noise recordings laid over every clip."""
+    """Accuracy with noise from the split's part of the noise recordings added to every clip."""
     examples = held_out_examples(corpus, split, subject.card.frontend, snr_db)
     return float(np.mean(label(subject, examples) == examples.y))
 

@@ -1,4 +1,4 @@
-"""Pictures of what was measured."""
+"""Plots of measurements."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 
 def history(rows: list[dict[str, float]], path: Path) -> None:
-    """Loss and accuracy over the epochs, training and validation."""
+    """Plot loss and accuracy over the epochs, for training and validation."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     epochs = range(1, len(rows) + 1)
     axes[0].plot(epochs, [row["loss"] for row in rows])
@@ -23,7 +23,7 @@ def history(rows: list[dict[str, float]], path: Path) -> None:
 
 
 def confusion(matrix: list[list[int]], labels: list[str], title: str, path: Path) -> None:
-    """Rows are the truth and sum to 100 %; the numbers are clips."""
+    """Plot a confusion matrix. Rows are the truth and sum to 100 %; the numbers count clips."""
     figure, axis = plt.subplots(figsize=(7.5, 7), layout="constrained")
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in matrix]
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -34,13 +34,13 @@ def confusion(matrix: list[list[int]], labels: list[str], title: str, path: Path
                     j, i, str(n), ha="center", va="center", color="white" if shares[i][j] > 50 else "black", fontsize=8
                 )
     ticks = range(len(labels))
-    axis.set(xticks=ticks, yticks=ticks, yticklabels=labels, xlabel="heard", ylabel="said", title=title)
+    axis.set(xticks=ticks, yticks=ticks, yticklabels=labels, xlabel="predicted", ylabel="truth", title=title)
     axis.set_xticks(ticks, labels, rotation=45, ha="right")
     _save(figure, path)
 
 
 def trade_off(curves: dict[str, list[list[float]]], title: str, path: Path) -> None:
-    """Missed keywords over false accepts an hour; a point of a curve for each threshold."""
+    """Plot missed keywords against false accepts an hour. Each threshold is a point of a curve."""
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for name, points in curves.items():
         axis.plot([max(per_hour, 0.03) for per_hour, _ in points], [100 * missed for _, missed in points], label=name)

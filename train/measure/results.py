@@ -1,7 +1,7 @@
-"""docs/RESULTS.md: every figure from a report that `python -m train evaluate` wrote.
+"""Writes docs/RESULTS.md: every figure comes from a report that `python -m train evaluate` wrote.
 
-The law of this file: it measures nothing and knows no figure of ours. Published figures are
-quoted with their sources.
+Law: this file measures nothing and contains no figures of its own. Published figures are quoted
+with their sources.
 """
 
 from pathlib import Path
@@ -27,24 +27,24 @@ _PUBLISHED = """\
 | TC-ResNet14-1.5 | 96.6 / – | 305 k | 6.7 M | S. Choi et al., 2019 |
 | KWT-3 | – / 98.7 | 5.5 M | – | A. Berg et al., 2021 |
 
-These are clips of the official test set, after training on all of the official training set. Of
-streams hardly anything is published: a causal network of 150 k parameters with 95.8 % on clips is
-said to miss 8.5, 16.3 and 29.9 % at 1.0, 0.5 and 0.2 false accepts an hour (a paper at Interspeech
-2026, by way of notes on it), on streams other than these."""
+These are figures for clips of the official test set, after training on all of the official training
+set. Hardly any figures for streams are published: a causal network of 150 k parameters with 95.8 % on
+clips is reported to miss 8.5, 16.3 and 29.9 % at 1.0, 0.5 and 0.2 false accepts an hour, on streams
+other than these (a paper at Interspeech 2026, known here only from notes on it)."""
 
 
 _KINDS = {"validation.json": "clips", "stream-validation.json": "stream", "stream-training.json": "of training"}
-"""What the reports are about, by their names; the last, of streams of the recordings that a model was trained on."""
+"""File names of reports, and their kinds. The last is about streams of the recordings that a model was trained on."""
 
 
 def write_results(folder: Path, path: Path) -> None:
-    """Write the Markdown and, beside it, the picture of all trade-offs.
+    """Write the Markdown and, beside it, the plot of all trade-offs.
 
     Args:
-        folder: holds a folder for each model with its reports, and `ablations/` with more.
+        folder: contains a folder of reports for each model, and `ablations/` with more such folders.
 
     Raises:
-        TrainingError: no reports there, or one that cannot be read.
+        TrainingError: no reports, or an unreadable report.
     """
     models = _reports(folder)
     if not models:
@@ -58,9 +58,9 @@ def write_results(folder: Path, path: Path) -> None:
     sections = [
         "# Results",
         f"Made by `python -m train results {folder} -o {path}` from the reports in `{folder}`, which the commands\n"
-        "below each table wrote. Splits are by speaker; nothing was chosen on anything but validation speakers,\n"
-        "so on other speakers expect a little less. `DATA` stands for the recordings, with the folders of `--noise`\n"
-        "and `--speech`.",
+        "below each table wrote. Splits are by speaker. All choices were made on validation speakers, so expect\n"
+        "slightly worse figures on other speakers. `DATA` stands for the recordings, including the folders of\n"
+        "`--noise` and `--speech`.",
         "## Clips",
         _clips(models),
         "## Streams",
@@ -70,19 +70,19 @@ def write_results(folder: Path, path: Path) -> None:
     ablations = _reports(folder / "ablations")
     if ablations:
         if DEFAULT_MODEL.stem not in streamed:
-            raise TrainingError(f"{folder / DEFAULT_MODEL.stem}: no reports, with which ablations are compared")
+            raise TrainingError(f"{folder / DEFAULT_MODEL.stem}: no reports; ablations are compared with them")
         sections += ["## What each part gave", _ablations(models[DEFAULT_MODEL.stem], ablations)]
     sections += ["## Published", _PUBLISHED]
     path.write_text("\n\n".join(sections) + "\n")
 
 
 def _reports(folder: Path) -> dict[str, dict[str, Any]]:
-    """For each folder below: its reports, by what they are about."""
+    """The reports of each folder below, by kind."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(path for name in _KINDS for path in folder.glob(f"*/{name}")):
         found.setdefault(path.parent.name, {})[_KINDS[path.name]] = read_json(path)
     if missing := [name for name, one in found.items() if "clips" not in one]:
-        raise TrainingError(f"{folder / missing[0]}: has streams but no clips; run `python -m train evaluate` on it")
+        raise TrainingError(f"{folder / missing[0]}: has no report of clips; run `python -m train evaluate` for it")
     return found
 
 
@@ -122,7 +122,7 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
         lines += [
             f"**{kind}**: {stream['n_keywords']} keywords in {stream['hours']:.2f} hours.",
             "",
-            "| false accepts an hour | threshold | missed (95 %) | counted, an hour (95 %) | latency p50, p95 |",
+            "| false accepts an hour | threshold | missed (95 %) | count, per hour (95 %) | latency p50, p95 |",
             "|---|---|---|---|---|",
             *(_rate_row(rate, at) for rate, at in stream["at_rate"].items()),
             f"| own thresholds | | {own['frr']:.1%} | {own['false_accepts']}, {own['per_hour_95'][0]:.2f} to "
@@ -130,7 +130,7 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
             "",
             f"TensorFlow's streaming percentages with its own thresholds: {tensorflow}.",
             "",
-            "| at 1 false accept an hour | said | missed | counted, an hour (95 %) |",
+            "| at 1 false accept an hour | utterances | missed | false accepts, per hour (95 %) |",
             "|---|---|---|---|",
             *(
                 f"| {keyword} | {one['n']} | {one['frr']:.1%} | {one['false_accepts']}, "
@@ -141,9 +141,9 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
         ]
     mixed = report["made_of"]
     lines.append(
-        f"Mixed, again and again, of {mixed['keywords']} recordings of keywords and {mixed['other_words']} of other "
+        f"The streams repeat a set of {mixed['keywords']} recordings of keywords and {mixed['other_words']} of other "
         f"words, {mixed['speech_minutes']:g} minutes of speech and {mixed['noise_minutes']:g} of noise: the intervals "
-        "are about these.\n"
+        "hold for this set.\n"
     )
     lines += _never_heard(report)
     lines.append(_stream_command(name, report))
@@ -154,24 +154,24 @@ def _streams(name: str, reports: dict[str, Any]) -> str:
 
 def _of_training(name: str, report: dict[str, Any], own: dict[str, Any]) -> list[str]:
     if _how_made(own) != _how_made(report):
-        raise TrainingError(f"{name}/stream-training.json: is of another model, seed or hours than the rest")
+        raise TrainingError(f"{name}/stream-training.json: its model, seed or hours differ from the rest")
     missed = ", ".join(f"{kind} {one['at_rate']['1']['frr']:.1%}" for kind, one in own["streams"].items())
     return [
-        "\n**Of the recordings that it was trained on**, in streams made the same way, it misses at 1 false accept "
-        f"an hour: {missed}. The difference is what voices, words and noise cost that it has not heard.\n",
+        "\n**With the recordings that it was trained on**, in streams made the same way, it misses at 1 false accept "
+        f"an hour: {missed}. The difference is the cost of voices, words and noise that are new to it.\n",
         _stream_command(name, own),
     ]
 
 
 def _never_heard(report: dict[str, Any]) -> list[str]:
-    """Nothing where few of the recordings were said often enough, or an older report does not tell."""
+    """The table of keywords that are never detected; empty if few recordings occur often, or for older reports."""
     counts = {kind: one["at_rate"]["1"].get("never_heard") for kind, one in report["streams"].items()}
     told = {kind: one for kind, one in counts.items() if one and one["recordings"] > report["made_of"]["keywords"] / 2}
     if not told:
         return []
     return [
-        f"| at 1 false accept an hour | keywords' recordings said {OFTEN} times or more | never heard | by chance | "
-        "of their misses |",
+        f"| at 1 false accept an hour | recordings of keywords that occur {OFTEN} times or more | never detected | "
+        "expected by chance | share of their misses |",
         "|---|---|---|---|---|",
         *(
             f"| {kind} | {one['recordings']} | {one['never']} | {one['by_chance']:.0f} | "
@@ -208,17 +208,17 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
     command = "python -m train evaluate NAME.onnx --data DATA -o docs/results/ablations/NAME"
     of_streams = f"--stream --hours {hours:g} --seed {seed}"
     rows = [
-        "Trainings as the bundled model's, each different in what its row names alone, and in the revision of the code",
-        "(its report names it); measured as it was.",
+        "Each training differs from the bundled model's only in the settings of its row, and in the revision of the",
+        "code (see its report). All were measured in the same way.",
         "",
         f"| training | `fit --set` | clips | missed at 1 false accept an hour: {' | '.join(streams)} |",
         "|---|---|---|" + "---|" * len(streams),
     ]
     for name, one in [(DEFAULT_MODEL.stem, bundled), *reports.items()]:
         if "stream" not in one or _which_streams(one["stream"]) != _which_streams(bundled["stream"]):
-            raise TrainingError(f"ablations/{name}: needs streams as the bundled model's; run `{command} {of_streams}`")
+            raise TrainingError(f"ablations/{name}: needs the bundled model's streams; run `{command} {of_streams}`")
         hyper = one["clips"]["training"]["hyperparameters"]
-        # Without a number that came later, a training was as with 0.
+        # A report without a hyper-parameter is older than it: the training then was as with 0.
         settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base.get(key, 0) != value)
         missed = [f"{stream['at_rate']['1']['frr']:.1%}" for stream in one["stream"]["streams"].values()]
         rows.append(f"| {name} | {settings} | {one['clips']['accuracy']:.4f} | {' | '.join(missed)} |")
@@ -227,18 +227,18 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
 
 
 def _how_made(report: dict[str, Any]) -> tuple[Any, ...]:
-    """What streams of two splits have in common, if they can be compared."""
+    """The model, seed and hours of a report: equal if two splits are comparable."""
     return report["digest"], report["seed"], {name: stream["hours"] for name, stream in report["streams"].items()}
 
 
 def _which_streams(report: dict[str, Any]) -> tuple[Any, ...]:
-    """Which streams a report is about."""
+    """Everything that identifies the streams of a report."""
     hours = {name: stream["hours"] for name, stream in report["streams"].items()}
     return report["split"], report["seed"], report["made_of"], hours
 
 
 def _size(architecture: str) -> tuple[int, int]:
-    """Parameters and multiplies with twelve outputs, as published ones are counted."""
+    """Parameters and multiplies with twelve outputs, as in published figures."""
     chosen = ARCHITECTURES[architecture]
     params = PARAMETER_SETS[chosen.frontend.name]
     model = chosen.build((window_frames(params), params.n_bands), 12)

@@ -1,7 +1,6 @@
-"""Waveforms as a stream brings them: shifted, louder or softer, with noise over all of it.
+"""Makes recordings sound like parts of a stream: shifted, louder or softer, with added noise.
 
-The law of this file: functions of samples and a random generator, nothing else, so that a
-seed repeats them.
+Law: every function depends only on samples and a random generator, so a seed reproduces its result.
 """
 
 import numpy as np
@@ -10,10 +9,10 @@ from kwsd.audio import FloatArray
 
 
 def place(samples: FloatArray, n_samples: int, max_shift: int, random: np.random.Generator) -> FloatArray:
-    """Put a clip somewhere into `n_samples`.
+    """Put a clip at a random place in `n_samples` samples.
 
-    A short clip lands anywhere inside, with padding on both sides; a long enough one is
-    shifted by at most `max_shift` samples either way.
+    A short clip is placed anywhere inside, with padding on both sides. A longer clip is shifted by
+    at most `max_shift` samples in either direction.
 
     Shape: (any,) -> (n_samples,), float32.
     """
@@ -27,13 +26,13 @@ def place(samples: FloatArray, n_samples: int, max_shift: int, random: np.random
 
 
 def add_noise(samples: FloatArray, noise: FloatArray, snr_db: float, floor_db: float) -> FloatArray:
-    """Lay noise over the whole window, padding included.
+    """Add noise to the whole window, including its padding.
 
     Args:
         samples, noise: shape (n_samples,), float32.
         snr_db: power of the samples over power of the noise.
-        floor_db: the noise is never below this level (dB full scale), so that padding is
-            never digital silence, which no stream has.
+        floor_db: the noise is never below this level (dB full scale), so that padding is never
+            digital silence, which does not occur in streams.
     """
     signal_rms, noise_rms = rms(samples), rms(noise)
     if noise_rms == 0:
@@ -56,12 +55,12 @@ def coloured_noise(n_samples: int, exponent: float, random: np.random.Generator)
 
 
 def limit(samples: FloatArray) -> FloatArray:
-    """Clip at full scale, as a converter does."""
+    """Clip at full scale, as an analogue-to-digital converter does."""
     return np.clip(samples, -1.0, 1.0)
 
 
 def drifting_gain(n_samples: int, rate_hz: int, drift_db: float, random: np.random.Generator) -> FloatArray:
-    """A factor that wanders by up to `drift_db` either way, with a new goal every two seconds.
+    """A gain that drifts by up to `drift_db` up and down, towards a new random value every two seconds.
 
     Shape: -> (n_samples,), float32.
     """
@@ -72,7 +71,7 @@ def drifting_gain(n_samples: int, rate_hz: int, drift_db: float, random: np.rand
 
 
 def change_speed(samples: FloatArray, factor: float) -> FloatArray:
-    """Faster and higher, or slower and lower, by linear interpolation.
+    """Make audio faster and higher, or slower and lower, by linear interpolation.
 
     Shape: (n_samples,) -> (about n_samples / factor,), float32.
     """
@@ -81,10 +80,10 @@ def change_speed(samples: FloatArray, factor: float) -> FloatArray:
 
 
 def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) -> FloatArray:
-    """A room: the direct sound, then noise that decays exponentially (J. A. Moorer, 1979).
+    """Add the echoes of a room: after the direct sound, noise that decays exponentially (J. A. Moorer, 1979).
 
-    The time to decay by 60 dB is 0.1 to 0.6 s, the echoes' energy 3 to 20 dB below the
-    direct sound's.
+    The echoes decay by 60 dB in 0.1 to 0.6 s. Their energy is 3 to 20 dB below that of the direct
+    sound.
 
     Shape: (n_samples,) -> (n_samples,), float32.
     """

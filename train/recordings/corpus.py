@@ -1,7 +1,7 @@
-"""The recordings: which clips there are, what they are called, and who may train on them.
+"""The recordings: finds the clips, labels them, and splits them for training, validation and testing.
 
-The law of this file: the split is by speaker, never by file. Nothing is read but names,
-lengths and the two official lists; samples are read when features are made.
+Law: the split is by speaker, never by file. A corpus contains only names, lengths and the two
+official lists; samples are read when features are made.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go
 SILENCE, UNKNOWN = "silence", "unknown"
 SPLITS = ("training", "validation", "testing")
 RATE_HZ = 16000
-"""All recordings for training have this rate; another one is refused, never guessed."""
+"""All recordings for training must have this rate; any other rate is refused."""
 
 NOISE_FOLDER = "_background_noise_"
 CLIP_SAMPLES = RATE_HZ
@@ -27,12 +27,12 @@ CLIP_SAMPLES = RATE_HZ
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A second to learn from, or the part of a recording that makes it.
+    """A recording, or the part of it that makes a training example of one second.
 
     Attributes:
         path: the recording.
-        label: one of the twelve.
-        start, n_samples: the part of it, in samples.
+        label: one of the corpus's labels.
+        start, n_samples: the part of the recording, in samples.
         gain: factor for the samples.
     """
 
@@ -45,13 +45,13 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What was found: word clips by split, noise, and other speech.
+    """All recordings: clips of words by split, noise, and other speech.
 
     Attributes:
-        root: the folder that holds a folder for each word.
-        clips: for each split the clips of all words, labelled with the twelve labels.
+        root: the folder that contains a folder for each word.
+        clips: for each split, the clips of all words with their labels.
         noises: whole noise recordings, labelled silence.
-        speech: whole recordings that hold no keyword, by split, labelled unknown.
+        speech: whole recordings that contain no keyword, by split, labelled unknown.
     """
 
     root: Path
@@ -62,11 +62,11 @@ class Corpus:
 
     @property
     def n_nameless(self) -> int:
-        """Clips whose names do not say who speaks."""
+        """The number of clips whose file names do not identify the speaker."""
         return sum("_nohash_" not in clip.path.name for clips in self.clips.values() for clip in clips)
 
     def files_digest(self) -> str:
-        """Names the set of recordings: sha256 over split, name and length of each, in hex."""
+        """Identify the set of recordings: SHA-256 of the split, name and length of each, in hex."""
         groups = [*self.clips.items(), ("noise", self.noises), *self.speech.items()]
         lines = [
             f"{group} {clip.path.parent.name}/{clip.path.name} {clip.n_samples}"
@@ -82,28 +82,28 @@ def find_corpus(
     """Find the recordings of the official layout, or of Kaggle's `train/audio`.
 
     Args:
-        data: the folder with a folder for each word, or one above it.
+        data: the folder that contains a folder for each word, or a folder above it.
         keywords: words to be recognised; all others are `unknown`.
-        noise: more folders of noise recordings, beside `_background_noise_`.
-        speech: folders of recordings in which no keyword is said, one speaker a file.
+        noise: folders of noise recordings in addition to `_background_noise_`.
+        speech: folders of recordings without keywords, one speaker per file.
 
     Raises:
         TrainingError: no recordings, a missing keyword, an unreadable file, or a wrong rate.
     """
     if not all(keywords):
-        raise TrainingError("--words: a word without a name; separate words by single commas")
+        raise TrainingError("--words: a word is empty; separate words by single commas")
     if own := [word for word in keywords if word in (SILENCE, UNKNOWN)]:
-        raise TrainingError(f"--words: {own[0]} is the name of a label of its own; rename that word")
+        raise TrainingError(f"--words: {own[0]} is the name of a built-in label; rename that word")
     root = _find_root(data, keywords)
     words = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
     if missing := [word for word in keywords if word not in words]:
         raise TrainingError(f"{root}: no folder for {', '.join(missing)}; there are {', '.join(words)}")
     if clashing := [word for word in words if word in (SILENCE, UNKNOWN)]:
-        raise TrainingError(f"{root}: {clashing[0]} is the name of a label of its own; rename that word")
+        raise TrainingError(f"{root}: {clashing[0]} is the name of a built-in label; rename that word")
     if len(set(keywords)) < len(keywords):
-        raise TrainingError(f"{', '.join(keywords)}: a keyword is named twice")
+        raise TrainingError(f"{', '.join(keywords)}: a keyword is used twice")
     split_of = _split_lists(root)
-    listed = {name.partition("/")[0] for name in split_of}  # words of the official data, not of one's own beside it
+    listed = {name.partition("/")[0] for name in split_of}  # words of the official data, not the user's own
     clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for word in words:
         for path in sorted((root / word).glob("*.wav")):
@@ -112,7 +112,7 @@ def find_corpus(
             clips[split].append(_whole(path, word if word in keywords else UNKNOWN))
     for word in keywords:
         if not any((root / word).glob("*.wav")):
-            raise TrainingError(f"{root / word}: holds no WAV files")
+            raise TrainingError(f"{root / word}: contains no WAV files")
     noises = [_whole(path, SILENCE) for folder in (root / NOISE_FOLDER, *noise) for path in _wavs_below(folder)]
     by_reader: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for path in (path for folder in speech for path in _wavs_below(folder)):
@@ -121,7 +121,7 @@ def find_corpus(
 
 
 def find_recordings(folders: list[Path]) -> list[Clip]:
-    """All WAVs below some folders, whole, as noise.
+    """Find all WAV files below some folders, as whole noise recordings.
 
     Raises:
         TrainingError: a missing folder, no recordings, an unreadable file, or a wrong rate.
@@ -133,10 +133,10 @@ def find_recordings(folders: list[Path]) -> list[Clip]:
 
 
 def split_by_speaker(name: str) -> str:
-    """The official split of a clip's name: 10 % of the speakers validate, 10 % test.
+    """The official split of a clip, by its name: 10 % of the speakers for validation, 10 % for testing.
 
-    Source: `which_set` of the Speech Commands data set's README: the SHA-1 of all before
-    `_nohash_`, so that one speaker's clips stay together as the data set grows.
+    Source: `which_set` in the README of the Speech Commands data set. It uses the SHA-1 of
+    everything before `_nohash_`, so a speaker's clips stay together as the data set grows.
     """
     speaker = re.sub(r"_nohash_.*$", "", name)
     percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 2**27 * (100 / (2**27 - 1))
@@ -144,10 +144,10 @@ def split_by_speaker(name: str) -> str:
 
 
 def balanced(corpus: Corpus, split: str, random: np.random.Generator) -> list[Clip]:
-    """A split as the official test set is: as much `unknown` and `silence` as of an average keyword.
+    """Balance a split like the official test set: as many `unknown` and `silence` clips as of an average keyword.
 
     Raises:
-        TrainingError: the split has no keyword at all.
+        TrainingError: the split has no clips of keywords.
     """
     keywords = [clip for clip in corpus.clips[split] if clip.label != UNKNOWN]
     others = [clip for clip in corpus.clips[split] if clip.label == UNKNOWN]
@@ -160,10 +160,10 @@ def balanced(corpus: Corpus, split: str, random: np.random.Generator) -> list[Cl
 
 
 def silence(corpus: Corpus, split: str, n_cuts: int, random: np.random.Generator) -> list[Clip]:
-    """Seconds cut from this split's part of the noise recordings, at random volume.
+    """Cut seconds from this split's part of the noise recordings, with random gains.
 
     Raises:
-        TrainingError: cuts are asked for, and no noise recording is long enough.
+        TrainingError: `n_cuts` is not 0, and no noise recording is long enough.
     """
     parts = noise_parts(corpus, split)
     if n_cuts and not parts:
@@ -175,10 +175,10 @@ def silence(corpus: Corpus, split: str, n_cuts: int, random: np.random.Generator
 
 
 def noise_parts(corpus: Corpus, split: str) -> list[Clip]:
-    """Each noise recording's part for a split; none of one that is too short.
+    """The part of each noise recording that belongs to a split. Recordings that are too short are left out.
 
-    Noise has no speakers, so it is split by time: the last tenth, but at least a second, is
-    for testing, as much before it for validation, the rest for training.
+    Noise has no speakers, so it is split by time: the last tenth, but at least a second, is for
+    testing, the same length before it for validation, and the rest for training.
     """
     parts = []
     for noise in corpus.noises:
@@ -195,7 +195,7 @@ def noise_parts(corpus: Corpus, split: str) -> list[Clip]:
 
 
 def cut_at_random(recordings: list[Clip], n_cuts: int, random: np.random.Generator) -> list[Clip]:
-    """Seconds at random places, each second of the recordings as likely as any other."""
+    """Cut seconds at random places. All places in the recordings are equally likely."""
     if not n_cuts:
         return []
     lengths = np.array([max(1, recording.n_samples - CLIP_SAMPLES) for recording in recordings], float)
@@ -239,7 +239,7 @@ def _find_root(data: Path, keywords: tuple[str, ...]) -> Path:
 
 
 def _split_lists(root: Path) -> dict[str, str]:
-    """The official lists, beside the words or (Kaggle's layout) one folder above."""
+    """Read the official lists. They are beside the words or, in Kaggle's layout, one folder above."""
     split_of = {}
     for split in ("validation", "testing"):
         for path in (root / f"{split}_list.txt", root.parent / f"{split}_list.txt"):

@@ -1,4 +1,4 @@
-"""The held-out clips as the windows that `kwsd label` makes of them."""
+"""Features of the held-out clips, computed as `kwsd label` computes them."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ from train.recordings.windows import window_frames
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Features and what they are.
+    """Features with their labels and clips.
 
     Attributes:
         x: shape (n_clips, window_frames, n_bands), float32.
         y: shape (n_clips,), int64, index into the labels.
-        clips: what each was made of.
-        labels: the corpus's.
+        clips: the clip of each example.
+        labels: of the corpus.
     """
 
     x: FloatArray
@@ -30,11 +30,11 @@ class Examples:
 
 
 def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db: float | None = None) -> Examples:
-    """The same clips for every model and every seed.
+    """Compute the features of a split's clips, which are the same for every model and every seed.
 
     Args:
-        snr_db: power of each clip, padded to a second, over that of noise from the split's part of the noise
-            recordings, or coloured noise where there are none; None leaves them as they are.
+        snr_db: adds noise at this signal-to-noise ratio to each clip, padded to a second. The noise is from the
+            split's part of the noise recordings, or coloured without such recordings. None leaves clips unchanged.
     """
     random = np.random.default_rng(0)
     clips = balanced(corpus, split, random)

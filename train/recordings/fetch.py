@@ -1,4 +1,4 @@
-"""Download the Speech Commands recordings: resumed when interrupted, checked, unpacked.
+"""Downloads, checks and unpacks the Speech Commands recordings. An interrupted download resumes.
 
 Source: P. Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition",
 2018 (CC BY 4.0). The checksums are those that torchaudio pins.
@@ -22,7 +22,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Archive(NamedTuple):
-    """Where an archive is, and what it must be."""
+    """The address of an archive, and its checksum."""
 
     url: str
     sha256: str
@@ -41,14 +41,14 @@ ARCHIVES = {
 
 
 def fetch(folder: Path, archive: Archive) -> None:
-    """Make a folder hold the recordings of an archive. Does nothing where they are already.
+    """Download the recordings of an archive into a folder, unless they are already there.
 
     Raises:
-        TrainingError: it cannot be downloaded, or is not what it must be.
+        TrainingError: the download failed, or its checksum is wrong.
     """
     marker = folder / f".fetched-{archive.sha256[:12]}"
     if marker.exists():
-        print(f"{folder}: already there")
+        print(f"{folder}: already complete")
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,20 +75,20 @@ def _download(url: str, part: Path) -> None:
         except (OSError, HTTPException) as error:
             reason = str(getattr(error, "reason", error))
             if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                break  # trying again would not help
+                break  # a retry would not help
         if not tries_left:
             break
-    raise TrainingError(f"{url}: cannot be downloaded ({reason}); the same command goes on where it stopped")
+    raise TrainingError(f"{url}: cannot be downloaded ({reason}); the same command continues where it stopped")
 
 
 def _continue(url: str, part: Path) -> bool:
-    """Fetch what is missing of a file; whether it is whole now."""
+    """Download the missing part of a file. Returns whether the file is complete."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing lies beyond what is here
+        if error.code == 416 and have:  # the server has no more bytes
             return True
         raise
     with response:
@@ -112,14 +112,14 @@ def _verify(part: Path, archive: Archive) -> None:
         part.unlink()
         raise TrainingError(
             f"{archive.url}: the download has checksum {found[:12]}…, expected {archive.sha256[:12]}…; "
-            "it was removed, fetch it again"
+            "it was removed; fetch it again"
         )
 
 
 def _unpack(packed: Path, folder: Path) -> None:
     try:
         with tarfile.open(packed) as tar, tqdm(tar, desc="unpacking", unit=" files") as members:
-            # Python before 3.11.4 has no filters; the archive's checksum was right in any case.
+            # Python before 3.11.4 has no filters; the archive's checksum has already been verified.
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
             for member in members:
                 tar.extract(member, folder)

@@ -1,7 +1,7 @@
 """The recordings of one split as one array on disk, shared by all processes.
 
-The law of this file: read once, then only mapped. Word clips know where their word begins
-and ends, everything else is only samples. Samples are int16, as recorded.
+Law: recordings are read once, then only memory-mapped. Clips of words have the place where the
+word begins and ends; all other recordings are only samples. Samples are int16, as recorded.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ from train.recordings.corpus import RATE_HZ, SILENCE, UNKNOWN, Clip, Corpus, noi
 _ENERGY_FRAME = RATE_HZ // 100
 _PAUSE_FRAMES = 19  # a longer pause ends a word: 190 ms, more than a stop consonant's closure
 _LOWEST_DB = -36.0  # a word's edges are above this, relative to its loudest 10 ms
-_LOWEST_SHARE = 0.15  # and this far above what is quietest
-_EMPHASIS = 0.97  # of the difference to the sample before: the usual one
+_LOWEST_SHARE = 0.15  # and above this share of the way (in dB) from the quietest to the loudest
+_EMPHASIS = 0.97  # pre-emphasis: this share of the previous sample is subtracted; the usual value
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What scenes are made of.
+    """The recordings that scenes are made of.
 
     Attributes:
         path: a `.npy` file of all samples, int16, one recording after the other.
-        labels: the model's, silence and unknown last.
-        words: what a window can hold: the labels, then every other word of the corpus.
+        labels: of the model, with silence and unknown last.
+        words: everything that a window can contain: the labels, then all other words of the corpus.
         starts, lengths: of each recording, in samples, shape (n_recordings,).
-        onsets, ends: of its word, relative to its start; the whole of it where there is none.
+        onsets, ends: of the word in each recording, relative to its start; without a word, of the whole recording.
         word_of: index into `words`, shape (n_recordings,).
-        keywords: for each keyword the indices of its recordings.
+        keywords: for each keyword, the indices of its recordings.
         others, speech, noises: indices of other words, keyword-free speech and noise.
     """
 
@@ -55,20 +55,20 @@ class Material:
     noises: NDArray[np.int64]
 
     def samples(self, index: int, start: int = 0, n_samples: int | None = None) -> FloatArray:
-        """A recording or a part of it. Shape: -> (n_samples,), float32, full scale is 1."""
+        """Read a recording or a part of it. Shape: -> (n_samples,), float32, full scale is 1."""
         first = self.starts[index] + start
         last = first + (self.lengths[index] - start if n_samples is None else n_samples)
         return _mapped(self.path)[first:last].astype(np.float32) / np.float32(32768)
 
 
 def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) -> Material:
-    """Bring a split's recordings together, or find them where an earlier call put them.
+    """Collect a split's recordings in one file in the cache, or reuse the file of an earlier call.
 
     Args:
-        whole_noises: take all of each noise recording, not only the split's part.
+        whole_noises: use all of each noise recording, not only the split's part.
 
     Raises:
-        TrainingError: a recording cannot be read, or a keyword has none in this split.
+        TrainingError: a recording cannot be read, or a keyword has no recording in this split.
     """
     noises = corpus.noises if whole_noises else noise_parts(corpus, split)
     clips = [*corpus.clips[split], *corpus.speech[split], *noises]
@@ -109,13 +109,13 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
 
 
 def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
-    """Where the word of a recording begins and ends, in samples.
+    """Find where the word of a recording begins and ends, in samples.
 
-    Frames of 10 ms count that are louder than -36 dB of the loudest, and louder than 15 % of
-    the way (in dB) from the quietest to it; a pause of 190 ms ends a stretch of them. The word
-    is the stretch with most decibels above that, added up: a recording often begins with a
-    click, which is louder than the word, but shorter. High pitches are raised first: an "s" or
-    an "f" is a part of its word, however soft.
+    A frame of 10 ms is loud if it is above -36 dB relative to the loudest frame, and above 15 % of
+    the way (in dB) from the quietest frame to the loudest. A pause of 190 ms ends a stretch of loud
+    frames. The word is the stretch with the largest sum of decibels above that threshold: a recording
+    often begins with a click, which is louder than the word but shorter. High frequencies are
+    emphasised first, so that even a soft "s" or "f" counts as part of its word.
     """
     n_frames = len(samples) // _ENERGY_FRAME
     if n_frames < 3:
@@ -145,7 +145,7 @@ def _read_all(clips: list[Clip], path: Path, what: str) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         samples = open_memmap(part, "w+", np.int16, (sum(clip.n_samples for clip in clips),))
-        with part.open("r+b") as file:  # a full disk is an error now; written to as mapped memory, it ends the process
+        with part.open("r+b") as file:  # a full disk raises an error here; in mapped memory it would kill the process
             os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         at = 0
         for clip in tqdm(clips, desc=what, unit=" recordings", disable=None):
@@ -164,6 +164,6 @@ def _mapped(path: Path) -> NDArray[np.int16]:
 
 
 def _digest(clips: list[Clip]) -> str:
-    """Of which samples of which files, as they were when last changed."""
+    """Identify the samples by the path, modification time, start and length of each clip."""
     lines = (f"{clip.path.resolve()} {clip.path.stat().st_mtime_ns} {clip.start} {clip.n_samples}" for clip in clips)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,9 +1,10 @@
-"""Scenes: continuous audio as a microphone hears it, and what is said in it when.
+"""Scenes: continuous audio as a microphone records it, with the place of every utterance in it.
 
-The law of this file: a scene is a function of the recordings, a style and a random
-generator. Training cuts its windows out of scenes, and the evaluation's streams are scenes
-of speakers that training never heard; so both know what a stream is made of: words that
-follow each other closely, parts of words, speech, and noise that changes.
+Law: a scene depends only on the recordings, a style and a random generator.
+
+Training cuts its windows out of scenes, and the evaluation's streams are scenes of speakers that
+training does not use. So both contain what streams contain: words in quick succession, parts of
+words, speech, and changing noise.
 """
 
 from dataclasses import dataclass
@@ -17,28 +18,28 @@ from train.recordings.corpus import RATE_HZ, UNKNOWN
 from train.recordings.material import Material
 
 _FADE_SAMPLES = RATE_HZ // 100
-_HISS_DBFS = -85.0  # of a quiet converter
-_SILENT = 1e-3  # root mean square: what is softer in a recording of noise is its coder's
-_MARGIN_SECONDS = 0.06  # at least so much of a clip is kept around its word
+_HISS_DBFS = -85.0  # the hiss of a quiet converter
+_SILENT = 1e-3  # root mean square: softer parts of a noise recording come from its codec
+_MARGIN_SECONDS = 0.06  # a clip keeps at least this much around its word
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a scene sounds like. Seconds, decibels and shares; pairs are ranges, drawn evenly.
+    """The sound of a scene, in seconds, decibels and shares. Pairs are ranges of uniform random values.
 
     Attributes:
-        keyword, other, cut, double, speech: relative shares of what is said: a keyword,
-            another word, a keyword or word of which a part is missing, two halves of
-            different words, and some seconds of keyword-free speech.
-        close: how many of the pauses between them are short (else long).
-        short_pause, long_pause, speech_seconds: their lengths.
-        level_dbfs: of the scene's speech; each piece differs by about level_spread_db.
-        noise: how many scenes have audible noise, at snr_db below the speech.
-        noise_drift_db: the noise's level wanders so far up and down.
-        noise_layers, coloured: at most so many noises at once; how many of them are synthetic.
-        voices: in how many scenes somebody else speaks all the time, as a television does, softer
-            than the speech by voices_snr_db.
-        speed, reverb: how many pieces are faster or slower, how many scenes echo.
+        keyword, other, cut, double, speech: relative shares of the utterances: a keyword, another
+            word, a keyword or word with a part missing, two halves of different words, and some
+            seconds of keyword-free speech.
+        close: share of the pauses between them that are short; the others are long.
+        short_pause, long_pause, speech_seconds: ranges of lengths.
+        level_dbfs: level of the scene's speech; each piece differs by about level_spread_db.
+        noise: share of scenes with audible noise, snr_db below the speech.
+        noise_drift_db: the noise level drifts this far up and down.
+        noise_layers, coloured: largest number of noises at once; share of them that is synthetic.
+        voices: share of scenes in which another speaker talks throughout, as on a television,
+            voices_snr_db softer than the speech.
+        speed, reverb: share of pieces that are faster or slower; share of scenes with echoes.
     """
 
     keyword: float = 1.0
@@ -64,10 +65,10 @@ class Style:
 
 
 class Piece(NamedTuple):
-    """Something to say: samples, index of its word, where that begins and ends in them, and whose recording it is.
+    """An utterance for a scene: samples, index of its word, where the word begins and ends, and its recording.
 
     Attributes:
-        recording: the material's; None of speech, and of what is no longer the whole word.
+        recording: index into the material; None for speech and for anything except a whole word.
     """
 
     samples: FloatArray
@@ -79,7 +80,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """Something said in a scene: index into the material's words, where, in samples, and the recording of a word."""
+    """An utterance in a scene: index into the material's words, place in samples, and the recording of a word."""
 
     word: int
     start: int
@@ -89,7 +90,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Samples at 16 kHz, shape (n_samples,), float32, and what is said in them, in the order of its begin."""
+    """Samples at 16 kHz, shape (n_samples,), float32, and the utterances in them, ordered by their start."""
 
     samples: FloatArray
     spoken: list[Spoken]
@@ -98,12 +99,11 @@ class Scene:
 def compose(
     material: Material, style: Style, seconds: float, random: np.random.Generator, room: FloatArray | None = None
 ) -> Scene:
-    """Make a scene of so many seconds.
+    """Make a scene of the given length.
 
     Args:
-        room: what there is beside the speech, which is louder than it by `snr_db`, and no softer
-            than the style's softest; shape (seconds * RATE_HZ,), float32. None for noise of the
-            material.
+        room: background audio, shape (seconds * RATE_HZ,), float32. The speech is louder by
+            `snr_db`, but not below the style's lowest level. None for noise of the material.
     """
     n_samples = round(seconds * RATE_HZ)
     samples = np.zeros(n_samples, np.float32)
@@ -134,7 +134,7 @@ def compose(
 def noise_bed(
     material: Material, n_samples: int, level_dbfs: float, style: Style, random: np.random.Generator
 ) -> FloatArray:
-    """Noise of a wandering level, never silent: recordings, colours that none has, or both, and a converter's hiss.
+    """Noise with a drifting level, never silent: recordings, synthetic noise, or both, and a converter's hiss.
 
     Shape: -> (n_samples,), float32.
     """
@@ -150,7 +150,7 @@ def noise_bed(
 
 
 def _recorded_noise(material: Material, n_samples: int, random: np.random.Generator) -> FloatArray:
-    """Recordings of noise, one after the other where they are short. Root mean square about 1 each."""
+    """Noise recordings, one after another if they are short, each with a root mean square of about 1."""
     lengths = material.lengths[material.noises]
     noise = np.zeros(n_samples, np.float32)
     at = 0
@@ -165,7 +165,7 @@ def _recorded_noise(material: Material, n_samples: int, random: np.random.Genera
 
 
 def _voices(material: Material, n_samples: int, style: Style, random: np.random.Generator) -> FloatArray:
-    """Keyword-free speech without an end, each piece of it at level 1. Shape: -> (n_samples,), float32."""
+    """Continuous keyword-free speech; each piece has a root mean square of 1. Shape: -> (n_samples,), float32."""
     voices = np.zeros(n_samples, np.float32)
     at = 0
     while at < n_samples:
@@ -176,7 +176,7 @@ def _voices(material: Material, n_samples: int, style: Style, random: np.random.
 
 
 def _piece(material: Material, style: Style, random: np.random.Generator) -> Piece:
-    """Something to say, at level 1."""
+    """A random utterance with a root mean square of 1."""
     shares = np.array([style.keyword, style.other, style.cut, style.double, style.speech])
     available = np.array([True, len(material.others) > 0, True, True, len(material.speech) > 0])
     shares = shares * available
@@ -194,7 +194,7 @@ def _piece(material: Material, style: Style, random: np.random.Generator) -> Pie
 
 
 def _part(material: Material, random: np.random.Generator) -> Piece:
-    """A word of which 35 to 65 % are missing, at its beginning or at its end."""
+    """A word without its first or last 35 to 65 %."""
     samples, word, onset, end, _ = _word(material, random.random() < 0.7, random)
     lost = int((end - onset) * random.uniform(0.35, 0.65))
     if random.random() < 0.5:
@@ -203,10 +203,10 @@ def _part(material: Material, random: np.random.Generator) -> Piece:
 
 
 def _double(material: Material, random: np.random.Generator) -> Piece:
-    """Part of a word, and the second half of another."""
+    """Part of a word, followed by the second half of another."""
     head = _part(material, random)
     other, second, first, last, _ = _word(material, random.random() < 0.5, random)
-    if second == head.word:  # its head and its tail would be the whole word
+    if second == head.word:  # otherwise head and tail could form the whole word
         other, first, last = other[::-1], len(other) - last, len(other) - first
     middle = (first + last) // 2
     tail = other[middle:]
@@ -217,14 +217,14 @@ def _double(material: Material, random: np.random.Generator) -> Piece:
 
 
 def _hurried(piece: Piece, factor: float) -> Piece:
-    """Faster and higher, or slower and lower."""
+    """Make a piece faster and higher, or slower and lower."""
     samples = augment.change_speed(piece.samples, factor)
     onset, end = round(piece.onset / factor), min(round(piece.end / factor), len(samples))
     return piece._replace(samples=samples, onset=onset, end=end)
 
 
 def _word(material: Material, keyword: bool, random: np.random.Generator) -> Piece:
-    """A word's clip, with more or less of what is around it."""
+    """A clip of a word, with a random part of the audio around it."""
     if keyword or not len(material.others):
         indices = material.keywords[random.integers(len(material.keywords))]
     else:
@@ -239,7 +239,7 @@ def _word(material: Material, keyword: bool, random: np.random.Generator) -> Pie
 
 
 def _speech(material: Material, seconds: float, random: np.random.Generator) -> Piece:
-    """Some seconds of speech, cut where it is quietest near the chosen places."""
+    """Some seconds of speech, cut at the quietest place near each random end."""
     lengths = material.lengths[material.speech]
     index = random.choice(material.speech, p=lengths / lengths.sum())
     length = int(material.lengths[index])
@@ -255,7 +255,7 @@ def _speech(material: Material, seconds: float, random: np.random.Generator) -> 
 
 
 def _quietest(samples: FloatArray) -> int:
-    """Where the quietest 40 ms are."""
+    """The middle of the quietest 40 ms, in samples."""
     frame = RATE_HZ // 25
     n_frames = len(samples) // frame
     energy = np.sum(np.square(samples[: n_frames * frame].reshape(n_frames, frame)), axis=1)
@@ -263,7 +263,7 @@ def _quietest(samples: FloatArray) -> int:
 
 
 def _lay(samples: FloatArray, piece: FloatArray, at: int) -> None:
-    """Add a piece with faded edges; what lies outside is lost."""
+    """Add a piece with faded edges; drop anything outside the samples."""
     piece = piece.copy()
     n_fade = min(_FADE_SAMPLES, len(piece) // 2)
     ramp = np.linspace(0, 1, n_fade, dtype=np.float32)
