@@ -5,8 +5,10 @@ import struct
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kwsd.audio import dbfs, decode_pcm, fit_length, to_mono
+from kwsd.audio import PCM_ENCODINGS, PcmDecoder, PcmFormat, dbfs, decode_pcm, fit_length, to_mono
 from kwsd.errors import AudioError
 from kwsd.sources.recording import read_recording
 
@@ -108,3 +110,29 @@ def test_flac_reads_too(write_wav, noise):
     path = write_wav("a.flac", noise)
     assert soundfile.info(path).format == "FLAC"
     np.testing.assert_allclose(read_recording(path)[0], noise, atol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["s16le", "s32le", "f32le"])
+@pytest.mark.parametrize("channels", [1, 3])
+@given(sizes=st.lists(st.integers(0, 40), max_size=30))
+@settings(deadline=None, max_examples=20)
+def test_a_decoder_gives_the_same_samples_for_any_cuts(encoding, channels, sizes):
+    values = np.random.default_rng(0).integers(-1000, 1000, 60 * channels)
+    data = values.astype(PCM_ENCODINGS[encoding]).tobytes()
+    decoder, taken, at = PcmDecoder(PcmFormat(encoding=encoding, channels=channels)), [], 0
+    for size in sizes:
+        decoder.push(data[at : at + size])
+        at += size
+        taken.append(decoder.take())
+    whole = decode_pcm(data, encoding, channels)
+    n_whole = min(at, len(data)) // (PCM_ENCODINGS[encoding].itemsize * channels)
+    np.testing.assert_array_equal(np.concatenate([np.empty(0, np.float32), *taken]), whole[:n_whole])
+
+
+def test_a_decoder_gives_at_most_what_was_asked_for():
+    decoder = PcmDecoder(PcmFormat())
+    decoder.push(np.arange(10, dtype="<i2").tobytes() + b"\x01")
+    assert decoder.n_samples == 10
+    assert [len(decoder.take(4)) for _ in range(4)] == [4, 4, 2, 0]
+    decoder.push(b"\x00")
+    assert decoder.take().tolist() == [1 / 32768]

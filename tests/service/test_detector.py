@@ -1,13 +1,14 @@
 """What captures deliver becomes events, also while the configuration changes."""
 
+import numpy as np
 import pytest
 
 from kwsd.audio import Chunk
 from kwsd.config import Config, StreamConfig
 from kwsd.core.model import load_model
-from kwsd.protocol.events import DetectionEvent
-from kwsd.service.detector import Detector
-from kwsd.sources.base import Up
+from kwsd.protocol.events import DetectionEvent, Overrun, Scores, SourceDown
+from kwsd.service.detector import Detector, Ended
+from kwsd.sources.base import Down, End, Up
 
 DEAF = Config(streams={"default": StreamConfig(threshold=1.0)})
 
@@ -63,3 +64,68 @@ def test_of_two_swaps_the_last_one_holds(model, first, wanted):
     detector.reload(model, DEAF)
     detector.reload(model, Config())
     assert heard(detector, first) == wanted
+
+
+def events_of(detector, *items, **options):
+    return detector.process([("default", item) for item in items], **options).events
+
+
+def test_scores_and_detections_come_in_the_order_of_time(model, first):
+    chunks = [Chunk(first[start : start + 1600], start) for start in range(0, len(first), 1600)]
+    events = events_of(begun(model, Config()), *chunks, with_scores=True)
+    times = [event.end_seconds for event in events]
+    assert times == sorted(times)
+    for place, event in enumerate(events):
+        if isinstance(event, DetectionEvent):
+            before = events[place - 1]
+            assert isinstance(before, Scores)
+            assert (before.end_seconds, before.scores[event.label]) == (event.end_seconds, event.score)
+    assert sum(isinstance(event, DetectionEvent) for event in events) == 3
+
+
+def test_without_a_request_there_are_no_scores(model, first):
+    assert not any(isinstance(event, Scores) for event in events_of(begun(model, Config()), Chunk(first, 0)))
+
+
+def test_a_jump_in_the_positions_is_lost_audio(model):
+    detector = begun(model, Config())
+    silence = np.zeros(1600, np.float32)
+    assert events_of(detector, Chunk(silence, 0), Chunk(silence, 1600)) == []
+    assert events_of(detector, Chunk(silence, 8000)) == [Overrun(stream="default", lost_seconds=0.3)]
+    figures = detector.figures["default"]
+    assert (figures.heard_seconds, figures.lost_seconds) == pytest.approx((0.3, 0.3))
+
+
+def test_no_word_is_detected_across_lost_audio(model, first, wanted, truth):
+    cut = round((truth[0]["start_seconds"] + truth[0]["end_seconds"]) / 2 * 16000)
+    halves = Chunk(first[:cut], 0), Chunk(first[cut:], cut + 16000)
+    labels = [event.label for event in events_of(begun(model, Config()), *halves) if isinstance(event, DetectionEvent)]
+    assert labels == [label for label, _ in wanted[1:]]
+
+
+def test_an_ended_source_flushes_its_last_word_and_a_broken_one_does_not(model, demo, truth):
+    word = demo[: round((truth[0]["end_seconds"] + 0.05) * 16000)]
+    ended = events_of(begun(model, Config()), Chunk(word, 0), End())
+    broken = events_of(begun(model, Config()), Chunk(word, 0), Down("unplugged", 0.5))
+    assert [event.type for event in ended] == ["detection", "source_down"]
+    assert broken == [SourceDown(stream="default", reason="unplugged", retry_seconds=0.5)]
+
+
+def test_processed_audio_is_returned_with_its_stream_time(model, first):
+    detector = Detector(model, Config())
+    items = [("a", Up(8000, 5.0)), ("a", Chunk(first[:800], 0)), ("a", Chunk(first[800:1600], 800)), ("a", End())]
+    pieces = detector.process(items).audio
+    assert [(one.stream, one.rate_hz, one.seconds) for one in pieces[:2]] == [("a", 8000, 5.0), ("a", 8000, 5.1)]
+    assert pieces[2] == Ended("a")
+
+
+def test_a_stream_that_is_not_configured_leaves_only_its_seconds(model):
+    detector = Detector(model, Config())
+    detector.process([("guest", Up(16000, 0.0)), ("guest", Chunk(np.zeros(16000, np.float32), 0)), ("guest", End())])
+    assert "guest" not in detector.figures
+    assert detector.heard_seconds == 1.0
+
+
+def test_audio_of_a_stream_that_is_not_up_is_ignored(model):
+    output = Detector(model, Config()).process([("ghost", Chunk(np.zeros(1600, np.float32), 0))])
+    assert (output.events, output.audio) == ([], [])

@@ -122,7 +122,7 @@ def test_two_trainings_do_not_share_a_folder(run, corpus, cache):
     folder = os.open(run, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        with pytest.raises(TrainingError, match="another fit is training into it; give -o another folder"):
+        with pytest.raises(TrainingError, match="another fit is using it; give -o another folder"):
             fit(corpus, "ds_tcn", HYPER, run, cache)
     finally:
         os.close(folder)
@@ -298,10 +298,10 @@ def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsy
 
 def test_hyperparameters_are_changed_by_name():
     assert Hyperparameters().changed(["seed=5", "learning_rate=3e-4"]).learning_rate == 3e-4
-    with pytest.raises(TrainingError, match="--set epoch=3: no such hyper-parameter; there are seed, epochs"):
+    with pytest.raises(TrainingError, match=r"--set epoch: unknown key; did you mean epochs\?"):
         Hyperparameters().changed(["epoch=3"])
-    with pytest.raises(TrainingError, match="seed takes int values"):
+    with pytest.raises(TrainingError, match="--set seed: 'x' is not a whole number"):
         Hyperparameters().changed(["seed=x"])
     for assignment in ("epochs=0", "batch_seconds=-1", "margin=nan", "mask_share=2", "clip_weight=0"):
-        with pytest.raises(TrainingError, match=r"--set: \w+=.* is not between"):
+        with pytest.raises(TrainingError, match=r"--set \w+: .* is not (between|a number)"):
             Hyperparameters().changed([assignment])

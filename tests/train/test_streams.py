@@ -84,7 +84,7 @@ def test_a_sweep_detects_what_each_threshold_alone_would(model, demo):
     assert sweep.n_windows > 250
     counts = sweep.counts()
     for grid in (10, 50, 80):
-        alone = Spotter(model, 16000, threshold=float(GRID[grid])).push(demo)
+        alone = Spotter(model, 16000, thresholds=dict.fromkeys(model.card.keywords, float(GRID[grid]))).push(demo)
         swept = [(model.card.labels[one.label], one.end_seconds) for one in sweep.fired if one.grid == grid]
         assert swept == [(one.label, pytest.approx(one.end_seconds)) for one in alone]
         assert counts[grid].sum() == len(alone)
