@@ -1,4 +1,4 @@
-"""The benchmark prints what it says, on a small scale; what the figures are is no test's business."""
+"""The benchmark prints every line, on a small scale. The test does not judge the figures."""
 
 import re
 

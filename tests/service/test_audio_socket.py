@@ -1,4 +1,4 @@
-"""Programs send raw PCM: many streams in one daemon, each told what it would be told alone."""
+"""Programs send raw PCM: many streams in one daemon, each with the same detections as alone."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ from kwsd.service.audio_socket import Header
 
 @pytest.fixture
 def start_network(start_daemon, tmp_path):
-    """A daemon that hears its audio socket alone, with two streams configured; the socket's path, and the events'."""
+    """Start a daemon with two streams and only its audio socket as source; gives it and both socket paths."""
 
     def start(*arguments):
         audio = tmp_path / "audio.sock"
@@ -31,7 +31,7 @@ def start_network(start_daemon, tmp_path):
     return start
 
 
-def test_the_channel_of_the_one_source_is_nobody_elses(start_daemon, tmp_path, write_wav, demo):
+def test_the_channel_of_the_source_does_not_apply_to_other_streams(start_daemon, tmp_path, write_wav, demo):
     stereo = write_wav("stereo.wav", np.stack([demo[:80000], demo[:80000]], axis=1))
     config, audio = tmp_path / "kwsd.yaml", tmp_path / "audio.sock"
     config.write_text(f"source: {stereo}\nchannel: 2\naudio: {audio}\n")
@@ -61,7 +61,7 @@ def send(path, samples, **header):
 
 
 def collect(events, names):
-    """Detections by stream, until all these streams are down."""
+    """Collect detections by stream until all these streams are down."""
     heard, left = {name: [] for name in names}, set(names)
     for event in events:
         if isinstance(event, DetectionEvent):
@@ -80,7 +80,7 @@ def alone(model, samples):
     return [(one.label, round(one.end_seconds, 3), round(one.score, 4)) for one in heard]
 
 
-def test_each_of_many_streams_is_told_what_it_would_be_alone(start_network, model, demo):
+def test_each_of_many_streams_gets_the_same_detections_as_alone(start_network, model, demo):
     daemon, audio, path = start_network()
     streams = {f"room{n}": np.roll(demo, n * 24000)[: 8 * 16000] for n in range(12)}
     events = subscribe(path)
@@ -101,7 +101,7 @@ def test_each_of_many_streams_is_told_what_it_would_be_alone(start_network, mode
     assert not audio.exists()
 
 
-def test_thresholds_and_channels_are_a_streams_own(start_network, model, demo):
+def test_each_stream_has_its_own_threshold_and_channel(start_network, model, demo):
     _, audio, path = start_network()
     events = subscribe(path)
     assert next(events).streams == ["strict", "second"]
@@ -132,7 +132,7 @@ def test_thresholds_and_channels_are_a_streams_own(start_network, model, demo):
         (b"[" * 4000 + b"\n", "first line must be JSON"),
     ],
 )
-def test_a_wrong_header_is_one_line_and_nobody_else_notices(start_network, line, reason):
+def test_an_invalid_header_gets_a_one_line_error_and_the_daemon_continues(start_network, line, reason):
     daemon, audio, _ = start_network()
     with connect(audio) as connection:
         connection.sendall(line)
@@ -143,7 +143,7 @@ def test_a_wrong_header_is_one_line_and_nobody_else_notices(start_network, line,
     assert daemon.poll() is None
 
 
-def test_a_name_is_heard_once_at_a_time_and_its_clock_goes_on(start_network):
+def test_a_stream_name_has_one_connection_at_a_time_and_can_be_reused(start_network):
     _, audio, path = start_network()
     events = subscribe(path)
     next(events)
@@ -159,7 +159,7 @@ def test_a_name_is_heard_once_at_a_time_and_its_clock_goes_on(start_network):
     assert next(events).rate_hz == 48000
 
 
-def test_only_this_machine_may_send(tmp_path):
+def test_only_local_programs_can_send_audio(tmp_path):
     from support import kwsd
 
     result = kwsd("run", "--source", "network", "--audio", "0.0.0.0:7000", "--socket", tmp_path / "s")
@@ -167,5 +167,5 @@ def test_only_this_machine_may_send(tmp_path):
     assert result.stderr == "kwsd: audio: 0.0.0.0:7000 is open to other machines; use 127.0.0.1:PORT\n"
 
 
-def test_a_header_needs_only_a_name():
+def test_a_header_needs_only_a_stream_name():
     assert Header.parse(b'{"stream":"a"}') == Header(stream="a", rate_hz=16000, encoding="s16le", channels=1, live=True)

@@ -1,4 +1,4 @@
-"""Numbers without gaps; a slow subscriber loses only its own events, and knows how many."""
+"""Event numbers have no gaps. A slow subscriber loses only its own events, and learns how many."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def publish(bus: Bus, n: int) -> None:
 
 
 class Told:
-    """A subscriber that keeps what is written to it."""
+    """A subscriber that collects the data written to it."""
 
     def __init__(self, bus: Bus) -> None:
         self.data = b""
@@ -35,7 +35,7 @@ class Told:
         return lines(self.data)
 
 
-def test_everybody_gets_every_event_in_order():
+def test_every_subscriber_gets_every_event_in_order():
     bus = Bus()
     told = [Told(bus) for _ in range(20)]
     publish(bus, 5)
@@ -45,7 +45,7 @@ def test_everybody_gets_every_event_in_order():
         assert all(event["time"].endswith("Z") for event in one.lines)
 
 
-def test_a_slow_subscriber_is_told_what_it_lost_and_nobody_else_loses():
+def test_a_slow_subscriber_learns_what_it_lost_and_no_other_loses_events():
     bus = Bus()
     slow, quick = Told(bus), Told(bus)
     slow.subscriber.hold()
@@ -61,7 +61,7 @@ def test_a_slow_subscriber_is_told_what_it_lost_and_nobody_else_loses():
     assert slow.lines[-1]["seq"] == n_published
 
 
-def test_scores_are_neither_kept_for_who_does_not_read_nor_counted_as_lost():
+def test_scores_are_neither_queued_for_a_slow_subscriber_nor_counted_as_lost():
     bus = Bus()
     slow = Told(bus)
     bus.resume(slow.subscriber, Subscription(scores=True))
@@ -74,7 +74,7 @@ def test_scores_are_neither_kept_for_who_does_not_read_nor_counted_as_lost():
     assert bus.n_lagged == 0
 
 
-def test_who_has_left_gets_nothing():
+def test_an_unsubscribed_subscriber_gets_no_events():
     bus = Bus()
     gone = Told(bus)
     bus.unsubscribe(gone.subscriber)
@@ -82,7 +82,7 @@ def test_who_has_left_gets_nothing():
     assert gone.data == b""
 
 
-def test_scores_go_to_those_who_ask_and_cost_nobody_an_event():
+def test_scores_are_sent_only_on_request_and_displace_no_events():
     bus = Bus()
     one, other = Told(bus), Told(bus)
     assert not bus.wants_scores
@@ -108,7 +108,7 @@ def detection(label, stream="hall"):
 
 
 def resumed(bus, request):
-    """What a subscriber is told that asks for something, after a word that it had not asked for."""
+    """Publish `yes` to a new subscriber, resume it with the request, publish `stop`; return what it gets."""
 
     told = Told(bus)
     told.subscriber.hold()
@@ -119,7 +119,7 @@ def resumed(bus, request):
     return told.lines
 
 
-def test_who_was_away_is_told_what_it_missed_exactly_once_and_in_order():
+def test_a_resumed_subscriber_gets_missed_events_exactly_once_and_in_order():
     bus = Bus()
     publish(bus, 10)
     told = resumed(bus, Subscription(since=Since(bus.numbering.boot_id, 6)))
@@ -127,28 +127,28 @@ def test_who_was_away_is_told_what_it_missed_exactly_once_and_in_order():
     assert [event["seq"] for event in told[1:]] == [7, 8, 9, 10, 11]
 
 
-def test_who_wants_little_is_told_how_far_the_numbers_are(monkeypatch):
+def test_a_filtered_subscriber_occasionally_gets_the_current_position(monkeypatch):
     bus = Bus()
     told = Told(bus)
     bus.resume(told.subscriber, Subscription(streams=frozenset({"hall"})))
-    publish(bus, HISTORY_EVENTS + 10)  # none of them for this one
+    publish(bus, HISTORY_EVENTS + 10)  # none of them passes the filter
     known = told.lines[-1]
     assert known["type"] == "position"
     assert HISTORY_EVENTS - HISTORY_EVENTS // 8 < known["next_seq"] <= HISTORY_EVENTS + 10
     again = resumed(bus, Subscription(since=Since(bus.numbering.boot_id, known["next_seq"] - 1)))
     assert "gap" not in [event["type"] for event in again]
     monkeypatch.setattr(kwsd.service.bus, "HISTORY_SECONDS", 0.0)
-    publish(bus, 1)  # after long enough, the first that is not for it says so too
+    publish(bus, 1)  # after HISTORY_SECONDS, one filtered event is enough for a position
     assert told.lines[-1] == {"type": "position", "next_seq": HISTORY_EVENTS + 13}
 
 
-def test_what_has_waited_is_written_as_it_is_read():
+def test_queued_events_are_written_as_the_subscriber_reads():
     bus = Bus()
     written = []
 
     def write(data):
         written.append(data)
-        subscription.hold()  # its buffer is full after each
+        subscription.hold()  # its buffer is full after each write
 
     subscription = bus.subscribe(write)
     subscription.hold()
@@ -161,11 +161,11 @@ def test_what_has_waited_is_written_as_it_is_read():
     assert [event["seq"] for event in lines(b"".join(written))] == list(range(1000))
     subscription.hold()
     publish(bus, 1000)
-    subscription.finish()  # all at once: nothing comes after it
+    subscription.finish()  # writes all at once: no event follows
     assert [event["seq"] for event in lines(b"".join(written))] == list(range(2000))
 
 
-def test_without_since_nothing_is_told_twice():
+def test_without_since_no_event_is_sent_twice():
     bus = Bus()
     publish(bus, 10)
     told = resumed(bus, Subscription())
@@ -173,7 +173,7 @@ def test_without_since_nothing_is_told_twice():
     assert [event["seq"] for event in told[1:]] == [11]
 
 
-def test_what_is_gone_is_a_gap(monkeypatch):
+def test_events_that_are_no_longer_kept_are_a_gap(monkeypatch):
     bus = Bus()
     publish(bus, HISTORY_EVENTS + 10)
     told = resumed(bus, Subscription(since=Since(bus.numbering.boot_id, 3)))
@@ -185,7 +185,7 @@ def test_what_is_gone_is_a_gap(monkeypatch):
     assert len(told) == 3
 
 
-def test_another_run_is_a_gap_and_all_that_this_one_knows():
+def test_after_a_restart_a_resume_gets_a_gap_and_the_whole_history():
     bus = Bus()
     publish(bus, 3)
     told = resumed(bus, Subscription(since=Since("of an earlier run", 1000)))
@@ -193,7 +193,7 @@ def test_another_run_is_a_gap_and_all_that_this_one_knows():
     assert [event["seq"] for event in told[2:]] == [0, 1, 2, 3, 4]
 
 
-def test_only_what_was_asked_for_is_told():
+def test_only_requested_events_are_sent():
     bus = Bus()
     for label, stream in (("stop", "yard"), ("go", "hall"), ("stop", "hall")):
         bus.publish(detection(label, stream))
@@ -220,12 +220,12 @@ def test_only_what_was_asked_for_is_told():
         (b'{"type":"subscribe","labels":5,"scores":1}', "labels: 5 is not a list; scores: 1 is not true or false"),
     ],
 )
-def test_wrong_requests_say_what_is_wrong(line, reason):
+def test_the_error_for_an_invalid_request_names_the_mistake(line, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         Subscription.parse(line)
 
 
-def test_a_request_is_read():
+def test_a_valid_request_is_parsed():
     line = b'{"type":"subscribe","labels":["stop"],"streams":null,"since":{"boot_id":"a","seq":7}}'
     subscription = Subscription(labels=frozenset({"stop"}), since=Since("a", 7))
     assert Subscription.parse(line) == subscription

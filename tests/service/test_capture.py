@@ -1,4 +1,4 @@
-"""A live source drops the oldest and heals; a recording waits and ends."""
+"""A live source drops the oldest audio and is opened again after a failure; a recording waits and ends."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ def silence(first, last):
 
 
 class FakeSource:
-    """Plays a script: for each opening, chunks and then an error, or the end."""
+    """Plays a script: each `open` raises an error, or delivers chunks and then an error or the end."""
 
     name = "fake"
 
@@ -60,7 +60,7 @@ def _short_back_off(monkeypatch):
     monkeypatch.setattr(kwsd.service.capture, "_RETRY_SECONDS", (0.01, 0.02))
 
 
-def test_a_recording_is_delivered_whole_and_ends():
+def test_a_recording_is_delivered_completely_and_ends():
     chunks = [chunk(i * 10) for i in range(100)]
     items = run(FakeSource(False, chunks))
     assert items[0] == Up(1000, 0.0)
@@ -79,17 +79,17 @@ def test_a_live_source_is_opened_again_until_it_works():
     kinds = [type(item) for item in items]
     assert kinds == [Up, Chunk, Down, Down, Up, Chunk, End]
     assert [item.retry_seconds for item in items if isinstance(item, Down)] == [0.01, 0.02]
-    assert items[4].start_seconds >= 0.03  # the stream's clock went on while it was down
+    assert items[4].start_seconds >= 0.03  # the stream's clock ran while the stream was down
 
 
-def test_the_same_reason_is_told_once():
+def test_a_repeated_reason_is_reported_once():
     still = [SourceError("gone") for _ in range(5)]
     items = run(FakeSource(True, [chunk(0), SourceError("gone")], *still, [chunk(0), SourceError("gone")], [chunk(0)]))
     assert [type(item) for item in items] == [Up, Chunk, Down, Up, Chunk, Down, Up, Chunk, End]
 
 
 def test_a_live_source_of_zeros_is_down_until_its_first_sound():
-    """Opened again in vain, it is listened to for longer, and nobody is told that it is up."""
+    """If it is opened again in vain, the capture waits longer for sound, and reports no `Up`."""
     first = [chunk(0), *silence(10, 200)]
     items = run(
         FakeSource(True, first, silence(0, 500), [*silence(0, 300), chunk(300), chunk(310)]), silent_seconds=0.1
@@ -101,8 +101,8 @@ def test_a_live_source_of_zeros_is_down_until_its_first_sound():
     assert up.start_seconds >= 0.3 + 0.03  # its silence, and both waits before it
 
 
-def test_a_channel_of_zeros_is_down_until_its_first_sound_while_the_others_are_heard():
-    """As a device with a cable that was pulled gives it; its clock goes on."""
+def test_a_channel_of_zeros_is_down_while_the_other_channels_continue():
+    """A device with a pulled cable delivers such a channel. The channel's clock runs on."""
 
     def two_channels(position):
         dead = 50 <= position < 300
@@ -126,8 +126,8 @@ def test_a_channel_of_zeros_is_down_until_its_first_sound_while_the_others_are_h
     assert chunk.samples.shape == (10,)
 
 
-def test_once_it_was_heard_again_its_silence_is_told_as_soon_as_before():
-    """After 0.1 s, though the last one was waited for twice as long."""
+def test_after_a_sound_the_next_silence_is_reported_as_early_as_the_first():
+    """After 0.1 s, although the capture waited twice as long in the silence before."""
     script = [[chunk(0), *silence(10, 200)], [*silence(0, 150), chunk(150), *silence(160, 500)], [chunk(0)]]
     items = run(FakeSource(True, *script), silent_seconds=0.1)
     assert [type(item) for item in items if not isinstance(item, Chunk)] == [Up, Down, Up, Down, Up, End]
@@ -135,7 +135,7 @@ def test_once_it_was_heard_again_its_silence_is_told_as_soon_as_before():
     assert second[:13] == [Down, Up, Chunk, *[Chunk] * 9, Down]
 
 
-def test_a_source_that_breaks_at_once_again_and_again_is_tried_less_and_less(monkeypatch):
+def test_a_source_that_keeps_failing_at_once_is_retried_less_and_less_often(monkeypatch):
     monkeypatch.setattr(kwsd.service.capture, "_RETRY_SECONDS", (0.01, 0.02, 0.03))
     gone = SourceError("gone")
     steady = [chunk(position) for position in range(0, 10_030, 10)]
@@ -143,18 +143,18 @@ def test_a_source_that_breaks_at_once_again_and_again_is_tried_less_and_less(mon
     assert [item.retry_seconds for item in items if isinstance(item, Down)] == [0.01, 0.02, 0.03, 0.01]
 
 
-def test_a_clock_is_not_set_back_by_a_source_that_was_ahead_of_it():
-    """Five seconds of audio come at once, as of a device whose crystal is far too fast."""
+def test_a_source_ahead_of_the_clock_does_not_set_it_back():
+    """Five seconds of audio arrive at once, as from a device whose crystal is far too fast."""
     items = run(FakeSource(True, [chunk(0, n=5000), SourceError("gone")], [chunk(0)]))
     assert [item.start_seconds for item in items if isinstance(item, Up)] == [0.0, pytest.approx(5.01, abs=0.2)]
 
 
-def test_zeros_of_a_recording_are_a_recording():
+def test_a_recording_of_zeros_is_delivered_like_any_other():
     items = run(FakeSource(False, silence(0, 1000)), silent_seconds=0.1)
     assert [type(item) for item in items] == [Up, *[Chunk] * 100, End]
 
 
-def test_a_source_may_come_back_with_another_rate():
+def test_a_source_can_come_back_with_another_rate():
     class Changing(FakeSource):
         rates = iter((1000, 2000))
 
@@ -165,17 +165,17 @@ def test_a_source_may_come_back_with_another_rate():
     assert [item.rate_hz for item in items if isinstance(item, Up)] == [1000, 2000]
 
 
-def test_a_defect_in_a_source_ends_the_capture_instead_of_leaving_it_deaf():
+def test_a_defect_in_a_source_ends_the_capture():
     defect = ZeroDivisionError()
     assert run(FakeSource(True, [chunk(0), defect]))[-1] == End(defect)
 
 
-def test_a_source_that_was_never_there_is_an_error_at_once():
+def test_a_source_that_cannot_be_opened_at_start_is_an_error_at_once():
     with pytest.raises(SourceError, match="no such device"):
         Capture(FakeSource(True, SourceError("no such device")), ["a"], Inbox()).start()
 
 
-def test_a_full_live_queue_drops_what_waits_but_no_news():
+def test_a_full_live_queue_drops_waiting_audio_but_no_up_or_down():
     inbox = Inbox(max_seconds=0.03)
     inbox.put("a", Up(1000, 0.0), waits=False)
     inbox.put("b", Up(1000, 0.0), waits=False)
@@ -189,14 +189,14 @@ def test_a_full_live_queue_drops_what_waits_but_no_news():
 
 
 @pytest.mark.parametrize("share", [0.95, 0.8, 0.5])
-def test_what_is_heard_under_overload_is_whole_enough_for_words(share):
-    """Of audio with a hole in every second nothing would be heard, and nobody would notice."""
+def test_stretches_of_audio_kept_under_overload_are_long_enough_for_words(share):
+    """With a hole in every second of audio, no keyword would be detected, and no error would show why."""
     inbox, wholes, taken, due, end = Inbox(), [0], 0, 0.0, 0
     inbox.put("a", Up(1000, 0.0), waits=False)
     for number in range(3000):  # a minute, in chunks of 20 ms
         inbox.put("a", chunk(20 * number, 20), waits=False)
         due += share * 20
-        while taken < due - 100:  # as much as can be heard meanwhile
+        while taken < due - 100:  # as much as can be processed meanwhile
             for _, item in inbox.take():
                 if isinstance(item, Chunk):
                     wholes[-1:] = [wholes[-1] + 20] if item.position == end else [wholes[-1], 20]
@@ -205,7 +205,7 @@ def test_what_is_heard_under_overload_is_whole_enough_for_words(share):
     assert sum(wholes) >= 0.9 * share * 60_000 - 2000
 
 
-def test_what_is_taken_at_once_is_bounded_and_the_rest_comes_next():
+def test_one_take_is_bounded_and_the_next_take_returns_the_rest():
     inbox = Inbox()
     inbox.put("a", Up(1000, 0.0), waits=False)
     for position in range(0, 300, 40):
@@ -217,7 +217,7 @@ def test_what_is_taken_at_once_is_bounded_and_the_rest_comes_next():
     ]  # fmt: skip
 
 
-def test_it_is_known_since_when_what_is_taken_has_waited():
+def test_the_inbox_knows_since_when_the_taken_audio_has_waited():
     inbox = Inbox()
     inbox.put("a", Up(1000, 0.0), waits=False)
     began = time.monotonic()
@@ -230,7 +230,7 @@ def test_it_is_known_since_when_what_is_taken_has_waited():
     assert inbox.waiting_seconds() == 0.0
 
 
-def test_streams_that_are_up_are_waited_for_but_not_long():
+def test_take_waits_for_all_streams_that_are_up_but_not_long():
     inbox = Inbox()
     for stream in "abc":
         inbox.put(stream, Up(1000, 0.0), waits=False)
@@ -238,7 +238,7 @@ def test_streams_that_are_up_are_waited_for_but_not_long():
     inbox.put("a", chunk(0), waits=False)
     late = threading.Timer(GATHER_SECONDS / 5, lambda: inbox.put("b", chunk(0), waits=False))
     late.start()
-    assert [stream for stream, _ in inbox.take()] == ["a", "b"]  # and never mind c
+    assert [stream for stream, _ in inbox.take()] == ["a", "b"]  # without waiting longer for c
     late.join()
     for stream in "bc":
         inbox.put(stream, Down("gone", 1.0), waits=False)
@@ -246,7 +246,7 @@ def test_streams_that_are_up_are_waited_for_but_not_long():
     inbox.put("a", chunk(10), waits=False)
     started = time.monotonic()
     assert [stream for stream, _ in inbox.take()] == ["a"]
-    assert time.monotonic() - started < GATHER_SECONDS / 2  # nobody else is up
+    assert time.monotonic() - started < GATHER_SECONDS / 2  # no other stream is up
 
 
 def test_stop_ends_a_capture_whose_queue_is_full():

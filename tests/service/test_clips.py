@@ -1,4 +1,4 @@
-"""Recordings of what fired, and what becomes of them when the disk is full."""
+"""Clips: recordings of detections, also when the disk is full."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def event(seq=1, end=3.0, stream="a"):
 
 
 def piece(first, n=1000, rate_hz=1000, stream="a"):
-    """A second, in which every sample says where it is."""
+    """A second in which the value of each sample is its position."""
     return Piece(stream, rate_hz, first / rate_hz, ((first + np.arange(n)) / 32768).astype(np.float32))
 
 
@@ -45,7 +45,7 @@ def positions(path):
     return int(samples[0]), int(samples[-1])
 
 
-def test_a_clip_is_the_window_and_what_is_around_it(tmp_path):
+def test_a_clip_contains_the_window_and_the_audio_around_it(tmp_path):
     items = [*(piece(n * 1000) for n in range(3)), event(), *(piece(n * 1000) for n in range(3, 6))]
     [path] = keep(tmp_path, items, before_seconds=0.5, after_seconds=0.25)
     assert positions(path) == (1500, 3249)
@@ -53,15 +53,15 @@ def test_a_clip_is_the_window_and_what_is_around_it(tmp_path):
     assert parse_event(path.with_suffix(".json").read_text()) == event()
 
 
-def test_what_does_not_come_any_more_is_not_waited_for(tmp_path):
-    """A stream that ends, or goes on elsewhere, gives the audio that there is."""
+def test_a_clip_does_not_wait_for_audio_that_cannot_arrive(tmp_path):
+    """If a stream ends or jumps to another position, its clip contains the available audio."""
     broken = [piece(0), piece(1000), piece(2000), event(), piece(9000), piece(10000), event(2, 11.0)]
     first, second = keep(tmp_path, broken, before_seconds=5.0)
     assert positions(first) == (0, 2999)
     assert positions(second) == (9000, 10999)
 
 
-def test_a_stream_that_has_ended_is_written_and_forgotten(tmp_path):
+def test_the_clip_of_an_ended_stream_is_written_and_the_stream_dropped(tmp_path):
     clips = Clips(ClipsConfig(tmp_path))
     clips.start()
     for item in (piece(0), Ended("a"), event(1, 1.0)):
@@ -73,7 +73,7 @@ def test_a_stream_that_has_ended_is_written_and_forgotten(tmp_path):
     clips.stop()
 
 
-def test_what_somebody_else_put_there_is_left_alone(tmp_path):
+def test_other_files_in_the_folder_are_kept(tmp_path):
     mine = tmp_path / "grandma.wav"
     mine.write_bytes(bytes(50_000))
     os.utime(mine, (0, 0))
@@ -81,7 +81,7 @@ def test_what_somebody_else_put_there_is_left_alone(tmp_path):
     assert mine in keep(tmp_path, items, max_megabytes=0.01)
 
 
-def test_audio_that_has_gone_is_no_clip(tmp_path):
+def test_an_event_whose_audio_is_gone_makes_no_clip(tmp_path):
     assert keep(tmp_path, [piece(9000), event(1, 3.0)]) == []
 
 
@@ -93,7 +93,7 @@ def test_streams_do_not_mix(tmp_path):
     assert second.parent == tmp_path
 
 
-def test_the_oldest_go_when_there_are_too_many(tmp_path):
+def test_the_oldest_clips_are_deleted_when_the_folder_is_too_large(tmp_path):
     items = [item for n in range(20) for item in (piece(n * 1000), event(n, n + 1.0))]
     kept = keep(tmp_path, items, max_megabytes=0.02, before_seconds=0, after_seconds=0)
     sizes = [path.stat().st_size for path in kept]
@@ -103,14 +103,14 @@ def test_the_oldest_go_when_there_are_too_many(tmp_path):
     assert {path.stem for path in tmp_path.glob("*.json")} == {path.stem for path in kept}
 
 
-def test_what_is_too_old_goes(tmp_path):
+def test_clips_that_are_too_old_are_deleted(tmp_path):
     old = keep(tmp_path, [piece(0), event(1, 1.0)])[0]
     os.utime(old, (0, 0))
     [new] = keep(tmp_path, [piece(0), event(2, 1.0)])
     assert new.name.endswith("_2.wav")
 
 
-def test_a_clock_that_was_set_back_costs_old_clips_not_new_ones(tmp_path):
+def test_after_a_clock_is_set_back_old_clips_are_deleted_not_new_ones(tmp_path):
     options = {"max_megabytes": 0.02, "before_seconds": 0, "after_seconds": 0}
     items = [item for n in range(5) for item in (piece(n * 1000), event(n, n + 1.0))]
     future = time.time() + 86400
@@ -120,7 +120,7 @@ def test_a_clock_that_was_set_back_costs_old_clips_not_new_ones(tmp_path):
     assert any(path.name.endswith("_9.wav") for path in kept)
 
 
-def test_a_folder_that_fails_for_a_while_costs_only_what_was_said_meanwhile(tmp_path, monkeypatch, caplog):
+def test_a_folder_that_fails_for_a_while_loses_only_the_clips_of_that_time(tmp_path, monkeypatch, caplog):
     clips = Clips(ClipsConfig(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(Clips, "_ours", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
@@ -137,7 +137,7 @@ def test_a_folder_that_fails_for_a_while_costs_only_what_was_said_meanwhile(tmp_
     assert any(path.name.endswith("_2.wav") for path in tmp_path.iterdir())
 
 
-def test_what_a_killed_daemon_left_is_swept_away_and_what_is_too_old_goes_without_a_new_clip(tmp_path):
+def test_unfinished_and_old_clips_are_deleted_even_without_a_new_clip(tmp_path):
     old = keep(tmp_path, [piece(0), event(1, 1.0)])[0]
     os.utime(old, (0, 0))
     name = old.stem.replace("_1", "_2")
@@ -150,12 +150,12 @@ def test_what_a_killed_daemon_left_is_swept_away_and_what_is_too_old_goes_withou
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.part", "notes.json"]
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match="absent: No such file or directory; create this folder"):
         Clips(ClipsConfig(tmp_path / "absent"))
 
 
-def test_the_daemon_keeps_what_it_hears(start_daemon, tmp_path, few_seconds_wav):
+def test_the_daemon_writes_a_clip_of_each_detection(start_daemon, tmp_path, few_seconds_wav):
     folder = tmp_path / "clips"
     folder.mkdir()
     config = tmp_path / "kwsd.yaml"
@@ -169,13 +169,13 @@ def test_the_daemon_keeps_what_it_hears(start_daemon, tmp_path, few_seconds_wav)
         assert f'"label":"{label}"' in out
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")
-def test_a_full_disk_costs_clips_and_no_events(start_daemon, tmp_path, few_seconds_wav):
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can mount a small disk")
+def test_a_full_disk_loses_clips_but_no_events(start_daemon, tmp_path, few_seconds_wav):
     folder = tmp_path / "disk"
     folder.mkdir()
     small = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
     if subprocess.run(small, capture_output=True).returncode:
-        pytest.skip("no right to mount")
+        pytest.skip("not allowed to mount")
     try:
         config = tmp_path / "kwsd.yaml"
         config.write_text(json.dumps({"source": str(few_seconds_wav), "clips": {"folder": str(folder)}}))
@@ -191,7 +191,7 @@ def test_a_full_disk_costs_clips_and_no_events(start_daemon, tmp_path, few_secon
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_nothing_is_kept_unless_asked(start_daemon, tmp_path, few_seconds_wav):
+def test_no_clips_are_written_by_default(start_daemon, tmp_path, few_seconds_wav):
     daemon, _ = start_daemon("--source", few_seconds_wav, cwd=tmp_path)
     assert daemon.wait(20) == 0
     assert not list(tmp_path.glob("**/*.wav"))

@@ -35,8 +35,8 @@ def detections(events):
     return [(e.label, e.end_seconds, e.score) for e in events if isinstance(e, DetectionEvent)]
 
 
-def test_twenty_subscribers_hear_what_spot_hears(start_daemon, tmp_path, few_seconds_wav):
-    """Raw PCM comes through a pipe that is held until all have subscribed, so all get everything."""
+def test_twenty_subscribers_get_the_same_detections_as_spot(start_daemon, tmp_path, few_seconds_wav):
+    """Raw PCM is piped in only after all subscribers have connected, so that each gets every event."""
     daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE)
     heard = [[] for _ in range(20)]
     hello = threading.Barrier(21, timeout=20)
@@ -93,11 +93,11 @@ def test_nc_prints_the_events(start_daemon):
     assert hello["labels"][:2] == ["yes", "no"]
 
 
-def test_a_subscriber_that_reads_late_is_told_what_it_lost_and_holds_nobody_up(start_daemon, tmp_path):
-    """More events than its buffers and its queue hold: thousands of streams that come and go."""
+def test_a_slow_subscriber_learns_what_it_lost_and_delays_no_other(start_daemon, tmp_path):
+    """Thousands of short streams make more events than its buffers and its queue hold."""
     audio = tmp_path / "audio.sock"
     daemon, path = start_daemon("--source", "network", "--audio", audio)
-    threading.Thread(target=daemon.stderr.read, daemon=True).start()  # a line for each stream that has ended
+    threading.Thread(target=daemon.stderr.read, daemon=True).start()  # the daemon logs a line for each ended stream
     late = connect(path)
     quick = subscribe(path, reconnect=False)
     assert isinstance(next(quick), Hello)
@@ -108,7 +108,7 @@ def test_a_subscriber_that_reads_late_is_told_what_it_lost_and_holds_nobody_up(s
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(audio))
             connection.sendall(json.dumps({"stream": f"{n}{'x' * 90}"}).encode() + b"\n")
-        if n % 200 == 199:  # the quick one keeps up
+        if n % 200 == 199:  # the quick subscriber keeps up
             told += [event.seq for event in islice(quick, 400)]
     assert told == list(range(2 * n_streams))  # an `up` and a `down` each
     daemon.terminate()
@@ -132,7 +132,7 @@ def test_a_subscriber_that_reads_late_is_told_what_it_lost_and_holds_nobody_up(s
         (b"x" * 200_000, "longer than"),
     ],
 )
-def test_wrong_lines_get_an_error_and_the_end_and_nobody_else_notices(start_daemon, sent, reason):
+def test_an_invalid_line_gets_an_error_and_does_not_affect_other_subscribers(start_daemon, sent, reason):
     _, path = start_daemon("--source", DEMO)
     bystander = subscribe(path)
     next(bystander)
@@ -175,15 +175,15 @@ def test_a_wav_header_on_standard_input_is_refused(start_daemon):
     assert "arecord -t raw" in daemon.stderr.read()
 
 
-def test_sighup_swaps_thresholds_and_keeps_the_old_ones_when_they_are_wrong(start_daemon, tmp_path):
-    """Raw PCM on a pipe holds the stream still while the configuration changes."""
+def test_sighup_reloads_thresholds_and_keeps_the_old_ones_on_an_error(start_daemon, tmp_path):
+    """A pipe of raw PCM pauses the stream while the configuration is reloaded."""
     config = tmp_path / "kwsd.yaml"
     config.write_text("threshold: 0.999999")
     daemon, path = start_daemon("--config", config, "--source", "-", stdin=subprocess.PIPE)
     log = iter(daemon.stderr)
     word, _ = soundfile.read(DEMO, frames=3 * 16000, dtype="int16")
 
-    def say_and_pause():  # longer than what the pipe holds, so the word is heard on return
+    def say_and_pause():  # more than the pipe holds, so the word is processed on return
         daemon.stdin.buffer.write(word.tobytes() + bytes(2 * 16000 * 5))
         daemon.stdin.buffer.flush()
 
@@ -195,7 +195,7 @@ def test_sighup_swaps_thresholds_and_keeps_the_old_ones_when_they_are_wrong(star
 
     events = subscribe(path, reconnect=False)
     assert isinstance(next(events), Hello)
-    say_and_pause()  # nothing reaches that threshold
+    say_and_pause()  # no score reaches that threshold
     reload("threshhold: 0.5", "threshhold: unknown key; did you mean threshold?; the old configuration stays")
     reload("model: absent.onnx", "absent.onnx: no such model file")
     reload("thresholds: {stpo: 0.5}", "thresholds.stpo: unknown key; did you mean stop?")
@@ -203,14 +203,14 @@ def test_sighup_swaps_thresholds_and_keeps_the_old_ones_when_they_are_wrong(star
     assert next(line for line in log if "reload: done" in line)
     say_and_pause()
     first = next(event for event in events if isinstance(event, DetectionEvent))
-    assert first.end_seconds > 8.0  # from the second round; the clock went on
+    assert first.end_seconds > 8.0  # from the second round: the sample clock was not reset
     daemon.stdin.close()
     assert isinstance(list(events)[-1], Goodbye)
     assert daemon.wait(5) == 0
 
 
-def test_ten_minutes_without_subscribers_do_not_grow_the_daemon(start_daemon):
-    """As fast as possible; resident memory at the end is what it was after the first minute."""
+def test_memory_does_not_grow_in_ten_minutes_without_subscribers(start_daemon):
+    """Feed audio as fast as possible. Resident memory at the end is about that after the first minute."""
     daemon, _ = start_daemon("--source", "-", stdin=subprocess.PIPE)
     samples, _ = soundfile.read(DEMO, dtype="int16")
 
@@ -229,7 +229,7 @@ def test_ten_minutes_without_subscribers_do_not_grow_the_daemon(start_daemon):
     assert sizes[-1] - sizes[0] < 5.0
 
 
-def test_the_daemon_loads_nothing_heavy():
+def test_the_daemon_imports_no_heavy_packages():
     script = "import sys, kwsd.cli, kwsd.service.daemon, kwsd.commands.label; print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split())
     assert "onnxruntime" in loaded
@@ -248,25 +248,25 @@ def test_listen_prints_readable_lines_and_json(start_daemon, few_seconds_wav):
     assert "goodbye: the source ended" in readable
 
 
-def test_listen_without_a_daemon_says_so(tmp_path):
+def test_listen_without_a_daemon_is_an_error_without_traceback(tmp_path):
     result = kwsd("listen", "--socket", tmp_path / "nobody.sock")
     assert result.returncode == 1
     assert "no kwsd to subscribe to" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_default_socket_is_in_the_session_folder(tmp_path):
+def test_the_default_socket_is_in_the_session_folder(tmp_path):
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
     environment.pop("RUNTIME_DIRECTORY", None)
     result = kwsd("listen", env=environment)
     assert str(tmp_path / "kwsd.sock") in result.stderr
 
 
-def test_a_closed_terminal_ends_the_daemon_that_was_started_in_it(tmp_path):
+def test_closing_the_terminal_ends_the_daemon_that_was_started_in_it(tmp_path):
     terminal, slave = pty.openpty()
     path = tmp_path / "kwsd.sock"
     command = [sys.executable, "-m", "kwsd", "run", "--source", str(DEMO), "--socket", str(path)]
-    # The first terminal that the leader of a session opens is the session's.
+    # The first terminal that a session leader opens becomes the session's terminal.
     in_terminal = f"import os; os.open({os.ttyname(slave)!r}, os.O_RDWR); os.execv({command[0]!r}, {command!r})"
     daemon = subprocess.Popen([sys.executable, "-c", in_terminal], start_new_session=True, stderr=subprocess.DEVNULL)
     try:
@@ -274,7 +274,7 @@ def test_a_closed_terminal_ends_the_daemon_that_was_started_in_it(tmp_path):
             time.sleep(0.02)
         events = subscribe(path, reconnect=False)
         assert isinstance(next(events), Hello)
-        daemon.send_signal(signal.SIGHUP)  # somebody asks for the configuration to be read again
+        daemon.send_signal(signal.SIGHUP)  # a request to reload the configuration
         assert any(isinstance(event, DetectionEvent) for event in events)
         os.close(slave)
         os.close(terminal)

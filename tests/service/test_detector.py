@@ -1,4 +1,4 @@
-"""What captures deliver becomes events, also while the configuration changes."""
+"""The detector turns chunks into events, also while the configuration is reloaded."""
 
 import numpy as np
 import pytest
@@ -27,39 +27,39 @@ def begun(model, config):
 
 @pytest.fixture
 def first(demo):
-    """Three words, the first of which ends after two seconds."""
+    """Three words; the first ends after two seconds."""
     return demo[: 8 * 16000]
 
 
 @pytest.fixture
 def middle(truth):
-    """Of the first word, in samples."""
+    """The middle of the first word, in samples."""
     return round((truth[0]["start_seconds"] + truth[0]["end_seconds"]) / 2 * 16000) // 800 * 800
 
 
 @pytest.fixture
 def wanted(model, first):
-    """What is heard without a change."""
+    """The detections without a reload."""
     detections = heard(begun(model, Config()), first)
     assert len(detections) == 3
     return detections
 
 
-def test_other_thresholds_hold_from_the_middle_of_a_word(model, first, middle, wanted):
+def test_reloaded_thresholds_apply_from_the_middle_of_a_word(model, first, middle, wanted):
     detector = begun(model, DEAF)
     assert heard(detector, first[:middle]) == []
     detector.reload(model, Config())
     assert heard(detector, first, middle) == wanted
 
 
-def test_another_model_fills_its_windows_first_and_the_clock_goes_on(model, first, middle, wanted):
+def test_a_reloaded_model_first_fills_its_window_and_keeps_the_sample_clock(model, first, middle, wanted):
     detector = begun(model, DEAF)
     assert heard(detector, first[:middle]) == []
     detector.reload(load_model(device="cpu"), Config())
     assert heard(detector, first, middle)[-2:] == [(label, pytest.approx(end, abs=0.15)) for label, end in wanted[1:]]
 
 
-def test_of_two_swaps_the_last_one_holds(model, first, wanted):
+def test_the_last_of_two_reloads_applies(model, first, wanted):
     detector = begun(model, Config())
     detector.reload(model, DEAF)
     detector.reload(model, Config())

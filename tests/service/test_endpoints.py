@@ -1,4 +1,4 @@
-"""Who comes in: over TCP with tokens and TLS, over Unix sockets with modes and groups, and with running scores."""
+"""Access to the endpoints: TCP with tokens and TLS, Unix sockets with modes and groups; and score events."""
 
 import asyncio
 import grp
@@ -34,7 +34,7 @@ def token_file(tmp_path):
 
 @pytest.fixture
 def start(start_daemon, tmp_path):
-    """A daemon with some keys in its configuration; its TCP address."""
+    """Start a daemon with these configuration keys; gives its TCP address."""
 
     def start(**keys):
         address = f"127.0.0.1:{free_port()}"
@@ -50,7 +50,7 @@ def start(start_daemon, tmp_path):
 async def first_async(address, **options):
     async with aclosing(subscribe_async(address, **options)) as events:
         first = await anext(events)
-    await asyncio.sleep(0.1)  # until TLS has said goodbye
+    await asyncio.sleep(0.1)  # until TLS has closed the connection
     return first
 
 
@@ -59,7 +59,7 @@ def trust():
 
 
 def tell(address, *lines):
-    """What the daemon answers to raw lines over plain TCP."""
+    """Send raw lines over plain TCP; return the daemon's answer."""
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), 10) as connection, connection.makefile("rb") as answers:
         connection.sendall(b"".join(line + b"\n" for line in lines))
@@ -70,14 +70,14 @@ def tell(address, *lines):
             return b""
 
 
-def test_tcp_on_this_machine_needs_nothing(start):
+def test_tcp_on_this_machine_needs_no_token(start):
     address = start()
     assert isinstance(next(subscribe(address)), Hello)
 
     assert isinstance(asyncio.run(first_async(address)), Hello)
 
 
-def test_with_a_token_only_who_knows_it_is_told_anything(start, token_file):
+def test_only_a_client_with_the_right_token_gets_events(start, token_file):
     address = start(token_file=token_file)
     assert isinstance(next(subscribe(address, token=TOKEN)), Hello)
     for line in (
@@ -97,14 +97,14 @@ def test_with_a_token_only_who_knows_it_is_told_anything(start, token_file):
         list(subscribe(address, labels=["yes"], token="x"))
 
 
-def test_tls_serves_who_speaks_it_and_tells_others_nothing(start, token_file):
+def test_tls_serves_only_clients_that_use_tls(start, token_file):
     address = start(token_file=token_file, tls_certificate=TLS / "certificate.pem", tls_key=TLS / "key.pem")
     assert isinstance(next(subscribe(address, token=TOKEN, tls=trust())), Hello)
 
     assert isinstance(asyncio.run(first_async(address, token=TOKEN, tls=trust())), Hello)
     shown = json.dumps({"type": "authenticate", "token": TOKEN}).encode()
-    assert b"hello" not in tell(address, shown)  # in plain text, even with the right token
-    with pytest.raises(SocketError):  # a certificate that the client does not know
+    assert b"hello" not in tell(address, shown)  # not in plain text, even with the right token
+    with pytest.raises(SocketError):  # a certificate that the client does not trust
         next(subscribe(address, token=TOKEN, tls=ssl.create_default_context()))
     assert isinstance(next(subscribe(address, token=TOKEN, tls=trust())), Hello)
 
@@ -122,7 +122,7 @@ def test_listen_takes_token_and_certificate_from_files(start, token_file):
         listen.kill()
 
 
-def test_a_reload_renews_the_token(start_daemon, token_file, tmp_path):
+def test_a_reload_replaces_the_token(start_daemon, token_file, tmp_path):
     config = tmp_path / "kwsd.yaml"
     address = f"127.0.0.1:{free_port()}"
     config.write_text(json.dumps({"source": str(DEMO), "tcp": address, "token_file": str(token_file)}))
@@ -156,7 +156,7 @@ def test_a_reload_renews_the_token(start_daemon, token_file, tmp_path):
     ],
     ids=str,
 )
-def test_a_door_that_must_not_open_is_refused_in_a_line(tmp_path, keys, problem):
+def test_an_invalid_endpoint_is_refused_with_a_one_line_error(tmp_path, keys, problem):
     config = tmp_path / "kwsd.yaml"
     config.write_text(json.dumps({"source": str(DEMO), **keys}))
     result = kwsd("run", "--config", config, "--socket", tmp_path / "s", cwd=tmp_path)
@@ -169,7 +169,7 @@ def test_a_door_that_must_not_open_is_refused_in_a_line(tmp_path, keys, problem)
     ("content", "mode", "problem"),
     [(TOKEN.encode(), 0o644, "every user can read"), (b"x", 0o600, "short"), (b"\xff" * 40, 0o600, "not text")],
 )
-def test_a_token_that_is_none_is_refused(tmp_path, content, mode, problem):
+def test_an_invalid_token_file_is_refused(tmp_path, content, mode, problem):
     token, config = tmp_path / "token", tmp_path / "kwsd.yaml"
     token.write_bytes(content)
     token.chmod(mode)
@@ -180,7 +180,7 @@ def test_a_token_that_is_none_is_refused(tmp_path, content, mode, problem):
     assert TOKEN not in result.stderr
 
 
-def test_a_foreign_key_is_refused(tmp_path):
+def test_a_file_that_is_not_a_tls_key_is_refused(tmp_path):
     config = tmp_path / "kwsd.yaml"
     keys = {"tls_certificate": str(TLS / "certificate.pem"), "tls_key": str(DEMO)}
     config.write_text(json.dumps({"source": str(DEMO), "tcp": "127.0.0.1:0", **keys}))
@@ -190,7 +190,7 @@ def test_a_foreign_key_is_refused(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_the_unix_socket_has_the_mode_and_group_that_are_configured(start_daemon, tmp_path):
+def test_the_unix_socket_has_the_configured_mode_and_group(start_daemon, tmp_path):
     group = grp.getgrgid(os.getgroups()[0] if os.getgroups() else os.getgid())
     config = tmp_path / "kwsd.yaml"
     config.write_text(json.dumps({"source": str(DEMO), "socket_mode": "0600", "socket_group": group.gr_name}))
@@ -199,14 +199,14 @@ def test_the_unix_socket_has_the_mode_and_group_that_are_configured(start_daemon
     assert path.stat().st_gid == group.gr_gid
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
-def test_who_may_not_open_the_unix_socket_is_refused(start_daemon, tmp_path):
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can switch to another user")
+def test_a_user_without_permission_cannot_open_the_unix_socket(start_daemon, tmp_path):
     _, path = start_daemon("--source", DEMO)
     tmp_path.chmod(0o755)
     for folder in (tmp_path.parent, tmp_path.parent.parent):
         folder.chmod(0o755)
     pid = os.fork()
-    if pid == 0:  # nobody, in another process
+    if pid == 0:  # the user `nobody`, in another process
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
@@ -215,7 +215,7 @@ def test_who_may_not_open_the_unix_socket_is_refused(start_daemon, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_scores_come_for_those_who_ask_and_say_what_was_decided(start_daemon):
+def test_scores_are_sent_only_on_request_and_match_the_detection(start_daemon):
     _, path = start_daemon("--source", DEMO)
     scores, detected = [], None
     for event in subscribe(path, scores=True, labels=["down", "go"], reconnect=False):
@@ -236,7 +236,7 @@ def test_scores_come_for_those_who_ask_and_say_what_was_decided(start_daemon):
     assert not isinstance(next(other), Scores)
 
 
-def test_check_finds_what_run_would_end_with(tmp_path):
+def test_check_finds_the_errors_that_would_stop_run(tmp_path):
     config = tmp_path / "kwsd.yaml"
     with ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
@@ -249,7 +249,7 @@ def test_check_finds_what_run_would_end_with(tmp_path):
     assert "cannot be given to group nosuchgroup (no such group)" in out
 
 
-def test_check_looks_at_the_secrets_and_the_folder_of_clips(token_file, tmp_path):
+def test_check_examines_the_token_and_the_folder_of_clips(token_file, tmp_path):
     config = tmp_path / "kwsd.yaml"
     keys = {"source": str(DEMO), "tcp": "127.0.0.1:7310", "token_file": str(token_file)}
     config.write_text(json.dumps(keys | {"clips": {"folder": str(tmp_path)}}))

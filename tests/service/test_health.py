@@ -1,4 +1,4 @@
-"""Who is deaf, and when starting anew would help."""
+"""Which streams are deaf (get no audio), and when a restart would help."""
 
 import pytest
 
@@ -28,17 +28,17 @@ def hear(detector, *streams):
         detector.figures[stream].heard_seconds += 1
 
 
-def test_nobody_is_heard_at_first(parts):
+def test_all_streams_are_deaf_at_first(parts):
     detector, _, _, health = parts
     assert health.deaf(0.0) == {"hall": "no audio yet", "yard": "no audio yet"}
     assert not health.has_heard_all
     hear(detector, "hall")
     health.look(1.0)
-    assert health.has_heard_all  # of what kwsd reads itself
+    assert health.has_heard_all  # all sources that kwsd reads itself
     assert health.deaf(1.0) == {"yard": "no audio yet"}
 
 
-def test_who_is_up_and_not_heard_is_deaf_and_a_reason_only_if_it_is_our_own(parts):
+def test_only_a_deaf_source_that_kwsd_reads_itself_counts_as_stuck(parts):
     detector, _, _, health = parts
     hear(detector, "hall", "yard")
     health.look(0.0)
@@ -51,7 +51,7 @@ def test_who_is_up_and_not_heard_is_deaf_and_a_reason_only_if_it_is_our_own(part
     assert not health.is_stuck(later)
 
 
-def test_a_source_that_is_down_is_no_reason_unless_opening_it_hangs(parts):
+def test_a_source_that_is_down_counts_as_stuck_only_if_opening_it_hangs(parts):
     _, _, capture, health = parts
     assert not health.is_stuck(1000.0)
     capture.opening_since = 900.0
@@ -59,7 +59,7 @@ def test_a_source_that_is_down_is_no_reason_unless_opening_it_hangs(parts):
     assert health.is_stuck(961.0)
 
 
-def test_audio_that_nobody_takes_is_a_reason(parts, monkeypatch):
+def test_audio_that_is_not_taken_counts_as_stuck(parts, monkeypatch):
     _, inbox, _, health = parts
     now = 100.0
     monkeypatch.setattr("kwsd.service.capture.time.monotonic", lambda: now)

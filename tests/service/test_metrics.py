@@ -1,4 +1,4 @@
-"""The figures for Prometheus, read as it reads them."""
+"""The metrics for Prometheus, read with its own parser."""
 
 import json
 import socket
@@ -45,7 +45,7 @@ def start(start_daemon, tmp_path):
     return start
 
 
-def test_what_was_heard_is_counted(start):
+def test_metrics_count_audio_and_detections(start):
     _, path, address = start(source=str(DEMO))
     first = next(event for event in subscribe(path) if isinstance(event, DetectionEvent))
     found = figures(address)
@@ -62,7 +62,7 @@ def test_what_was_heard_is_counted(start):
     assert ask(address, "/")[0] == 404
 
 
-def test_who_hears_nothing_is_deaf(start, demo):
+def test_health_reports_a_stream_without_audio_as_deaf(start, demo):
     daemon, path, address = start(source="-")
     next(subscribe(path))
     status, text = ask(address, "/healthz")
@@ -75,15 +75,15 @@ def test_who_hears_nothing_is_deaf(start, demo):
         time.sleep(0.05)
 
 
-def test_those_who_connect_and_ask_nothing_cost_few_threads(start):
+def test_idle_connections_use_few_threads(start):
     daemon, path, address = start(source=str(DEMO))
-    next(event for event in subscribe(path) if isinstance(event, DetectionEvent))  # so all that it needs runs
+    next(event for event in subscribe(path) if isinstance(event, DetectionEvent))  # so all its threads run
     before = n_threads(daemon)
     host, _, port = address.partition(":")
     idle = [socket.create_connection((host, int(port)), timeout=10) for _ in range(50)]
     try:
         for connection in idle[8:]:
-            assert connection.recv(1) == b""  # turned away
+            assert connection.recv(1) == b""  # refused
         assert n_threads(daemon) <= before + 8
     finally:
         for connection in idle:
@@ -95,7 +95,7 @@ def test_those_who_connect_and_ask_nothing_cost_few_threads(start):
     assert ask(address, "/healthz")[0] == 200
 
 
-def test_a_port_that_is_taken_is_one_line_and_leaves_no_socket(tmp_path):
+def test_a_port_in_use_is_a_one_line_error_and_leaves_no_socket(tmp_path):
     config, path = tmp_path / "kwsd.yaml", tmp_path / "kwsd.sock"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

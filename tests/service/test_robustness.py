@@ -1,4 +1,4 @@
-"""What goes wrong in somebody's house or plant, done to a real daemon."""
+"""Failures that happen in a house or a plant, applied to a real daemon."""
 
 import json
 import resource
@@ -49,7 +49,7 @@ def ends_well(daemon):
 
 @pytest.fixture
 def quiet(start_daemon):
-    """A daemon that waits for audio on its audio socket; and the three of them."""
+    """Start a daemon that waits for audio on its audio socket. Gives the daemon and both socket paths."""
 
     def start(**options):
         folder = options.pop("folder")
@@ -62,14 +62,14 @@ def quiet(start_daemon):
 
 
 def send(audio, samples, encoding="s16le", **header):
-    """A connection over which these samples went."""
+    """Send samples; return the open connection."""
     connection = connect(audio)
     connection.sendall(json.dumps({"stream": "a", "encoding": encoding, **header}).encode() + b"\n")
     connection.sendall(samples.tobytes())
     return connection
 
 
-def test_half_a_line_and_nothing_more(quiet, tmp_path):
+def test_half_a_line_ends_in_an_error_after_five_seconds(quiet, tmp_path):
     daemon, path, _ = quiet(folder=tmp_path)
     with connect(path) as rude, rude.makefile("rb") as lines:
         assert isinstance(parse_event(lines.readline()), Hello)
@@ -81,7 +81,7 @@ def test_half_a_line_and_nothing_more(quiet, tmp_path):
     ends_well(daemon)
 
 
-def test_ten_megabytes_without_a_newline(quiet, tmp_path):
+def test_ten_megabytes_without_a_newline_do_not_fill_memory(quiet, tmp_path):
     daemon, path, _ = quiet(folder=tmp_path)
     statm = Path(f"/proc/{daemon.pid}/statm")
     before = int(statm.read_text().split()[1])
@@ -92,7 +92,7 @@ def test_ten_megabytes_without_a_newline(quiet, tmp_path):
     ends_well(daemon)
 
 
-def test_hundreds_of_connections_that_leave_at_once(quiet, tmp_path):
+def test_hundreds_of_closed_connections_leak_no_descriptors(quiet, tmp_path):
     daemon, path, audio = quiet(folder=tmp_path)
     events = subscribe(path)
     assert isinstance(next(events), Hello)
@@ -109,8 +109,8 @@ def test_hundreds_of_connections_that_leave_at_once(quiet, tmp_path):
     ends_well(daemon)
 
 
-def test_thousands_of_requests_hold_nobody_up(quiet, tmp_path):
-    """Each asks for all that is kept; the others are told in time."""
+def test_thousands_of_requests_do_not_delay_other_subscribers(quiet, tmp_path):
+    """Each request asks for the whole history; other subscribers still get their events within a second."""
     daemon, path, audio = quiet(folder=tmp_path)
     for _ in range(200):
         send(audio, np.zeros(0, "<i2")).close()
@@ -130,12 +130,12 @@ def test_thousands_of_requests_hold_nobody_up(quiet, tmp_path):
     ends_well(daemon)
 
 
-def test_who_reads_nothing_cannot_make_the_daemon_keep_what_it_sends(quiet, tmp_path):
+def test_a_client_that_does_not_read_cannot_fill_the_daemons_memory(quiet, tmp_path):
     daemon, path, audio = quiet(folder=tmp_path)
     with connect(path) as rude, connect(audio) as talker:
         rude.sendall(b'{"type":"subscribe","scores":true}\n')
         talker.sendall(b'{"stream":"a","live":false}\n')
-        talker.sendall(bytes(2 * 16000 * 400))  # 4,000 scores: more than any buffer takes
+        talker.sendall(bytes(2 * 16000 * 400))  # 4,000 scores: more than any buffer holds
         rude.setblocking(False)
         n_taken, deadline = 0, time.monotonic() + 2
         while time.monotonic() < deadline:
@@ -147,8 +147,8 @@ def test_who_reads_nothing_cannot_make_the_daemon_keep_what_it_sends(quiet, tmp_
     ends_well(daemon)
 
 
-def test_kill_and_restart_lose_nothing_unannounced(start_daemon, tmp_path, demo):
-    """A subscriber stays; the daemon is killed in the middle of its events and started again."""
+def test_events_lost_in_a_kill_and_restart_are_announced_as_a_gap(start_daemon, tmp_path, demo):
+    """A subscriber stays while the daemon is killed between its events and started again."""
     events = []
 
     def follow(path):
@@ -181,10 +181,10 @@ def test_kill_and_restart_lose_nothing_unannounced(start_daemon, tmp_path, demo)
     assert len(seen) == len(set(seen))
     assert [event.label for event in heard()] == ["down", "on"] * 2
     of_second = events[events.index(next(event for event in events if getattr(event, "boot_id", "") == boots[1])) :]
-    assert any(event.type == "gap" for event in of_second)  # what the first daemon said last, nobody knows
+    assert any(event.type == "gap" for event in of_second)  # the last events of the first daemon may be lost
 
 
-def test_an_absence_is_made_up_for_exactly_once(start_daemon):
+def test_a_resumed_subscription_gets_missed_events_exactly_once(start_daemon):
     _, path = start_daemon("--source", DEMO)
     first, later = [], []
     for events, n in ((first, 1), (later, 2)):
@@ -193,7 +193,7 @@ def test_an_absence_is_made_up_for_exactly_once(start_daemon):
         while sum(isinstance(event, DetectionEvent) for event in events) < n:
             events.append(next(following))
         following.close()
-        time.sleep(4)  # the second word is said meanwhile
+        time.sleep(4)  # the second word is spoken meanwhile
     numbers = [event.seq for event in first + later if hasattr(event, "seq")]
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert not any(event.type == "gap" for event in later)
@@ -203,7 +203,7 @@ SLOW = """
 import sys, time, kwsd.core.state
 step = kwsd.core.state.SingleState.step
 def slow(self, *args):
-    time.sleep(1.0)  # for a stride of a tenth of that
+    time.sleep(1.0)  # ten times the stride
     return step(self, *args)
 kwsd.core.state.SingleState.step = slow
 from kwsd.cli import main
@@ -211,8 +211,8 @@ sys.exit(main())
 """
 
 
-def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
-    """Audio is lost and announced, what is decided is not stale, and the end is orderly."""
+def test_inference_ten_times_slower_than_real_time_announces_lost_audio(tmp_path, demo):
+    """Lost audio is announced, detections are not stale, and the daemon shuts down cleanly."""
     path, audio = tmp_path / "kwsd.sock", tmp_path / "audio.sock"
     command = [sys.executable, "-c", SLOW, "run", "--source", "network", "--audio", audio, "--socket", path]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
@@ -223,7 +223,7 @@ def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
             connection = connect(audio)
             connection.sendall(b'{"stream":"a"}\n')
             samples = (np.resize(demo, 10 * 16000) * 32767).astype("<i2")
-            for start in range(0, len(samples), 3200):  # twice the pace of speech
+            for start in range(0, len(samples), 3200):  # twice real time
                 connection.sendall(samples[start : start + 3200].tobytes())
                 time.sleep(0.1)
             assert isinstance(next(events), SourceUp)
@@ -236,7 +236,7 @@ def test_inference_ten_times_slower_than_real_time(tmp_path, demo):
     connection.close()
     assert sum(event.lost_seconds for event in rest if isinstance(event, Overrun)) > 4
     assert isinstance(last, Goodbye)
-    assert last.heard_seconds < 3  # not what had waited
+    assert last.heard_seconds < 3  # waiting audio is not processed
     assert "Traceback" not in log
     assert "overrun: a lost" in log
 
@@ -251,8 +251,8 @@ sys.exit(main())
 """
 
 
-def test_a_source_that_hangs_while_it_is_opened_is_no_reason_to_hang(tmp_path):
-    """As PortAudio does when its sound server does: signals, health, subscribers and a time limit work all the same."""
+def test_the_daemon_works_while_a_source_hangs_on_opening(tmp_path):
+    """PortAudio hangs if its sound server hangs. Signals, health, subscribers and a time limit still work."""
     path, config, metrics = tmp_path / "kwsd.sock", tmp_path / "kwsd.yaml", f"127.0.0.1:{free_port()}"
     config.write_text(f"metrics: {metrics}\n")
     start = [sys.executable, "-c", HANGS, "60", "run", "--source", DEMO, "--socket", path, "--config", config]
@@ -289,7 +289,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize(("place", "more"), [("WavFile._chunks", "yield"), ("AudioSocket._accept", "")])
 def test_a_defect_in_one_of_many_sources_ends_the_daemon_with_its_traceback(tmp_path, place, more, few_seconds_wav):
-    """Never deaf and alive; a defect is the one thing that shows a traceback."""
+    """The daemon never keeps running without audio. Only a defect shows a traceback."""
     config, audio = tmp_path / "kwsd.yaml", tmp_path / "audio.sock"
     streams = {"a": {"source": str(few_seconds_wav)}, "b": {"source": "network"}}
     config.write_text(json.dumps({"streams": streams, "audio": str(audio)}))
@@ -308,8 +308,8 @@ def test_a_defect_in_one_of_many_sources_ends_the_daemon_with_its_traceback(tmp_
     assert not audio.exists()
 
 
-def test_no_descriptors_left(quiet, tmp_path):
-    """Whoever can not be served is refused or waits; when others leave, all is as before."""
+def test_without_free_descriptors_clients_are_refused_until_others_leave(quiet, tmp_path):
+    """Surplus clients are refused or wait. After the others leave, the daemon works as before."""
 
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
@@ -341,7 +341,7 @@ def test_no_descriptors_left(quiet, tmp_path):
     ends_well(daemon)
 
 
-def test_sigterm_under_load(start_daemon, tmp_path):
+def test_sigterm_under_load_says_goodbye_to_every_subscriber(start_daemon, tmp_path):
     daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE)
     samples, _ = soundfile.read(DEMO, dtype="int16")
     told = [[] for _ in range(30)]
@@ -377,7 +377,7 @@ def test_sigterm_under_load(start_daemon, tmp_path):
     assert "Traceback" not in daemon.stderr.read()
 
 
-def test_a_foreign_model_on_sighup_leaves_all_as_it_was(start_daemon, tmp_path):
+def test_an_invalid_model_on_sighup_keeps_the_old_configuration(start_daemon, tmp_path):
     config = tmp_path / "kwsd.yaml"
     config.write_text(f"source: {DEMO}\n")
     daemon, path = start_daemon("--config", config)
@@ -392,7 +392,7 @@ def test_a_foreign_model_on_sighup_leaves_all_as_it_was(start_daemon, tmp_path):
     assert "the old configuration stays" in log
 
 
-def test_what_cannot_start_ends_with_a_line_whatever_else_is_configured(tmp_path):
+def test_a_missing_source_is_a_one_line_error_with_every_output_configured(tmp_path):
     config = tmp_path / "kwsd.yaml"
     keys = {"source": str(tmp_path / "absent.wav"), "metrics": f"127.0.0.1:{free_port()}"}
     config.write_text(json.dumps(keys | {"clips": {"folder": str(tmp_path)}, "audio": str(tmp_path / "a")}))
@@ -403,7 +403,7 @@ def test_what_cannot_start_ends_with_a_line_whatever_else_is_configured(tmp_path
     assert not (tmp_path / "s").exists()
 
 
-def test_a_file_where_the_socket_should_be_is_kept(tmp_path):
+def test_a_regular_file_at_the_socket_path_is_kept(tmp_path):
     path = tmp_path / "kwsd.sock"
     path.write_text("precious")
     result = kwsd("run", "--source", DEMO, "--socket", path)
@@ -412,7 +412,7 @@ def test_a_file_where_the_socket_should_be_is_kept(tmp_path):
     assert path.read_text() == "precious"
 
 
-def test_nan_infinities_clipping_and_an_offset_do_not_deafen(quiet, tmp_path, demo):
+def test_nan_infinities_clipping_and_an_offset_do_not_stop_detection(quiet, tmp_path, demo):
     daemon, path, audio = quiet(folder=tmp_path)
     events = subscribe(path, reconnect=False)
     assert isinstance(next(events), Hello)
@@ -431,7 +431,7 @@ def test_nan_infinities_clipping_and_an_offset_do_not_deafen(quiet, tmp_path, de
     ends_well(daemon)
 
 
-def test_a_clock_that_is_set_back_changes_no_number_and_no_history(monkeypatch):
+def test_a_clock_set_back_changes_neither_seq_nor_history(monkeypatch):
     class Clock(datetime):
         year_now = 2030
 

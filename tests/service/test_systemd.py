@@ -1,4 +1,4 @@
-"""What systemd is told, with a socket in systemd's place; and a socket that it opened for us."""
+"""Messages to systemd, received by a test socket; and a listening socket that systemd opened."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from support import DEMO
 
 @pytest.fixture
 def notified(tmp_path):
-    """A socket that hears what a service says, and the environment that leads there."""
+    """A socket that receives a service's notifications, and the environment that points to it."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as detector:
         detector.bind(str(path))
@@ -26,18 +26,18 @@ def notified(tmp_path):
         yield detector, os.environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
 
 
-def test_ready_only_when_audio_arrives_and_fed_only_while_it_does(start_daemon, notified, demo):
+def test_ready_and_watchdog_are_sent_only_while_audio_arrives(start_daemon, notified, demo):
     detector, environment = notified
     daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE, env=environment)
-    assert isinstance(next(subscribe(path)), Hello)  # it serves
+    assert isinstance(next(subscribe(path)), Hello)  # it accepts subscribers
     detector.settimeout(1.5)
-    assert _said(detector, 1.5) <= {"WATCHDOG=1"}  # but hears nothing yet
+    assert _said(detector, 1.5) <= {"WATCHDOG=1"}  # but gets no audio yet
     daemon.stdin.buffer.write((demo[:16000] * 32767).astype("<i2").tobytes())
     daemon.stdin.buffer.flush()
     said = _said(detector, 2)
     assert "READY=1" in said
     assert "WATCHDOG=1" in said
-    _said(detector, 10.5)  # no audio for longer than a source may be deaf
+    _said(detector, 10.5)  # longer than a source may be deaf
     assert "WATCHDOG=1" not in _said(detector, 2)
     daemon.send_signal(signal.SIGTERM)
     assert "STOPPING=1" in _said(detector, 2)
@@ -56,12 +56,12 @@ def _said(detector, seconds):
     return said
 
 
-def test_subscribers_may_come_to_systemds_socket_before_the_daemon(tmp_path, few_seconds_wav):
+def test_subscribers_can_connect_to_systemds_socket_before_the_daemon_starts(tmp_path, few_seconds_wav):
     path = tmp_path / "kwsd.sock"
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as early:
         listener.bind(str(path))
         listener.listen(8)
-        early.connect(str(path))  # nobody is there to accept, and it does not fail
+        early.connect(str(path))  # succeeds although no process accepts yet
         script = (
             "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
             "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
@@ -77,11 +77,11 @@ def test_subscribers_may_come_to_systemds_socket_before_the_daemon(tmp_path, few
     assert any(b'"label":"down"' in line for line in lines)
     assert lines[-1].startswith(b'{"type":"goodbye"')
     assert daemon.returncode == 0
-    assert path.exists()  # it is systemd's
+    assert path.exists()  # it belongs to systemd
     assert not (tmp_path / "unused").exists()
 
 
-def test_the_journal_gets_fields(tmp_path):
+def test_the_journal_gets_structured_fields(tmp_path):
     path = tmp_path / "journal"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(path))
@@ -98,13 +98,13 @@ def test_the_journal_gets_fields(tmp_path):
     assert b"MESSAGE\n\x09\0\0\0\0\0\0\0two\nlines\nPRIORITY=3\n" in two
 
 
-def test_outside_systemd_nothing_is_said(start_daemon, few_seconds_wav):
+def test_sockets_passed_to_another_process_are_ignored(start_daemon, few_seconds_wav):
     daemon, path = start_daemon("--source", few_seconds_wav, env=os.environ | {"LISTEN_PID": "1", "LISTEN_FDS": "1"})
     assert any(isinstance(event, DetectionEvent) for event in subscribe(path, reconnect=False))
     assert daemon.wait(5) == 0
 
 
-def test_a_service_manager_that_has_gone_takes_nobody_down(start_daemon, tmp_path):
+def test_a_missing_notify_socket_does_not_stop_the_daemon(start_daemon, tmp_path):
     daemon, path = start_daemon("--source", DEMO, env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "gone")})
     assert isinstance(next(subscribe(path)), Hello)
     daemon.send_signal(signal.SIGTERM)

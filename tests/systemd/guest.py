@@ -1,6 +1,6 @@
-"""What a new user does with the service, and what happens to it in the long run: `trial.py` runs this as root.
+"""The steps of a new user, and what happens to a service in the long run. `trial.py` runs this as root.
 
-Each function is a check, in this order, and says in its name what must hold.
+The functions above `CHECKS` are the checks, in this order. Their names state what must hold.
 """
 
 import json
@@ -36,7 +36,7 @@ def give_the_machine_a_microphone() -> None:
         sh(f"useradd --create-home --groups {group} {user}")
 
 
-def the_readme_installs_it() -> None:
+def the_commands_in_the_docs_install_it() -> None:
     section = (ROOT / "docs" / "service.md").read_text().partition("## As a systemd service")[2]
     commands = section.partition("```sh\n")[2].partition("```")[0]
     assert "enable --now" in commands
@@ -44,7 +44,7 @@ def the_readme_installs_it() -> None:
     assert sh("systemctl is-active kwsd.service kwsd.socket").split() == ["active", "active"]
 
 
-def it_runs_as_nobody_who_may_nothing() -> None:
+def it_runs_without_root_and_without_capabilities() -> None:
     status = Path(f"/proc/{main_pid()}/status").read_text()
     fields = dict(re.findall(r"^(\w+):\s*(.*)$", status, re.MULTILINE))
     assert fields["Uid"].split()[0] != "0"
@@ -54,26 +54,26 @@ def it_runs_as_nobody_who_may_nothing() -> None:
     print(f"      {exposure.strip(' →')}")
 
 
-def a_member_of_the_group_hears_all_keywords() -> None:
+def a_member_of_the_group_gets_all_keywords() -> None:
     with listening(user="member", extra_groups=["audio"]) as told:
         sh(f"paplay --device=nul {RECORDING}")
         until(lambda: len(labels(told())) >= len(KEYWORDS), 5)
     assert labels(told()) == KEYWORDS, labels(told())
 
 
-def a_stranger_is_refused() -> None:
+def a_user_outside_the_group_is_refused() -> None:
     command = [KWSD, "listen", "--socket", SOCKET]
     result = subprocess.run(command, user="stranger", extra_groups=[], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
     assert "you may not connect (Permission denied)" in result.stderr, result.stderr
 
 
-def its_health_and_metrics_are_told() -> None:
+def it_serves_health_and_metrics() -> None:
     assert json.loads(sh("curl -sf 127.0.0.1:9110/healthz"))["status"] == "ok"
     assert "kwsd_detections_total{" in sh("curl -sf 127.0.0.1:9110/metrics")
 
 
-def reload_takes_what_is_right_and_keeps_the_old_otherwise() -> None:
+def reload_takes_a_valid_configuration_and_otherwise_keeps_the_old_one() -> None:
     before, config = main_pid(), CONFIG.read_text()
     with listening() as told:
         for changed, answer in (("threshold: 0.5", "reload: done"), ("thresholdz: 3", "thresholdz: unknown key")):
@@ -85,27 +85,27 @@ def reload_takes_what_is_right_and_keeps_the_old_otherwise() -> None:
     assert main_pid() == before
 
 
-def it_comes_back_when_killed() -> None:
+def it_restarts_after_it_is_killed() -> None:
     with listening() as told:
         sh("systemctl kill --signal=KILL kwsd.service")
         until(lambda: "gap" in told() and is_active(), 20)
 
 
-def it_comes_back_when_deaf() -> None:
+def it_restarts_after_it_hangs() -> None:
     before = main_pid()
     sh("systemctl kill --signal=STOP kwsd.service")
     until(lambda: "Failed with result 'watchdog'" in journal() and main_pid() not in ("0", before), 60)
     until(is_active, 20)
 
 
-def clips_are_kept_where_it_may_write() -> None:
+def clips_are_written_to_its_state_folder() -> None:
     CONFIG.write_text(CONFIG.read_text() + "clips: {folder: /var/lib/kwsd}\n")
     sh("systemctl restart kwsd")
     sh(f"paplay --device=nul {RECORDING}")
     until(lambda: len(list(Path("/var/lib/kwsd").glob("*.wav"))) == len(KEYWORDS), 5)
 
 
-def tcp_wants_the_token_and_lets_in_who_may_come() -> None:
+def tcp_requires_the_token_and_an_allowed_address() -> None:
     sh("umask 077 && openssl rand -hex 32 > /etc/kwsd.token && echo wrong > /run/wrong")
     CONFIG.write_text(CONFIG.read_text() + "tcp: 0.0.0.0:7310\ntoken_file: /run/credentials/kwsd.service/token\n")
     override_with("LoadCredential=token:/etc/kwsd.token")
@@ -128,14 +128,14 @@ def it_stops_in_time_and_says_goodbye() -> None:
         until(lambda: "goodbye" in told(), 2)
 
 
-def a_subscriber_may_be_first() -> None:
+def a_subscriber_starts_the_service() -> None:
     sh("systemctl start kwsd.socket")
     assert not is_active()
     with listening():
         until(is_active, 20)
 
 
-def nothing_came_as_a_traceback() -> None:
+def the_journal_contains_no_traceback() -> None:
     assert "Traceback" not in journal()
 
 
@@ -143,7 +143,7 @@ CHECKS = [function for function in list(globals().values()) if getattr(function,
 
 
 def main() -> int:
-    """Do all, and say of each whether it held. Returns 1 at the first that does not."""
+    """Run all checks and print the result of each. Returns 1 at the first failure."""
     for check in CHECKS:
         began = time.monotonic()
         try:
@@ -160,7 +160,7 @@ def readable(check: Callable[[], None]) -> str:
 
 
 def sh(command: str) -> str:
-    """What a command prints; an error if it fails."""
+    """Run a command and return its output. Raises an error if it fails."""
     environment = os.environ | {"PULSE_SERVER": PULSE, "DEBIAN_FRONTEND": "noninteractive", "HOME": "/run"}
     return subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, check=True, text=True, stdout=subprocess.PIPE
@@ -169,7 +169,7 @@ def sh(command: str) -> str:
 
 @contextmanager
 def listening(**who: Any) -> Iterator[Callable[[], str]]:
-    """A subscriber; gives what says what it was told so far, once it is connected."""
+    """Run a subscriber. Once it is connected, yield a function that returns its output."""
     path = Path("/run/told")
     with path.open("w") as file:
         listener = subprocess.Popen([KWSD, "listen", "--json", "--socket", SOCKET], stdout=file, **who)
@@ -182,12 +182,12 @@ def listening(**who: Any) -> Iterator[Callable[[], str]]:
 
 
 def listen_over_tcp(host: str, token: str) -> str:
-    """What it says to a subscriber in three seconds."""
+    """Return the output of a subscriber over TCP after three seconds."""
     return sh(f"timeout 3 {KWSD} listen --json --socket {host}:7310 --token-file {token} 2>&1 || :")
 
 
 def override_with(settings: str) -> None:
-    """What `systemctl edit` does."""
+    """Override settings of the service, as `systemctl edit` does."""
     folder = Path("/etc/systemd/system/kwsd.service.d")
     folder.mkdir(exist_ok=True)
     (folder / "override.conf").write_text(f"[Service]\n{settings}\n")
@@ -195,7 +195,7 @@ def override_with(settings: str) -> None:
 
 
 def own_address() -> str:
-    """By which others reach this machine: no packet is sent."""
+    """Return the address by which others reach this machine. No packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])

@@ -1,10 +1,10 @@
-"""Run a command under what of a systemd unit's sandbox can be had without systemd.
+"""Run a command under the part of a systemd unit's sandbox that works without systemd.
 
-    python tests/sandbox.py systemd/kwsd.service COMMAND…
+    python tests/systemd/sandbox.py systemd/kwsd.service COMMAND…
 
 Applied, as systemd 252 does: `SystemCallFilter` with `SystemCallErrorNumber`, `MemoryDenyWriteExecute`
 and `RestrictAddressFamilies` (all three are seccomp filters), `NoNewPrivileges`, and
-`CapabilityBoundingSet`. Not applied: what needs mounts, cgroups or another user.
+`CapabilityBoundingSet`. Not applied: settings that need mounts, cgroups or another user.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ class _Compare(ctypes.Structure):
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
-    """All values of each key."""
+    """Read all values of each key."""
     found = defaultdict(list)
     for line in unit.read_text().splitlines():
         if "=" in line and not line.startswith("#"):
@@ -38,7 +38,7 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 
 def system_calls(filters: list[str]) -> set[str]:
-    """What the lines of `SystemCallFilter` leave."""
+    """Return the system calls that the lines of `SystemCallFilter` allow."""
     allowed: set[str] = set()
     for line in filters:
         names = {name for entry in line.removeprefix("~").split() for name in _expand(entry)}
@@ -55,7 +55,7 @@ def _expand(entry: str) -> set[str]:
 
 
 class Filter:
-    """A seccomp filter in the making."""
+    """A seccomp filter: add its rules, then load it."""
 
     def __init__(self, otherwise: int) -> None:
         self._lib = ctypes.CDLL("libseccomp.so.2")
@@ -65,7 +65,7 @@ class Filter:
     def add(self, action: int, name: str, *compares: tuple[int, int, int, int]) -> None:
         number = self._lib.seccomp_syscall_resolve_name(name.encode())
         if number < 0:
-            return  # of another architecture
+            return  # a call of another architecture
         array = (_Compare * len(compares))(*compares)
         add = self._lib.seccomp_rule_add_array
         if status := add(self._context, ctypes.c_uint32(action), number, len(compares), array):
@@ -77,7 +77,7 @@ class Filter:
 
 
 def confine(found: dict[str, list[str]]) -> None:
-    """Apply the settings to this process, for good."""
+    """Apply the settings to this process. They cannot be undone."""
     libc = ctypes.CDLL(None, use_errno=True)
     refuse = _ERRNO | getattr(errno, found["SystemCallErrorNumber"][-1])
     allowed = system_calls(found["SystemCallFilter"])

@@ -1,4 +1,4 @@
-"""The units for systemd: valid, tight, and of use: the daemon runs under what of them can be had here."""
+"""The systemd units are valid and strict, and the daemon runs under the part of their sandbox that works here."""
 
 import ctypes
 import grp
@@ -28,7 +28,7 @@ def analyze(*arguments):
 
 
 def test_the_units_are_valid(tmp_path):
-    for unit in UNITS.iterdir():  # with a program that is there
+    for unit in UNITS.iterdir():  # with a program that exists
         text = unit.read_text().replace("/opt/kwsd/bin/kwsd", sys.executable)
         (tmp_path / unit.name).write_text(text)
     result = analyze("verify", "--recursive-errors=no", *tmp_path.glob("kwsd.*"))
@@ -41,7 +41,7 @@ def test_the_check_finds_a_misspelt_key(tmp_path):
     assert analyze("verify", "--recursive-errors=no", tmp_path / "kwsd.service").returncode
 
 
-def test_the_service_is_exposed_to_little():
+def test_the_service_has_a_low_exposure_score():
     result = analyze("security", "--offline=true", "--threshold=20", UNITS / "kwsd.service")
     assert result.returncode == 0, result.stdout.splitlines()[-1]
 
@@ -54,7 +54,7 @@ def has_seccomp():
 
 
 @pytest.mark.skipif(not has_seccomp(), reason="no libseccomp here")
-def test_the_daemon_hears_and_serves_under_the_sandbox(tmp_path, few_seconds_wav):
+def test_the_daemon_detects_and_serves_under_the_sandbox(tmp_path, few_seconds_wav):
     path, config = tmp_path / "kwsd.sock", tmp_path / "kwsd.yaml"
     (tmp_path / "clips").mkdir()
     keys = {"source": few_seconds_wav, "audio": tmp_path / "audio.sock", "socket_group": grp.getgrgid(os.getgid())[0]}
@@ -74,7 +74,7 @@ def test_the_daemon_hears_and_serves_under_the_sandbox(tmp_path, few_seconds_wav
         daemon.send_signal(signal.SIGHUP)
         told = list(takewhile(lambda event: not isinstance(event, SourceDown), events))
         labels = [event.label for event in told if isinstance(event, DetectionEvent)]
-        daemon.terminate()  # else it would wait for what the audio socket may bring
+        daemon.terminate()  # otherwise it would wait for audio on the audio socket
         log = daemon.stderr.read()
     assert labels == ["down", "on"]
     assert "reload: done" in log
@@ -83,7 +83,7 @@ def test_the_daemon_hears_and_serves_under_the_sandbox(tmp_path, few_seconds_wav
 
 
 @pytest.mark.skipif(not has_seccomp(), reason="no libseccomp here")
-def test_the_sandbox_confines():
+def test_the_sandbox_refuses_forbidden_system_calls():
     script = (
         "import os, socket, mmap\n"
         "for what in (lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),"

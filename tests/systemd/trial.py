@@ -1,13 +1,13 @@
-"""The README's "As a service", to the letter, on a fresh Debian under its own systemd; then the service is broken.
+"""Run the commands of docs/service.md on a fresh Debian under its own systemd; then break the service.
 
-    sudo python tests/service/trial.py DEBIAN [OPTION OF systemd-nspawn …]
+    sudo python tests/systemd/trial.py DEBIAN [OPTION OF systemd-nspawn …]
 
-DEBIAN is a folder that gets a minimal Debian (400 MB) the first time. A copy in memory is booted as
-a container, with a monitor of PulseAudio as microphone, and `guest.py` does in it what
-a new user does, and what happens to a service in the long run; each check is a line.
-Exits with 0 if all hold. It takes four minutes, and needs root, debootstrap and systemd-nspawn
-(Debian: `apt-get install debootstrap systemd-container`) and a Debian mirror. More options
-are systemd-nspawn's, such as `--bind-ro=/etc/pip.conf` where packages come from elsewhere.
+DEBIAN is a folder. The first run installs a minimal Debian (400 MB) in it. A copy in memory boots as
+a container, with a PulseAudio monitor as microphone. In it, `guest.py` runs the steps of a new user,
+and what happens to a service in the long run. Each check prints a line.
+The exit status is 0 if all checks pass. The trial takes four minutes. It needs root, debootstrap and
+systemd-nspawn (Debian: `apt-get install debootstrap systemd-container`) and a Debian mirror. Further
+options go to systemd-nspawn, such as `--bind-ro=/etc/pip.conf` for another package index.
 """
 
 import os
@@ -35,7 +35,7 @@ StandardError=tty
 
 
 def main() -> int:
-    """The command. Returns the exit status of what runs inside."""
+    """Run the trial. Returns the exit status of the container."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _make(debian: Path) -> None:
-    """A Debian that knows its own name, and whose apt-get asks nothing."""
+    """Install a Debian that resolves its own host name and whose apt-get asks no questions."""
     unfinished = debian.with_name(debian.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, unfinished]
@@ -66,9 +66,9 @@ def _boot(debian: Path, options: list[str]) -> int:
         unit = Path(folder) / "trial.service"
         unit.write_text(UNIT)
         command = ["systemd-nspawn", "--quiet", "-D", debian, "--volatile=overlay", "--console=read-only"]
-        command += ["--capability=CAP_BPF", "--system-call-filter=bpf"]  # systemd's firewall and devices for a unit
+        command += ["--capability=CAP_BPF", "--system-call-filter=bpf"]  # for systemd's per-unit firewall and devices
         command += [f"--bind-ro={unit}:/etc/systemd/system/trial.service", f"--overlay={ROOT}::/srv/kwsd", *options]
-        if not Path("/run/systemd/system").exists():  # nobody here who would give the container its place
+        if not Path("/run/systemd/system").exists():  # no systemd here to give the container a cgroup
             _take_a_place()
             command += ["--register=no", "--keep-unit"]
         command += ["--boot", "--", "--unit=trial.service", "--show-status=no", "--log-level=warning"]
@@ -76,7 +76,7 @@ def _boot(debian: Path, options: list[str]) -> int:
 
 
 def _take_a_place() -> None:
-    """Go into a control group, which the container is below."""
+    """Move this process into a control group, under which the container gets its own."""
     for hierarchy in (CGROUPS, CGROUPS / "unified", CGROUPS / "systemd"):
         if (hierarchy / "cgroup.procs").exists():
             place = hierarchy / "kwsd-trial.service"

@@ -1,4 +1,4 @@
-"""A tiny corpus in the official layout: three words of synthetic speech, noise, six speakers."""
+"""A tiny corpus in the official layout: three words of synthetic speech, noise, 40 speakers."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ SPEAKERS = [f"{n:08x}" for n in range(40)]
 
 
 def word(index: int, random: np.random.Generator) -> np.ndarray:
-    """Something that differs between words as vowels do: two formants that glide."""
+    """Make a sound that differs between words as vowels do: two formants that glide."""
     n_samples = int(16000 * random.uniform(0.6, 1.0))
     seconds = np.arange(n_samples) / 16000
     glide = np.linspace(1, (1.3, 0.7, 1.0)[index], n_samples)

@@ -1,4 +1,4 @@
-"""The default is small, causal, and computed frame by frame what the window computes."""
+"""The default network is small and causal, and gives the same outputs for a long input as for its windows."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from train.architectures import ARCHITECTURES, ds_tcn, light_cnn, multiplies, with_labels
 
 
-def test_the_default_is_small():
+def test_the_default_network_is_small():
     model = with_labels(ds_tcn((98, 40), 37), 12)
     assert model.count_params() <= 100_000
     assert multiplies(model) <= 6_000_000
@@ -15,7 +15,7 @@ def test_the_default_is_small():
 
 
 def test_no_convolution_looks_ahead():
-    """Before the pooling, what a later frame holds changes nothing earlier."""
+    """Before the pooling, a later frame does not change earlier outputs."""
     model = ds_tcn((98, 40), 37)
     last = next(layer for layer in model.layers if isinstance(layer, keras.layers.AveragePooling1D))
     past = keras.Model(model.input, last.input)
@@ -31,8 +31,8 @@ def test_no_convolution_looks_ahead():
     assert changed.min() >= n_outputs - 1 - (96 - 90) // 2
 
 
-def test_a_long_input_is_its_windows():
-    """No padding: what the network makes of minutes is what it makes of each second in them."""
+def test_a_long_input_gives_the_outputs_of_its_windows():
+    """No padding: the outputs for minutes are the outputs for each second in them."""
     short, long = ds_tcn((98, 40), 37), ds_tcn((198, 40), 37)
     long.set_weights(short.get_weights())
     x = np.random.default_rng(0).standard_normal((1, 198, 40)).astype(np.float32)
@@ -59,7 +59,7 @@ def test_other_words_count_as_unknown():
     np.testing.assert_allclose(posteriors[:, 3], words[:, 3:].sum(axis=1), atol=1e-6)
 
 
-def test_the_light_cnn_is_the_notebooks():
+def test_the_light_cnn_is_the_network_of_the_notebook():
     """314 k parameters for 99x81 and twelve labels; `wide` doubles every convolution."""
     model = light_cnn((99, 81), 12)
     assert model.count_params() == pytest.approx(314_000, rel=0.01)

@@ -1,4 +1,4 @@
-"""Both graphs give Keras' numbers: windows in any batch, the step graph however the frames come."""
+"""Both graphs give the same results as Keras: the window graph in any batch, the step graph with any frame counts."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from train.architectures import ds_tcn, light_cnn, with_labels
 
 @pytest.fixture(scope="module")
 def network():
-    """The default network with weights and statistics that no layer leaves as they are."""
+    """The default network, with random normalisation weights, so that no normalisation is an identity."""
     keras.utils.set_random_seed(0)
     model = with_labels(ds_tcn((98, 40), 37), 12)
     random = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def step(session, frames, pasts):
     return posteriors, [one[:, -past.shape[1] :] for one, past in zip(seen, pasts, strict=True)]
 
 
-def test_the_window_graph_gives_the_networks_posteriors_whatever_shares_the_batch(network):
+def test_the_window_graph_gives_the_networks_posteriors_in_any_batch(network):
     session = loaded(convert_window(network))
     windows = np.random.default_rng(3).normal(-10, 4, (33, 98, 40)).astype(np.float32)
     [given] = session.run(None, {"windows": windows})
@@ -69,13 +69,13 @@ def test_a_stepped_stream_gives_the_posteriors_of_its_windows(network, session, 
     assert want.std(axis=0).max() > 0.001  # not a constant
 
 
-def test_what_pasts_begin_with_is_forgotten_after_a_window(session):
+def test_the_initial_pasts_have_no_effect_after_a_window(session):
     frames = np.random.default_rng(2).normal(-10, 4, (1, 100, 40)).astype(np.float32)
     zeros = begin(session, 1)
     ones = [np.ones_like(past) for past in zeros]
     np.testing.assert_array_equal(step(session, frames, zeros)[0], step(session, frames, ones)[0])
 
 
-def test_a_layer_that_cannot_be_stepped_is_named():
+def test_an_unsupported_layer_is_named():
     with pytest.raises(ExportError, match=r"max_pooling2d.*: a MaxPooling2D is not supported in causal networks"):
         convert_step(with_labels(light_cnn((99, 81), 12), 12))

@@ -1,4 +1,4 @@
-"""Speakers stay on one side of the split; what is wrong with the recordings is said in one line."""
+"""Each speaker is in only one split. Errors in the recordings are reported in one line."""
 
 import shutil
 from collections import Counter
@@ -20,7 +20,7 @@ def corpus(corpus_folder):
 
 @pytest.fixture
 def copy(corpus_folder, tmp_path):
-    """The corpus as a copy that a test may damage."""
+    """A copy of the corpus that a test may damage."""
     return shutil.copytree(corpus_folder, tmp_path / "copy")
 
 
@@ -38,7 +38,7 @@ def test_no_speaker_is_in_two_splits(corpus):
     assert not validation & testing
 
 
-def test_the_official_hash():
+def test_splits_follow_the_official_hash():
     """Names and splits as the official README's `which_set` gives them."""
     assert split_by_speaker("0a7c2a8d_nohash_0.wav") == split_by_speaker("0a7c2a8d_nohash_7.wav")
     shares = Counter(split_by_speaker(f"{n:08x}_nohash_0.wav") for n in range(20000))
@@ -46,7 +46,7 @@ def test_the_official_hash():
     assert shares["testing"] / 20000 == pytest.approx(0.1, abs=0.01)
 
 
-def test_the_lists_come_before_the_hash(copy):
+def test_the_official_lists_override_the_hash(copy):
     (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
     (copy / "testing_list.txt").write_text(f"no/{'0' * 7}1_nohash_0.wav\n")
     corpus = find_corpus(copy, KEYWORDS)
@@ -54,7 +54,7 @@ def test_the_lists_come_before_the_hash(copy):
     assert {split: len(clips) for split, clips in listed.items()} == {"training": 78, "validation": 1, "testing": 1}
 
 
-def test_a_word_of_ones_own_beside_the_official_data_is_split_by_speaker(copy):
+def test_a_custom_word_beside_the_official_data_is_split_by_speaker(copy):
     (copy / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
     own = {clip.path: split for split, clips in find_corpus(copy, KEYWORDS).clips.items() for clip in clips}
     splits = {split for path, split in own.items() if path.parent.name == "tree"}
@@ -62,7 +62,7 @@ def test_a_word_of_ones_own_beside_the_official_data_is_split_by_speaker(copy):
     assert all(split == split_by_speaker(path.name) for path, split in own.items() if path.parent.name == "tree")
 
 
-def test_kaggles_layout_is_found_from_above(copy, tmp_path):
+def test_kaggles_layout_is_found_from_its_top_folder(copy, tmp_path):
     (tmp_path / "kaggle" / "train").mkdir(parents=True)
     copy.rename(tmp_path / "kaggle" / "train" / "audio")
     (tmp_path / "kaggle" / "train" / "validation_list.txt").write_text(f"yes/{'0' * 8}_nohash_0.wav\n")
@@ -70,7 +70,7 @@ def test_kaggles_layout_is_found_from_above(copy, tmp_path):
     assert [clip.label for clip in corpus.clips["validation"]].count("yes") == 1
 
 
-def test_other_words_are_unknown_and_do_not_dwarf(corpus):
+def test_other_words_are_unknown_and_do_not_outnumber_the_keywords(corpus):
     clips = balanced(corpus, "validation", np.random.default_rng(0))
     counts = Counter(clip.label for clip in clips)
     assert counts["silence"] == counts["unknown"] == round((counts["yes"] + counts["no"]) / 2)
@@ -78,7 +78,7 @@ def test_other_words_are_unknown_and_do_not_dwarf(corpus):
 
 
 @pytest.mark.parametrize("seconds", [3, 5, 60])
-def test_silence_is_cut_from_its_own_part_of_the_noise_at_random_volume(copy, seconds):
+def test_silence_is_cut_from_the_splits_part_of_the_noise_at_random_volume(copy, seconds):
     hiss = copy / "_background_noise_" / "hiss.wav"
     soundfile.write(hiss, 0.1 * np.random.default_rng(0).standard_normal(16000 * seconds), 16000)
     corpus = find_corpus(copy, KEYWORDS)
@@ -104,13 +104,13 @@ def test_speech_without_keywords_is_split_by_reader(corpus_folder, tmp_path):
         assert {split_by_speaker(name) for name in names} == {split}
 
 
-def test_the_digest_names_the_recordings(corpus, copy):
+def test_the_digest_depends_on_the_recordings(corpus, copy):
     assert find_corpus(copy, KEYWORDS).files_digest() == corpus.files_digest()
     next((copy / "yes").glob("*.wav")).unlink()
     assert find_corpus(copy, KEYWORDS).files_digest() != corpus.files_digest()
 
 
-def test_what_is_wrong_is_said_in_one_line(copy, tmp_path):
+def test_errors_in_the_recordings_are_reported_in_one_line(copy, tmp_path):
     def refused(reason, folder=copy, words=KEYWORDS, **options):
         with pytest.raises(KwsdError, match=reason) as raised:
             find_corpus(folder, words, **options)
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_in_one_line(copy, tmp_path):
     refused("x_nohash_0.wav: not a readable recording")
 
 
-def test_a_split_without_recordings_and_noise_that_is_too_short(copy):
+def test_an_empty_split_and_too_short_noise_are_errors(copy):
     (copy / "validation_list.txt").write_text("".join(f"{word}/{'0' * 8}_nohash_0.wav\n" for word in KEYWORDS))
     with pytest.raises(TrainingError, match="no recordings for the testing split"):
         balanced(find_corpus(copy, KEYWORDS), "testing", np.random.default_rng(0))

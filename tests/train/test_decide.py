@@ -1,4 +1,4 @@
-"""Keywords that are easily mistaken get a higher threshold, and all together meet the budget."""
+"""Easily confused keywords get a higher threshold, and all keywords together meet the budget."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def stream(false_accepts):
 
 @pytest.fixture
 def heard():
-    """False accepts thin out, the second keyword's two logits later."""
+    """False accepts become rarer at higher thresholds; the second keyword's lie two logits higher."""
     return stream(np.stack([2000 * np.exp(-1.5 * (LOGITS + 2)), 2000 * np.exp(-1.5 * LOGITS)], axis=1).astype(int))
 
 
-def test_a_keyword_that_is_easily_mistaken_needs_a_higher_score(heard):
+def test_an_easily_confused_keyword_gets_a_higher_threshold(heard):
     thresholds = choose_from([heard], KEYWORDS, 3)["decision"]["thresholds"]
     clear, confusable = (np.log(value / (1 - value)) for value in thresholds.values())
     assert 0.2 < confusable - clear <= 1.5
@@ -40,13 +40,13 @@ def test_rates_of_several_streams_are_pooled(heard):
     assert 0 < np.log(alone / (1 - alone)) - np.log(pooled / (1 - pooled)) <= 0.9  # half the rate: about ln 2 / 1.5
 
 
-def test_a_budget_that_is_always_met_or_never(heard):
+def test_a_budget_that_is_always_or_never_met_gives_an_end_of_the_grid(heard):
     for rate, grid in ((0, GRID[0]), (10000, GRID[-1])):
         report = choose_from([stream(np.full_like(heard.false_accepts, rate))], KEYWORDS, 3)
         assert set(report["decision"]["thresholds"].values()) == {round(grid, 5)}
 
 
-def test_the_card_learns_what_each_threshold_misses(heard):
+def test_the_report_has_the_share_that_each_threshold_misses(heard):
     missed = choose_from([heard], KEYWORDS, 3)["missed"]
     for keyword in KEYWORDS:
         assert len(missed[keyword]) == len(GRID)

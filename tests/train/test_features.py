@@ -1,4 +1,4 @@
-"""Held-out features are what the product computes."""
+"""Held-out features are the same as those that kwsd computes."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def corpus(corpus_folder):
     return find_corpus(corpus_folder, ("yes", "no"))
 
 
-def test_held_out_features_are_what_kwsd_label_computes(corpus):
+def test_held_out_features_equal_those_of_kwsd_label(corpus):
     examples = held_out_examples(corpus, "validation", SPECTROGRAM_8K)
     words = [i for i, clip in enumerate(examples.clips) if clip.label != "silence"]
     assert words
@@ -24,12 +24,12 @@ def test_held_out_features_are_what_kwsd_label_computes(corpus):
         assert corpus.labels[examples.y[i]] == examples.clips[i].label
 
 
-def test_noise_is_laid_over_the_same_clips(corpus):
+def test_noise_is_added_to_the_same_clips(corpus):
     clean = held_out_examples(corpus, "validation", SPECTROGRAM_8K)
     noisy = held_out_examples(corpus, "validation", SPECTROGRAM_8K, snr_db=0)
     assert noisy.clips == clean.clips
     words = np.array([clip.label != "silence" for clip in clean.clips])
     quietest = np.quantile(clean.x[words], 0.1)
-    assert np.quantile(noisy.x[words], 0.1) > quietest + 1  # noise fills what was quiet
+    assert np.quantile(noisy.x[words], 0.1) > quietest + 1  # noise fills the quiet parts
     again = held_out_examples(corpus, "validation", SPECTROGRAM_8K, snr_db=0)
     np.testing.assert_array_equal(noisy.x, again.x)

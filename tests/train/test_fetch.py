@@ -1,4 +1,4 @@
-"""Fetch from a local HTTP server: whole, resumed, broken off, wrong."""
+"""Downloads from a local HTTP server: complete, resumed, interrupted, and wrong."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ def content():
 
 @pytest.fixture
 def server(content):
-    """Serves the archive with ranges; `break_after` cuts the next answers off."""
+    """Serve the archive with ranges; `break_after` cuts off the next answers."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -69,21 +69,21 @@ def is_whole(folder):
     ]  # fmt: skip
 
 
-def test_download_check_unpack_and_never_again(server, tmp_path):
+def test_an_archive_is_downloaded_and_unpacked_only_once(server, tmp_path):
     fetch(tmp_path / "data", server.archive)
     assert is_whole(tmp_path / "data")
     fetch(tmp_path / "data", server.archive)
     assert server.requests == [None]
 
 
-def test_a_connection_that_breaks_is_resumed(server, tmp_path, content):
+def test_a_download_resumes_after_a_broken_connection(server, tmp_path, content):
     server.break_after = [len(content) // 2, 1000]
     fetch(tmp_path, server.archive)
     assert is_whole(tmp_path)
     assert server.requests == [None, "bytes=1000-", f"bytes={len(content) // 2}-"]
 
 
-def test_a_second_run_goes_on_where_the_first_stopped(server, tmp_path, content):
+def test_a_second_run_continues_where_the_first_stopped(server, tmp_path, content):
     part = tmp_path / f"{server.archive.sha256[:12]}.tar.gz.part"
     part.write_bytes(content[:777])
     fetch(tmp_path, server.archive)
@@ -91,32 +91,32 @@ def test_a_second_run_goes_on_where_the_first_stopped(server, tmp_path, content)
     assert server.requests == ["bytes=777-"]
 
 
-def test_a_whole_part_is_not_fetched_again(server, tmp_path, content):
+def test_a_complete_part_file_is_not_downloaded_again(server, tmp_path, content):
     (tmp_path / f"{server.archive.sha256[:12]}.tar.gz.part").write_bytes(content)
     fetch(tmp_path, server.archive)
     assert is_whole(tmp_path)
 
 
-def test_a_server_without_ranges_starts_again(server, tmp_path, content):
+def test_a_download_from_a_server_without_ranges_starts_again(server, tmp_path, content):
     server.ranges = False
     (tmp_path / f"{server.archive.sha256[:12]}.tar.gz.part").write_bytes(b"x" * 10)
     fetch(tmp_path, server.archive)
     assert is_whole(tmp_path)
 
 
-def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
+def test_a_wrong_checksum_leaves_no_files(server, tmp_path):
     with pytest.raises(TrainingError, match=r"has checksum .* it was removed"):
         fetch(tmp_path, Archive(server.archive.url, "0" * 64))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_there_is_said_at_once(server, tmp_path):
+def test_a_missing_archive_is_an_error_at_once(server, tmp_path):
     with pytest.raises(TrainingError, match=r"absent: cannot be downloaded \(Not Found\)"):
         fetch(tmp_path, Archive(server.archive.url.replace("archive.tar.gz", "absent"), "0" * 64))
     assert len(server.requests) == 1
 
 
-def test_a_server_that_is_not_there_is_tried_and_named(tmp_path, monkeypatch):
+def test_an_unreachable_server_is_retried_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(train.recordings.fetch, "_TRIES", 2)
     with pytest.raises(TrainingError, match=r"127.0.0.1:9/.*the same command continues"):
         fetch(tmp_path, Archive("http://127.0.0.1:9/a", "0" * 64))

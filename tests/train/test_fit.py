@@ -1,4 +1,4 @@
-"""The whole way on a tiny corpus: fit, interrupt, resume, evaluate, export, and hear it."""
+"""The whole pipeline on a tiny corpus: fit, interrupt, resume, evaluate, export, and run the model."""
 
 import fcntl
 import json
@@ -46,16 +46,16 @@ def run(corpus, cache, tmp_path_factory, short_streams):
 
 @pytest.fixture(scope="session", autouse=True)
 def short_streams():
-    """Decisions are chosen on minutes of stream, not on hours."""
+    """Choose decisions on minutes of stream instead of hours."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decide, "HOURS", 0.05)
         yield
 
 
-def test_a_run_holds_what_repeats_it(run, corpus):
+def test_a_run_contains_everything_needed_to_repeat_it(run, corpus):
     names = {path.name for path in run.iterdir()}
     assert sorted(name for name in names if name.startswith("checkpoint")) == [
-        "checkpoint-2.keras",  # these two taught the last
+        "checkpoint-2.keras",  # these two are the teachers of the last
         "checkpoint-3.keras",
         "checkpoint-4.keras",
     ]
@@ -80,7 +80,7 @@ def light_run(corpus, cache, tmp_path_factory, short_streams):
 
 
 @pytest.mark.parametrize("architecture", ["ds_tcn", "light_cnn"])  # the second has dropout
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+def test_an_interrupted_training_resumes_to_the_same_weights(
     architecture, run, light_run, corpus, cache, tmp_path, monkeypatch
 ):
     hyper, whole_run = (HYPER, run) if architecture == "ds_tcn" else (LIGHT_HYPER, light_run)
@@ -90,7 +90,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     def save(self, path, **options):
         real_save(self, path, **options)
         saved.append(path)
-        if len(saved) == 2:  # before the second epoch, the last of its stage, counts
+        if len(saved) == 2:  # before the second epoch, the last of its stage, is recorded
             raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "save", save)
@@ -105,10 +105,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
 def assert_same_weights(a_run, b_run, n_epochs):
     a, b = (keras.models.load_model(folder / f"checkpoint-{n_epochs}.keras") for folder in (a_run, b_run))
     for of_a, of_b in zip(a.get_weights(), b.get_weights(), strict=True):
-        np.testing.assert_allclose(of_a, of_b, atol=1e-3)  # threads sum in any order
+        np.testing.assert_allclose(of_a, of_b, atol=1e-3)  # threads add up in any order
 
 
-def test_interrupted_between_two_stages_the_last_one_still_has_its_teachers(run, corpus, cache, tmp_path):
+def test_a_training_resumed_between_two_stages_still_has_its_teachers(run, corpus, cache, tmp_path):
     handed_over = shutil.copytree(run, tmp_path / "run")
     for path in ("model.keras", "checkpoint-4.keras"):
         (handed_over / path).unlink()
@@ -118,7 +118,7 @@ def test_interrupted_between_two_stages_the_last_one_still_has_its_teachers(run,
     assert_same_weights(run, handed_over, 4)
 
 
-def test_two_trainings_do_not_share_a_folder(run, corpus, cache):
+def test_two_trainings_cannot_share_a_folder(run, corpus, cache):
     folder = os.open(run, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -162,7 +162,7 @@ def test_evaluate_counts_every_clip_once(run, corpus):
     assert len((run / "testing.csv").read_text().splitlines()) == 1 + n_clips
 
 
-def test_export_proves_itself_and_label_says_what_evaluate_says(run, corpus, tmp_path, write_wav):
+def test_export_checks_its_result_and_label_agrees_with_evaluate(run, corpus, tmp_path, write_wav):
     assert export(run, tmp_path / "model.onnx", corpus.root) < 1e-4
     assert export(run, tmp_path / "model.onnx") < 1e-4  # on synthetic clips
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
@@ -199,7 +199,7 @@ def test_a_network_of_whole_windows_is_exported_by_tf2onnx(light_run, tmp_path):
     assert "tf2onnx" in model.card.training["versions"]
 
 
-def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_path, monkeypatch, capsys):
+def test_evaluate_measures_streams_and_the_users_background(run, corpus, cache, tmp_path, monkeypatch, capsys):
     def evaluate_streams(*arguments):
         common = ("--data", corpus.root, "--cache", cache, "--hours", "0.05", "--stream")
         monkeypatch.setattr(sys, "argv", ["train", "evaluate", *map(str, (run, *common, "-o", tmp_path, *arguments))])
@@ -208,7 +208,7 @@ def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_p
         return json.loads(Path(written.removeprefix("written: ").removesuffix(", .png")).read_text())
 
     report = evaluate_streams()
-    assert list(report["streams"]) == ["words"]  # there is no speech to make the other of
+    assert list(report["streams"]) == ["words"]  # this corpus has no speech for the other kind
     assert report["streams"]["words"]["n_keywords"] > 5
     assert report["seed"] == 3
     assert evaluate_streams() == report
@@ -218,7 +218,7 @@ def test_streams_are_measured_and_so_is_the_users_room(run, corpus, cache, tmp_p
     assert (tmp_path / "stream-validation.png").stat().st_size > 5000
     report = evaluate_streams("--background", corpus.root / "_background_noise_")
     [own] = [(name, one["hours"]) for name, one in report["streams"].items()]
-    assert own == ("background", round(12 / 3600, 3))  # as long as the recording is, and no longer
+    assert own == ("background", round(12 / 3600, 3))  # exactly as long as the recording
 
 
 def test_a_run_of_another_front_end_is_refused(run, tmp_path):
@@ -244,7 +244,7 @@ def test_a_failed_export_leaves_no_file(run, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_margin_is_taken_off_the_right_logit():
+def test_the_margin_is_subtracted_from_the_right_logit():
     random = np.random.default_rng(0)
     logits, right = random.standard_normal((6, 4)), np.array([0, 1, 2, 3, 0, 1])
     posteriors = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -257,7 +257,7 @@ def test_the_margin_is_taken_off_the_right_logit():
     assert float(MarginLoss(0.0, 0.1)(right, posteriors.astype(np.float32))) == pytest.approx(smooth.mean(), rel=1e-5)
 
 
-def test_scores():
+def test_score_gives_confusion_accuracy_and_recall():
     report = score(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), ["a", "b"])
     assert report["confusion"] == [[1, 1], [1, 2]]
     assert report["accuracy"] == 0.6
@@ -265,7 +265,7 @@ def test_scores():
     assert wilson(50, 100) == pytest.approx((0.404, 0.596), abs=1e-3)  # Wilson's own example range
 
 
-def test_clips_that_do_not_say_who_speaks_are_counted(corpus_folder, tmp_path):
+def test_clips_whose_names_identify_no_speaker_are_counted(corpus_folder, tmp_path):
     copy = shutil.copytree(corpus_folder, tmp_path / "copy")
     for path in (copy / "yes").glob("*.wav"):
         path.rename(path.with_name(path.name.replace("_nohash_", "_")))
@@ -273,7 +273,7 @@ def test_clips_that_do_not_say_who_speaks_are_counted(corpus_folder, tmp_path):
     assert find_corpus(corpus_folder, ("yes", "no")).n_nameless == 0
 
 
-def test_the_command_line_says_mistakes_in_one_line(tmp_path, monkeypatch, capsys, corpus_folder):
+def test_the_command_line_reports_mistakes_in_one_line(tmp_path, monkeypatch, capsys, corpus_folder):
     def mistake(reason, *arguments):
         monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
         assert main() == 1

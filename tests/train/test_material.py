@@ -1,4 +1,4 @@
-"""Recordings of a split on disk, and where their words are."""
+"""Recordings of a split on disk, and the positions of their words."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def corpus(corpus_folder):
     return find_corpus(corpus_folder, ("yes", "no"))
 
 
-def test_every_recording_is_found_again(corpus, tmp_path):
+def test_every_recording_is_read_back_unchanged(corpus, tmp_path):
     material = gather(corpus, "training", tmp_path)
     assert material.words == ("yes", "no", "silence", "unknown", "tree")
     assert len(material.keywords[0]) == len(material.keywords[1]) == len(material.others)
@@ -26,10 +26,10 @@ def test_every_recording_is_found_again(corpus, tmp_path):
         np.testing.assert_array_equal(material.samples(index), want.astype(np.float32) / 32768)
         assert material.words[material.word_of[index]] == clips[index].path.parent.name
     assert len(material.noises) == 1
-    assert material.lengths[material.noises[0]] < 12 * 16000  # this split's part alone
+    assert material.lengths[material.noises[0]] < 12 * 16000  # only this split's part
 
 
-def test_recordings_are_read_once(corpus, tmp_path):
+def test_recordings_are_collected_only_once(corpus, tmp_path):
     gather(corpus, "validation", tmp_path)
     [path] = tmp_path.iterdir()
     written = path.stat().st_mtime_ns
@@ -38,7 +38,7 @@ def test_recordings_are_read_once(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("level", [0.0, 0.005])
-def test_a_word_is_found_in_its_noise(level):
+def test_the_edges_of_a_word_are_found_in_noise(level):
     random = np.random.default_rng(0)
     samples = level * random.standard_normal(16000)
     samples[5000:9800] += 0.2 * np.sin(np.arange(4800) / 3)
@@ -50,10 +50,10 @@ def test_a_word_is_found_in_its_noise(level):
     assert end == pytest.approx(11800, abs=330)
 
 
-def test_a_click_is_not_the_word_however_loud():
+def test_a_loud_click_is_not_taken_for_the_word():
     random = np.random.default_rng(0)
     samples = 0.0005 * random.standard_normal(16000)
-    samples[:400] += 0.5 * random.standard_normal(400)  # the recording's button
+    samples[:400] += 0.5 * random.standard_normal(400)  # the recorder's button
     samples[8000:12800] += 0.1 * np.sin(np.arange(4800) / 3)
     onset, end = word_edges((np.clip(samples, -1, 1) * 32767).astype(np.int16))
     assert (onset, end) == (pytest.approx(8000, abs=330), pytest.approx(12800, abs=330))
@@ -68,10 +68,10 @@ def test_a_soft_hiss_at_the_end_is_part_of_the_word():
     assert (onset, end) == (pytest.approx(4000, abs=330), pytest.approx(11200, abs=330))
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can make a small disk")
-def test_a_full_disk_is_an_error_and_leaves_nothing(corpus, tmp_path):
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can mount a small disk")
+def test_a_full_disk_is_an_error_and_leaves_no_files(corpus, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True).returncode:
-        pytest.skip("no right to mount")
+        pytest.skip("not allowed to mount")
     try:
         with pytest.raises(OSError, match="No space left"):
             gather(corpus, "training", tmp_path)
@@ -80,6 +80,6 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(corpus, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_silence_and_scraps_have_edges_too():
+def test_silence_and_very_short_recordings_have_edges_too():
     assert word_edges(np.zeros(16000, np.int16)) == (0, 16000)
     assert word_edges(np.ones(100, np.int16)) == (0, 100)

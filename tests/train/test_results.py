@@ -1,4 +1,4 @@
-"""RESULTS.md holds what the reports say, with the commands that made them."""
+"""RESULTS.md shows the figures of the reports, with the commands that made them."""
 
 import json
 
@@ -49,13 +49,13 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     assert "python -m train evaluate kwsd/models/ds_tcn.onnx --data DATA --stream --hours 2 --seed 2" in text
     assert "in streams made the same way, it misses at 1 false accept an hour: words 25.0%." in text
     assert "ds_tcn.onnx --data DATA --stream --split training --hours 2 --seed 2 -o docs/results/ds_tcn`" in text
-    assert "| words | 1 | 1 | 1 | 100% |" in text  # the other was said twice
+    assert "| words | 1 | 1 | 1 | 100% |" in text  # the other recording occurs only twice
     assert "of 1 recordings of keywords and 400 of other words, 37.6 minutes of speech and 8 of noise" in text
     assert "| ds_tcn |  | 1.0000 | 100.0% |" in text
     assert "| longer | `epochs=9` | 1.0000 | 100.0% |" in text
     assert "-o docs/results/ablations/NAME`, and with `--stream --hours 2 --seed 2`" in text
     assert "; trained in 12.5 minutes, 9000 windows a second" in text
-    assert "0.2 (too few hours to show it)" in text  # two hours cannot
+    assert "0.2 (too few hours to show it)" in text  # this stream has two
     assert (tmp_path / "trade-off.png").stat().st_size > 5000
     first = text
     write_results(reports, tmp_path / "RESULTS.md")
@@ -74,21 +74,21 @@ def test_an_ablation_without_streams_is_named(reports, tmp_path):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
-def test_an_ablation_of_other_streams_is_named(reports, tmp_path):
+def test_an_ablation_with_other_streams_is_named(reports, tmp_path):
     path = reports / "ablations" / "longer" / "stream-validation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 9}))
     with pytest.raises(TrainingError, match=r"ablations/longer: needs the bundled model's streams"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
-def test_streams_of_the_training_split_are_the_same_models(reports, tmp_path):
+def test_a_report_on_training_streams_of_another_model_is_refused(reports, tmp_path):
     path = reports / "ds_tcn" / "stream-training.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "another"}))
     with pytest.raises(TrainingError, match=r"stream-training\.json: its model, seed or hours differ"):
         write_results(reports, tmp_path / "RESULTS.md")
 
 
-def test_ablations_are_compared_with_the_bundled_model(reports, tmp_path):
+def test_ablations_need_reports_of_the_bundled_model(reports, tmp_path):
     (reports / "ds_tcn").rename(reports / "another")
     with pytest.raises(TrainingError, match=r"ds_tcn: no reports; ablations are compared with them"):
         write_results(reports, tmp_path / "RESULTS.md")

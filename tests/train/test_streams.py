@@ -1,4 +1,4 @@
-"""Streams are scored as a user would count: hits once, everything else is a false accept."""
+"""Streams are scored as a user would count: each keyword is hit once, any other detection is a false accept."""
 
 import numpy as np
 import pytest
@@ -40,12 +40,12 @@ def test_thresholds_trade_hits_for_false_accepts(heard, model):
     at = report["at_rate"]["1"]
     assert (at["threshold"], at["frr"], at["false_accepts"]) == (pytest.approx(GRID[20], abs=1e-5), 0.0, 0)
     assert at["reached"]
-    assert not at["supported"]  # half an hour says nothing about one an hour
+    assert not at["supported"]  # half an hour is too short to show a rate of 1 an hour
     assert at["frr_of"]["yes"]["n"] == 1
     assert at["latency_p95"] == pytest.approx(0.2)
 
 
-def test_a_rate_that_no_threshold_reaches_is_said_to_be_so(model):
+def test_a_rate_that_no_threshold_reaches_is_reported_as_not_reached(model):
     sweep = Sweep(model.card)
     sweep.fired += [Fired(grid, 0, 9.0) for grid in range(len(GRID))]
     at = describe(match([Said(0, 1.0, 1.5)], sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
@@ -53,8 +53,8 @@ def test_a_rate_that_no_threshold_reaches_is_said_to_be_so(model):
     assert (at["threshold"], at["false_accepts"]) == (pytest.approx(GRID[-1], abs=1e-5), 1)
 
 
-def test_recordings_that_are_never_heard_are_counted(model):
-    recordings = [(1, 3), *[(0, 7)] * 6, *[(0, 8)] * 5, *[(0, 9)] * 2]  # the last is said too seldom to tell
+def test_recordings_that_are_never_detected_are_counted(model):
+    recordings = [(1, 3), *[(0, 7)] * 6, *[(0, 8)] * 5, *[(0, 9)] * 2]  # the last occurs too rarely to count
     said = [Said(label, 10.0 * n, 10.0 * n + 0.5, recording) for n, (label, recording) in enumerate(recordings)]
     sweep = Sweep(model.card)
     sweep.fired += [Fired(grid, 0, 10.0 * said_at + 1) for grid in range(len(GRID)) for said_at in (7, 9)]
@@ -63,7 +63,7 @@ def test_recordings_that_are_never_heard_are_counted(model):
     assert at["never_heard"] == {"recordings": 2, "never": 1, "by_chance": by_chance, "misses": 9, "of_never": 6}
 
 
-def test_tensorflows_percentages(heard, model):
+def test_the_report_has_tensorflows_percentages(heard, model):
     own = describe(heard, model.card.keywords)["own_thresholds"]
     assert own["tensorflow_percent"] == {"matched": 100.0, "correct": 50.0, "wrong": 50.0, "false_positives": 50.0}
     assert own["frr"] == 0.5
@@ -71,14 +71,14 @@ def test_tensorflows_percentages(heard, model):
     assert own["per_hour"] == 4.0
 
 
-def test_poisson_intervals_are_the_exact_ones_nearly():
+def test_poisson_intervals_are_close_to_the_exact_ones():
     """Garwood's (1936) exact bounds: 0 to 3.69, 0.025 to 5.57, 4.80 to 18.39."""
     assert poisson(0) == pytest.approx((0, 3.69), abs=0.05)
     assert poisson(1) == pytest.approx((0.025, 5.57), abs=0.05)
     assert poisson(10) == pytest.approx((4.80, 18.39), abs=0.05)
 
 
-def test_a_sweep_detects_what_each_threshold_alone_would(model, demo):
+def test_a_sweep_gives_the_same_detections_as_each_threshold_alone(model, demo):
     sweep = Sweep(model.card)
     sweep.push(Spotter(model, 16000).process(demo))
     assert sweep.n_windows > 250

@@ -1,4 +1,4 @@
-"""Epochs are made in other processes, repeat with the seed, and hold what was asked for."""
+"""Epochs are made in other processes, repeat with the same seed, and contain the requested shares."""
 
 from dataclasses import replace
 
@@ -27,32 +27,32 @@ def epochs_of_two(recipe):
         return [epochs.epoch(number) for number in (0, 1)]
 
 
-def test_an_epoch_has_the_stretches_that_it_promises(recipe, epochs_of_two):
+def test_an_epoch_has_stretches_of_the_expected_number_and_shape(recipe, epochs_of_two):
     for epoch in epochs_of_two:
         assert epoch.x.shape == (recipe.n_stretches, 98 + 2 * 200, 40)
         assert epoch.words.shape == epoch.weights.shape == (recipe.n_stretches, 201)
         assert np.isfinite(epoch.x).all()
 
 
-def test_keywords_and_lone_clips_count_more(epochs_of_two):
+def test_keywords_and_lone_clips_have_larger_weights(epochs_of_two):
     words = np.concatenate([epoch.words for epoch in epochs_of_two])
     weights = np.concatenate([epoch.weights for epoch in epochs_of_two])
     assert set(np.unique(words)) == {-1, 0, 1, 2, 3, 4}
     assert weights[words == -1].sum() == 0
-    assert set(np.unique(weights)) == {0, 1, 2, 8, 16}  # of keywords and lone clips more
+    assert set(np.unique(weights)) == {0, 1, 2, 8, 16}  # larger for keywords and lone clips
     assert 0.7 < weights.mean() < 1.5
     assert 0.4 < weights[(words >= 0) & (words < 2)].sum() / weights.sum() < 0.8
 
 
-def test_epochs_differ_and_repeat(recipe, epochs_of_two):
+def test_epochs_differ_and_are_repeatable(recipe, epochs_of_two):
     assert not np.array_equal(epochs_of_two[0].x[:10], epochs_of_two[1].x[:10])
-    with Epochs(recipe, 2) as epochs:  # resumed: the second epoch alone
+    with Epochs(recipe, 2) as epochs:  # as after a resume: only the second epoch
         again = epochs.epoch(1)
     for first, second in zip(again, epochs_of_two[1], strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-def test_a_network_of_single_windows_gets_its_shares_by_drawing(recipe):
+def test_a_network_of_single_windows_gets_its_shares_by_sampling(recipe):
     frames = window_frames(SPECTROGRAM_8K)
     with Epochs(replace(recipe, params=SPECTROGRAM_8K, window_frames=frames, n_windows=1), 1) as epochs:
         epoch = epochs.epoch(0)
