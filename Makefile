@@ -15,10 +15,13 @@ test: .venv-test/ready
 	.venv-test/bin/mypy
 	.venv-test/bin/python -m pytest
 
-# The same with the long tests: fuzzing, the sandbox, whole trainings.
+# The same with the long tests (the sandbox, whole trainings), and the coverage of what runs in the tests' own process.
 test-all: .venv-test/ready
-	$(MAKE) test
-	.venv-test/bin/python -m pytest -m slow
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+	.venv-test/bin/python -m coverage run -m pytest -m "slow or not slow"
+	.venv-test/bin/python -m coverage report
 
 .venv/ready: locks/run.txt pyproject.toml
 	$(call environment,.venv,run)

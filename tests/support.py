@@ -1,5 +1,7 @@
 """Where things are, and the command line as a function."""
 
+import json
+import signal
 import socket
 import subprocess
 import sys
@@ -8,6 +10,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo" / "recording.wav"
@@ -44,6 +48,31 @@ def serving(path: Path, daemon: subprocess.Popen[str], seconds: float = 20) -> N
     daemon.kill()
     log = daemon.stderr.read() if daemon.stderr else ""
     raise AssertionError(f"nothing serves at {path}; the daemon's log:\n{log}")
+
+
+def connect(path: Path) -> socket.socket:
+    """A connection to a Unix socket, whose reads do not block for ever."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(path))
+    connection.settimeout(20)
+    return connection
+
+
+def send_audio(path: Path, samples: np.ndarray, encoding: str = "s16le", **header: object) -> socket.socket:
+    """Send samples of an encoding's type to the audio socket; returns the open connection."""
+    connection = connect(path)
+    connection.sendall(json.dumps({"stream": "a", "encoding": encoding, **header}).encode() + b"\n")
+    connection.sendall(samples.tobytes())
+    return connection
+
+
+def ends_well(daemon: subprocess.Popen[str]) -> str:
+    """End the daemon; it must exit in time, with status 0 and without a traceback. Returns its log."""
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(5) == 0
+    log = daemon.stderr.read()
+    assert "Traceback" not in log
+    return log
 
 
 def free_port() -> int:

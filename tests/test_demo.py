@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from demo.hear import score
 from kwsd.protocol.events import DetectionEvent
 from support import DEMO, ROOT
 
 
+@pytest.mark.slow
 def test_the_bundled_recording_is_heard():
     command = [sys.executable, "demo/hear.py"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

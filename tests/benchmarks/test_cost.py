@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 import benchmarks.cost
 from benchmarks.cost import bench
 
@@ -23,4 +21,5 @@ def test_every_line_has_its_figures(monkeypatch):
     ):
         assert re.search(pattern, text), pattern
     shares = re.search(r"front end (\d+)%, model (\d+)%, decision (\d+)%, Python around them (\d+)%", text)
-    assert sum(map(int, shares.groups())) == pytest.approx(100, abs=40)
+    *stages, _ = map(int, shares.groups())
+    assert min(stages) > 0

@@ -1,9 +1,7 @@
 """Programs send raw PCM: many streams in one daemon, each with the same detections as alone."""
 
 import json
-import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from kwsd.client import subscribe
 from kwsd.core.spotter import Spotter
 from kwsd.protocol.events import DetectionEvent, Hello, SourceDown, SourceUp
 from kwsd.service.audio_socket import Header
+from support import connect, kwsd, send_audio, serving
 
 
 @pytest.fixture
@@ -26,6 +25,7 @@ def start_network(start_daemon, tmp_path):
             "  second: {source: network, channel: 2}\n"
         )
         daemon, events = start_daemon("--config", config, *arguments)
+        serving(audio, daemon)
         return daemon, audio, events
 
     return start
@@ -36,28 +36,16 @@ def test_the_channel_of_the_source_does_not_apply_to_other_streams(start_daemon,
     config, audio = tmp_path / "kwsd.yaml", tmp_path / "audio.sock"
     config.write_text(f"source: {stereo}\nchannel: 2\naudio: {audio}\n")
     daemon, path = start_daemon("--config", config)
+    serving(audio, daemon)
     events = subscribe(path)
     send(audio, np.zeros(1600), stream="hall")  # one channel
     assert next(event for event in events if isinstance(event, SourceUp) and event.stream == "hall")
     daemon.terminate()
 
 
-def connect(path):
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
-    for _ in range(100):
-        try:
-            connection.connect(str(path))
-            break
-        except (FileNotFoundError, ConnectionRefusedError):
-            time.sleep(0.05)
-    return connection
-
-
 def send(path, samples, **header):
-    with connect(path) as connection:
-        connection.sendall(json.dumps(header).encode() + b"\n")
-        connection.sendall((samples * 32768).astype("<i2").tobytes())
+    """Send float samples and close the connection."""
+    send_audio(path, (samples * 32768).astype("<i2"), **header).close()
 
 
 def collect(events, names):
@@ -160,8 +148,6 @@ def test_a_stream_name_has_one_connection_at_a_time_and_can_be_reused(start_netw
 
 
 def test_only_local_programs_can_send_audio(tmp_path):
-    from support import kwsd
-
     result = kwsd("run", "--source", "network", "--audio", "0.0.0.0:7000", "--socket", tmp_path / "s")
     assert result.returncode == 2
     assert result.stderr == "kwsd: audio: 0.0.0.0:7000 is open to other machines; use 127.0.0.1:PORT\n"

@@ -21,7 +21,7 @@ import soundfile
 from kwsd.client import subscribe
 from kwsd.errors import SocketError
 from kwsd.protocol.events import DetectionEvent, Goodbye, Hello, Lagged, SourceUp, parse_event
-from support import DEMO, kwsd
+from support import DEMO, kwsd, serving
 
 
 def connect(path):
@@ -101,8 +101,7 @@ def test_a_slow_subscriber_learns_what_it_lost_and_delays_no_other(start_daemon,
     late = connect(path)
     quick = subscribe(path, reconnect=False)
     assert isinstance(next(quick), Hello)
-    while not audio.exists():
-        time.sleep(0.02)
+    serving(audio, daemon)
     n_streams, told = 8000, []
     for n in range(n_streams):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -270,8 +269,7 @@ def test_closing_the_terminal_ends_the_daemon_that_was_started_in_it(tmp_path):
     in_terminal = f"import os; os.open({os.ttyname(slave)!r}, os.O_RDWR); os.execv({command[0]!r}, {command!r})"
     daemon = subprocess.Popen([sys.executable, "-c", in_terminal], start_new_session=True, stderr=subprocess.DEVNULL)
     try:
-        while not path.exists() and daemon.poll() is None:
-            time.sleep(0.02)
+        serving(path, daemon)
         events = subscribe(path, reconnect=False)
         assert isinstance(next(events), Hello)
         daemon.send_signal(signal.SIGHUP)  # a request to reload the configuration

@@ -72,7 +72,7 @@ def test_a_defect_is_logged_with_its_traceback_and_changes_nothing(model, caplog
     assert "ZeroDivisionError" in log
 
 
-def test_a_right_configuration_is_used(model, caplog):
+def test_a_valid_configuration_is_used(model, caplog):
     now, _, log = run_reload(model, lambda: config(hall={"source": "a.wav", "threshold": 0.5}), caplog)
     assert now.config.streams["hall"].threshold == 0.5
     assert "reload: done" in log
@@ -92,7 +92,7 @@ def test_the_first_signal_to_end_counts():
     assert asyncio.run(signalled(signal.SIGINT, signal.SIGTERM)) == ("SIGINT", False)
 
 
-def test_many_hang_ups_ask_for_one_reload(monkeypatch):
+def test_many_sighups_request_one_reload(monkeypatch):
     monkeypatch.setattr("kwsd.service.signals._has_terminal", lambda: False)
     assert asyncio.run(signalled(*[signal.SIGHUP] * 20)) == (None, True)
 

@@ -26,6 +26,7 @@ def notified(tmp_path):
         yield detector, os.environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
 
 
+@pytest.mark.slow
 def test_ready_and_watchdog_are_sent_only_while_audio_arrives(start_daemon, notified, demo):
     detector, environment = notified
     daemon, path = start_daemon("--source", "-", stdin=subprocess.PIPE, env=environment)

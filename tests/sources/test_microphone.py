@@ -18,7 +18,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.protocol.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
-from support import DEMO, ROOT, meanwhile
+from support import DEMO, ROOT, meanwhile, serving
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n"
 SERVER = (
@@ -92,9 +92,7 @@ def test_it_is_heard_under_the_units_sandbox(server, tmp_path):
     samples, _ = soundfile.read(DEMO, frames=4 * 16000, dtype="int16")
     with subprocess.Popen(command, env=server.environment, stderr=subprocess.PIPE, text=True) as daemon:
         try:
-            while not path.exists():
-                assert daemon.poll() is None, daemon.stderr.read()
-                time.sleep(0.05)
+            serving(path, daemon)
             events = []
             threading.Thread(target=collect, args=(events, path), daemon=True).start()
             wait_for(events, Hello, 1)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import takewhile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from kwsd.client import subscribe
 from kwsd.protocol.events import DetectionEvent, Hello, SourceDown
-from support import ROOT
+from support import ROOT, serving
 
 UNITS = ROOT / "systemd"
 SANDBOX = ROOT / "tests" / "systemd" / "sandbox.py"
@@ -53,6 +52,7 @@ def has_seccomp():
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_seccomp(), reason="no libseccomp here")
 def test_the_daemon_detects_and_serves_under_the_sandbox(tmp_path, few_seconds_wav):
     path, config = tmp_path / "kwsd.sock", tmp_path / "kwsd.yaml"
@@ -63,9 +63,7 @@ def test_the_daemon_detects_and_serves_under_the_sandbox(tmp_path, few_seconds_w
     command = [sys.executable, SANDBOX, UNITS / "kwsd.service", sys.executable, "-m", "kwsd", "run"]
     daemon = subprocess.Popen([*command, "--config", config, "--socket", path], stderr=subprocess.PIPE, text=True)
     with daemon:
-        deadline = time.monotonic() + 20
-        while not path.exists() and daemon.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        serving(path, daemon)
         status = Path(f"/proc/{daemon.pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status
         assert "Seccomp:\t2" in status

@@ -28,7 +28,7 @@ SuccessAction=exit-force
 FailureAction=exit-force
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 -u /srv/kwsd/tests/service/guest.py
+ExecStart=/usr/bin/python3 -u /srv/kwsd/tests/systemd/guest.py
 StandardOutput=tty
 StandardError=tty
 """

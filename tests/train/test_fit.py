@@ -16,10 +16,10 @@ from kwsd.commands.label import label_folder
 from kwsd.core.model import load_model
 from kwsd.errors import ExportError, TrainingError
 from train.__main__ import main
-from train.fit import MarginLoss, fit, stages_of
+from train.fit import fit
 from train.hyperparameters import Hyperparameters
 from train.measure import decide
-from train.measure.clips import evaluate, score, wilson
+from train.measure.clips import evaluate
 from train.measure.subject import KerasModel, load_subject
 from train.recordings.corpus import find_corpus, read_clip
 
@@ -79,6 +79,7 @@ def light_run(corpus, cache, tmp_path_factory, short_streams):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["ds_tcn", "light_cnn"])  # the second has dropout
 def test_an_interrupted_training_resumes_to_the_same_weights(
     architecture, run, light_run, corpus, cache, tmp_path, monkeypatch
@@ -108,6 +109,7 @@ def assert_same_weights(a_run, b_run, n_epochs):
         np.testing.assert_allclose(of_a, of_b, atol=1e-3)  # threads add up in any order
 
 
+@pytest.mark.slow
 def test_a_training_resumed_between_two_stages_still_has_its_teachers(run, corpus, cache, tmp_path):
     handed_over = shutil.copytree(run, tmp_path / "run")
     for path in ("model.keras", "checkpoint-4.keras"):
@@ -134,15 +136,6 @@ def test_a_missing_checkpoint_is_named(run, corpus, cache, tmp_path):
         (broken / path).unlink()
     with pytest.raises(TrainingError, match=r"checkpoint-4\.keras: missing or damaged .* give -o another folder"):
         fit(corpus, "ds_tcn", HYPER, broken, cache)
-
-
-def test_stages_follow_each_other_and_the_last_distils():
-    def stages(**keys):
-        return [(one.begin, one.end, one.distils) for one in stages_of(Hyperparameters(epochs=8, **keys))]
-
-    assert stages(restarts=0) == [(0, 8, False)]
-    assert stages(restarts=1, restart_epochs=4) == [(0, 8, False), (8, 12, True)]
-    assert stages(restarts=2, restart_epochs=4) == [(0, 8, False), (8, 12, False), (12, 16, True)]
 
 
 def test_a_folder_of_another_training_is_refused(run, corpus, cache):
@@ -199,6 +192,7 @@ def test_a_network_of_whole_windows_is_exported_by_tf2onnx(light_run, tmp_path):
     assert "tf2onnx" in model.card.training["versions"]
 
 
+@pytest.mark.slow
 def test_evaluate_measures_streams_and_the_users_background(run, corpus, cache, tmp_path, monkeypatch, capsys):
     def evaluate_streams(*arguments):
         common = ("--data", corpus.root, "--cache", cache, "--hours", "0.05", "--stream")
@@ -244,27 +238,6 @@ def test_a_failed_export_leaves_no_file(run, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_margin_is_subtracted_from_the_right_logit():
-    random = np.random.default_rng(0)
-    logits, right = random.standard_normal((6, 4)), np.array([0, 1, 2, 3, 0, 1])
-    posteriors = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    handicapped = logits.copy()
-    handicapped[np.arange(6), right] -= 1.5
-    want = np.log(np.exp(handicapped).sum(axis=1)) - handicapped[np.arange(6), right]
-    assert float(MarginLoss(1.5)(right, posteriors.astype(np.float32))) == pytest.approx(want.mean(), rel=1e-5)
-    plain = -np.log(posteriors[np.arange(6), right])
-    smooth = 0.9 * plain - 0.1 * np.log(posteriors).mean(axis=1)
-    assert float(MarginLoss(0.0, 0.1)(right, posteriors.astype(np.float32))) == pytest.approx(smooth.mean(), rel=1e-5)
-
-
-def test_score_gives_confusion_accuracy_and_recall():
-    report = score(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), ["a", "b"])
-    assert report["confusion"] == [[1, 1], [1, 2]]
-    assert report["accuracy"] == 0.6
-    assert report["recall"] == {"a": 0.5, "b": 0.6667}
-    assert wilson(50, 100) == pytest.approx((0.404, 0.596), abs=1e-3)  # Wilson's own example range
-
-
 def test_clips_whose_names_identify_no_speaker_are_counted(corpus_folder, tmp_path):
     copy = shutil.copytree(corpus_folder, tmp_path / "copy")
     for path in (copy / "yes").glob("*.wav"):
@@ -294,14 +267,3 @@ def test_the_command_line_reports_mistakes_in_one_line(tmp_path, monkeypatch, ca
     for option, value in (("--split", "training"), ("--hours", 30), ("--seed", 4), ("--background", tmp_path)):
         mistake("needs --stream", "evaluate", tmp_path / "r.onnx", "--data", tmp_path, option, value)
     mistake("no reports", "results", tmp_path, "-o", tmp_path / "R.md")
-
-
-def test_hyperparameters_are_changed_by_name():
-    assert Hyperparameters().changed(["seed=5", "learning_rate=3e-4"]).learning_rate == 3e-4
-    with pytest.raises(TrainingError, match=r"--set epoch: unknown key; did you mean epochs\?"):
-        Hyperparameters().changed(["epoch=3"])
-    with pytest.raises(TrainingError, match="--set seed: 'x' is not a whole number"):
-        Hyperparameters().changed(["seed=x"])
-    for assignment in ("epochs=0", "batch_seconds=-1", "margin=nan", "mask_share=2", "clip_weight=0"):
-        with pytest.raises(TrainingError, match=r"--set \w+: .* is not (between|a number)"):
-            Hyperparameters().changed([assignment])
