@@ -15,7 +15,8 @@ def stream(false_accepts):
     """Scores of hits lie at 4 +- 1.5 logits."""
     hits = np.stack([100 / (1 + np.exp((LOGITS - 4) / 0.7))] * 2, axis=1).astype(int)
     said = [Said(n, float(i), i + 0.5) for i in range(100) for n in (0, 1)]
-    return Heard(3600.0 * HOURS, 36000 * HOURS, said, hits, false_accepts, {}, [])
+    seconds = 3600.0 * HOURS
+    return Heard(seconds, seconds, 36000 * HOURS, said, hits, np.zeros_like(hits), false_accepts, {}, [])
 
 
 @pytest.fixture

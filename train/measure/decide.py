@@ -54,7 +54,7 @@ def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int
         "decision" for the card, and "missed": for each keyword the share of its utterances
         that each threshold of the grid misses.
     """
-    hours = sum(heard.seconds for heard in heards) / 3600
+    hours = sum(heard.free_seconds for heard in heards) / 3600
     hits = np.mean([heard.hits / np.maximum(1, heard.n_said) for heard in heards], axis=0)
     false = np.sum([heard.false_accepts for heard in heards], axis=0) / hours
     at = _balanced(_smoothed(hits), _smoothed(false))

@@ -14,7 +14,7 @@ from kwsd.core.sweep import GRID
 from train.files import write_json
 from train.measure import plots
 from train.measure.clips import about, wilson
-from train.measure.streams import Heard, Streams, hear, match_label
+from train.measure.streams import Heard, Streams, hear, is_inside, keyword_times, match_label
 from train.measure.subject import Subject
 
 _TENSORFLOW_TOLERANCE_SECONDS = 1.5
@@ -47,11 +47,12 @@ def evaluate_streams(subject: Subject, streams: Streams, split: str, folder: Pat
 
 def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:
     """The figures of one stream, for JSON."""
-    hours = heard.seconds / 3600
+    hours = heard.free_seconds / 3600
     frr = 1 - heard.hits.sum(axis=1) / max(1, len(heard.said))
     false_accepts = _never_rising(heard.false_accepts.sum(axis=1))
     return {
-        "hours": round(hours, 3),
+        "hours": round(heard.seconds / 3600, 3),
+        "hours_without_keywords": round(hours, 3),
         "n_windows": heard.n_windows,
         "n_keywords": len(heard.said),
         "at_rate": {f"{rate:g}": _at_rate(heard, keywords, false_accepts, rate) for rate in RATES},
@@ -63,8 +64,8 @@ def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:
 
 
 def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64], rate: float) -> dict[str, Any]:
-    """Misses at the lowest threshold, the same for all keywords, that keeps a rate."""
-    hours = heard.seconds / 3600
+    """Misses at the lowest threshold, the same for all keywords, that keeps a rate of false accepts."""
+    hours = heard.free_seconds / 3600
     within = np.flatnonzero(false_accepts <= rate * hours)
     at = int(within[0]) if len(within) else len(GRID) - 1
     n_hits, n_said, n_false = int(heard.hits[at].sum()), heard.n_said, int(false_accepts[at])
@@ -73,6 +74,8 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
         "threshold": round(float(GRID[at]), 5),
         "frr": round(1 - n_hits / max(1, int(n_said.sum())), 4),
         "frr_95": [round(1 - share, 4) for share in reversed(wilson(n_hits, max(1, int(n_said.sum()))))],
+        "frr_old_count": _frr_old_count(heard, rate),
+        "substitutions": int(heard.substitutions[at].sum()),
         "false_accepts": n_false,
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
         "never_heard": _never_heard(heard, at),
@@ -90,6 +93,14 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
         "latency_p50": _quantile(late, 0.5),
         "latency_p95": _quantile(late, 0.95),
     }
+
+
+def _frr_old_count(heard: Heard, rate: float) -> float:
+    """Misses when substitutions count as false accepts, in all hours: the way of reports before 2026-11-28."""
+    false_accepts = _never_rising((heard.false_accepts + heard.substitutions).sum(axis=1))
+    within = np.flatnonzero(false_accepts <= rate * heard.seconds / 3600)
+    at = int(within[0]) if len(within) else len(GRID) - 1
+    return round(1 - int(heard.hits[at].sum()) / max(1, len(heard.said)), 4)
 
 
 def _never_heard(heard: Heard, at: int) -> dict[str, float]:
@@ -126,20 +137,35 @@ def caveat(at: dict[str, Any]) -> str:
 
 
 def _own_decision(heard: Heard, keywords: list[str]) -> dict[str, Any]:
-    """The detections with the model's own thresholds: misses, false accepts, and TensorFlow's percentages.
+    """The detections with the model's own thresholds: misses, substitutions and false accepts."""
+    late: list[float] = []
+    others: list[float] = []
+    for n, keyword in enumerate(keywords):
+        said = [one for one in heard.said if one.label == n]
+        ends = [found.end_seconds for found in heard.detections if found.label == keyword]
+        hit = match_label(said, ends)
+        late += [end - said[index].end for index, end in hit.items()]
+        others += sorted(set(ends) - set(hit.values()))
+    n_inside = int(is_inside(keyword_times(heard.said), np.array(others)).sum())
+    n_false, hours = len(others) - n_inside, heard.free_seconds / 3600
+    return {
+        "frr": round(1 - len(late) / max(1, len(heard.said)), 4),
+        "substitutions": n_inside,
+        "false_accepts": n_false,
+        "per_hour": round(n_false / hours, 3),
+        "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
+        "latency_p50": _quantile(late, 0.5),
+        "latency_p95": _quantile(late, 0.95),
+        "tensorflow_percent": _tensorflow_percent(heard, keywords),
+    }
 
-    These are counted as in `test_streaming_accuracy` of TensorFlow's speech_commands, as shares of
-    all keywords: keywords with any detection within 1.5 s; detections there with the right label
-    (each keyword once) and with the wrong one; and detections far from any keyword.
+
+def _tensorflow_percent(heard: Heard, keywords: list[str]) -> dict[str, float]:
+    """TensorFlow's percentages, as `test_streaming_accuracy` of its speech_commands counts.
+
+    Shares of all keywords: keywords with any detection within 1.5 s; detections there with the right
+    label (each keyword once) and with the wrong one; and detections far from any keyword.
     """
-    late = [
-        one
-        for n, keyword in enumerate(keywords)
-        for one in match_label(
-            [said for said in heard.said if said.label == n],
-            [found.end_seconds for found in heard.detections if found.label == keyword],
-        ).values()
-    ]
     starts = np.array([one.start for one in heard.said])
     matched, used = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
     n_right = n_wrong = n_nowhere = 0
@@ -154,22 +180,8 @@ def _own_decision(heard: Heard, keywords: list[str]) -> dict[str, Any]:
             n_wrong += 1
         else:
             n_nowhere += 1
-    n_said, hours = max(1, len(heard.said)), heard.seconds / 3600
-    n_false = len(heard.detections) - len(late)
-    return {
-        "frr": round(1 - len(late) / n_said, 4),
-        "false_accepts": n_false,
-        "per_hour": round(n_false / hours, 3),
-        "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
-        "latency_p50": _quantile(late, 0.5),
-        "latency_p95": _quantile(late, 0.95),
-        "tensorflow_percent": {
-            "matched": round(100 * int(matched.sum()) / n_said, 2),
-            "correct": round(100 * n_right / n_said, 2),
-            "wrong": round(100 * n_wrong / n_said, 2),
-            "false_positives": round(100 * n_nowhere / n_said, 2),
-        },
-    }
+    counts = {"matched": int(matched.sum()), "correct": n_right, "wrong": n_wrong, "false_positives": n_nowhere}
+    return {name: round(100 * n / max(1, len(heard.said)), 2) for name, n in counts.items()}
 
 
 def poisson(n_events: int) -> tuple[float, float]:

@@ -1,9 +1,12 @@
 """Streams: hours of composed audio, and what a model detects in them.
 
 Law: streams are scenes of one split's speakers. The shipping Spotter processes them in one pass, in
-which every threshold of the grid decides as it would alone (`kwsd.core.sweep`). An event hits a
-keyword of its label if it comes between the beginning of the word and a second after its end. Each
-keyword is hit at most once; every other event is a false accept.
+which every threshold of the grid decides as it would alone (`kwsd.core.sweep`).
+
+Events are counted as published figures are. The time of a keyword is from its beginning to a second
+after its end. An event hits a keyword of its label in this time, each keyword at most once. Another
+event in the time of a keyword is a substitution: the keyword fired another label, or fired twice.
+Every event outside is a false accept, and false accepts an hour refer to the audio without keywords.
 """
 
 import hashlib
@@ -89,16 +92,19 @@ class Heard:
         seconds: length of the stream.
         n_windows: number of decisions.
         said: the keywords in the stream, in order.
-        hits, false_accepts: shape (n_grid, n_keywords).
+        free_seconds: audio outside the times of keywords.
+        hits, substitutions, false_accepts: shape (n_grid, n_keywords), by the label that fired.
         latencies: for each (grid, keyword) the seconds from the word's end to the hit, by the index
             of the utterance among those of the keyword.
         detections: with the model's own thresholds.
     """
 
     seconds: float
+    free_seconds: float
     n_windows: int
     said: list[Said]
     hits: NDArray[np.int64]
+    substitutions: NDArray[np.int64]
     false_accepts: NDArray[np.int64]
     latencies: dict[tuple[int, int], dict[int, float]]
     detections: list[Detection]
@@ -194,27 +200,53 @@ def hear(subject: Subject, stream: Stream, what: str = "stream") -> Heard:
 
 
 def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detections: list[Detection]) -> Heard:
-    """Find which detections of each threshold hit a keyword."""
+    """Find which detections of each threshold hit a keyword, and which come in the time of a keyword."""
     events: dict[tuple[int, int], list[float]] = {}
     for one in sweep.fired:
         events.setdefault((one.grid, one.label), []).append(one.end_seconds)
     of_label = [[one for one in said if one.label == n] for n in range(n_keywords)]
-    latencies = {key: match_label(of_label[key[1]], times) for key, times in events.items()}
-    hits = np.zeros((len(GRID), n_keywords), np.int64)
-    for key, late in latencies.items():
-        hits[key] = len(late)
-    false_accepts = sweep.counts()[:, :n_keywords] - hits
-    return Heard(seconds, sweep.n_windows, said, hits, false_accepts, latencies, detections)
+    times = keyword_times(said)
+    hits, substitutions, false_accepts = np.zeros((3, len(GRID), n_keywords), np.int64)
+    latencies = {}
+    for key, ends in events.items():
+        hit = match_label(of_label[key[1]], ends)
+        latencies[key] = {index: end - of_label[key[1]][index].end for index, end in hit.items()}
+        inside = is_inside(times, np.setdiff1d(ends, list(hit.values())))
+        hits[key], substitutions[key], false_accepts[key] = len(hit), inside.sum(), (~inside).sum()
+    free_seconds = seconds - float(np.diff(times, axis=0).sum())
+    return Heard(
+        seconds, free_seconds, sweep.n_windows, said, hits, substitutions, false_accepts, latencies, detections
+    )
 
 
-def match_label(said: list[Said], times: list[float]) -> dict[int, float]:
-    """Latencies of events that hit, by the index of the keyword: each event may hit the first that is still free."""
-    late = {}
+def match_label(said: list[Said], ends: list[float]) -> dict[int, float]:
+    """The events that hit, by the index of the keyword: each event may hit the first that is still free."""
+    hit = {}
     first = 0
-    for time in times:
-        while first < len(said) and said[first].end + _HIT_SECONDS < time:
+    for end in ends:
+        while first < len(said) and said[first].end + _HIT_SECONDS < end:
             first += 1
-        if first < len(said) and said[first].start <= time:
-            late[first] = time - said[first].end
+        if first < len(said) and said[first].start <= end:
+            hit[first] = end
             first += 1
-    return late
+    return hit
+
+
+def keyword_times(said: list[Said]) -> NDArray[np.float64]:
+    """The times of keywords, in order, without overlap. Shape: -> (2, n), starts and ends in seconds."""
+    merged: list[list[float]] = []
+    for one in sorted(said, key=lambda one: one.start):
+        end = one.end + _HIT_SECONDS
+        if merged and one.start <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        else:
+            merged.append([one.start, end])
+    return np.array(merged).reshape(-1, 2).T
+
+
+def is_inside(times: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which events come in the time of a keyword. Shape: (2, n), (n_events,) -> (n_events,)."""
+    starts, stops = times
+    index = np.searchsorted(starts, ends, side="right") - 1
+    inside: NDArray[np.bool_] = (index >= 0) & (ends <= np.append(stops, -np.inf)[index])
+    return inside
