@@ -53,8 +53,12 @@ def serving(path: Path, daemon: subprocess.Popen[str], seconds: float = 20) -> N
 def connect(path: Path) -> socket.socket:
     """A connection to a Unix socket, whose reads do not block for ever."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(str(path))
     connection.settimeout(20)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 

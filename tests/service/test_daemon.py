@@ -64,7 +64,7 @@ def test_twenty_subscribers_get_the_same_detections_as_spot(start_daemon, tmp_pa
         assert events[0].provider == "CPUExecutionProvider"
         assert detections(events) == detections(spotted)
         assert isinstance(events[-1], Goodbye)
-        assert events[-1].heard_seconds == 6.0
+        assert events[-1].heard_seconds == 3.6
 
 
 def test_sigterm_says_goodbye_and_removes_the_socket(start_daemon):

@@ -55,7 +55,7 @@ def test_hundreds_of_closed_connections_leak_no_descriptors(quiet, tmp_path):
     deadline = time.monotonic() + 10
     while n_descriptors(daemon) > n_before and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert n_descriptors(daemon) == n_before
+    assert n_descriptors(daemon) <= n_before
     connection = send_audio(audio, np.zeros(1600, "<i2"))
     assert isinstance(next(events), SourceUp)
     connection.close()
