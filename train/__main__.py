@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Set before Keras is imported: otherwise TensorFlow prints long messages about missing GPUs on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+_HOURS_OF_HOME = 24.0
 _HOURS, _SEED = 3.0, 3  # for streams; the thresholds were chosen with another seed
 
 
@@ -85,6 +86,9 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _check_streams(args: argparse.Namespace) -> None:
     """Refuse options that need --stream, and fill in the defaults for streams."""
+    if args.home and args.background:
+        raise TrainingError("--home, --background: choose one")
+    args.stream = args.stream or args.home
     if not args.stream:
         for name, given in (("--background", args.background), ("--hours", args.hours), ("--seed", args.seed)):
             if given is not None:
@@ -93,21 +97,31 @@ def _check_streams(args: argparse.Namespace) -> None:
             raise TrainingError("--split training: needs --stream; accuracy on its own training clips proves nothing")
     if args.hours is not None and not 0 < args.hours < 1000:
         raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 3")
-    args.hours, args.seed = args.hours or _HOURS, _SEED if args.seed is None else args.seed
+    args.hours = args.hours or (_HOURS_OF_HOME if args.home else _HOURS)
+    args.seed = _SEED if args.seed is None else args.seed
 
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
+    from train.measure.home import day_at_home
     from train.measure.stream_report import evaluate_streams
     from train.measure.streams import streams_of
     from train.recordings.material import gather
 
     if args.background:
         streams = _over_own_recordings(args, corpus)
+    elif args.home:
+        streams = day_at_home(gather(corpus, args.split, args.cache), args.hours, args.seed)
     else:
         streams = streams_of(gather(corpus, args.split, args.cache), args.hours, args.seed)
     report = evaluate_streams(subject, streams, args.split, folder)
     for name, stream in report["streams"].items():
         _print_stream(name, stream)
+    for name, day in report.get("day", {}).items():
+        low, high = day["false_95"]
+        print(
+            f"{day['hours']:g} h of {name} a day: misses {day['missed']:.1%}, {day['substitutions']:g} substitutions, "
+            f"{day['false']:g} false events ({low:g} to {high:g})"
+        )
     print(f"written: {folder}/{streams.kind}-{args.split}.json, .png")
 
 
@@ -131,7 +145,8 @@ def _print_stream(name: str, stream: dict[str, Any]) -> None:
         low, high = at["frr_95"]
         print(
             f"  at {rate:>3} false accepts an hour, threshold {at['threshold']:.4f}: "
-            f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), latency p95 {at['latency_p95']} s{caveat(at)}"
+            f"misses {at['frr']:.1%} ({low:.1%} to {high:.1%}), {at['substitutions']} substitutions, "
+            f"latency p95 {at['latency_p95']} s{caveat(at)}"
         )
     own = stream["own_thresholds"]
     low, high = own["per_hour_95"]
@@ -222,7 +237,10 @@ def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
         help="speakers to measure with (%(default)s); training, with --stream: misses on the recordings it learnt from",
     )
     command.add_argument("--stream", action="store_true", help="measure on hours of stream instead of clips")
-    command.add_argument("--hours", type=float, help=f"hours of each kind of stream ({_HOURS:g})")
+    command.add_argument("--home", action="store_true", help="measure on a day at home: quiet, talk, television, music")
+    command.add_argument(
+        "--hours", type=float, help=f"hours of each kind of stream ({_HOURS:g}), or of the day ({_HOURS_OF_HOME:g})"
+    )
     command.add_argument("--seed", type=int, help=f"seed of the streams ({_SEED}; thresholds were chosen with 1)")
     command.add_argument(
         "--background", type=Path, action="append", metavar="DIR", help="mix keywords into your own recordings instead"

@@ -31,8 +31,13 @@ _PUBLISHED = """\
 
 These are figures for clips of the official test set, after training on all of the official training set."""
 
-_KINDS = {"validation.json": "clips", "stream-validation.json": "stream", "stream-training.json": "of training"}
-"""File names of reports, and their kinds. The last is about streams of the recordings that a model was trained on."""
+_KINDS = {
+    "validation.json": "clips",
+    "stream-validation.json": "stream",
+    "stream-training.json": "of training",
+    "home-validation.json": "home",
+}
+"""File names of reports, and their kinds. "of training" is about the recordings that a model was trained on."""
 
 
 def write_results(folder: Path, path: Path) -> None:
@@ -62,6 +67,7 @@ def write_results(folder: Path, path: Path) -> None:
         _models(models),
         f"![trade-off of misses and false accepts]({picture.name})",
         *_limits(models),
+        *_home(models),
         _commands(models),
     ]
     ablations = _reports(folder / "ablations")
@@ -95,7 +101,7 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
         low, high = clips["interval_95"]
         n_parameters, n_multiplies = _size(clips["model"])
         at = {kind: streams[kind]["at_rate"][_RATE] for kind in kinds if kind in streams}
-        missed = [f"{at[kind]['frr']:.1%}{caveat(at[kind])}" if kind in at else "–" for kind in kinds]
+        missed = [_missed(at[kind]) if kind in at else "–" for kind in kinds]
         latency = max((one["latency_p95"] or 0 for one in at.values()), default=0)
         rows.append(
             f"| {name} | {n_parameters / 1e3:.0f} k | {n_multiplies / 1e6:.1f} M | "
@@ -103,8 +109,36 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
             f"{next((stream['hours'] for stream in streams.values()), 0):g} |"
         )
     n_clips = next(iter(models.values()))["clips"]["n_clips"]
-    rows += ["", f"Clips: 12 classes, {n_clips} clips. Streams: keywords missed at {_RATE} false accept an hour."]
+    rows += [
+        "",
+        f"Clips: 12 classes, {n_clips} clips. Streams: keywords missed at {_RATE} false accept an hour of audio without\n"
+        "keywords, one threshold for all; in brackets the number of substitutions for a hundred keywords, and the misses\n"
+        "by the count of earlier reports, in which a substitution was a false accept.",
+    ]
     return "\n".join(rows)
+
+
+def _missed(at: dict[str, Any]) -> str:
+    n_keywords = sum(one["n"] for one in at["frr_of"].values())
+    substituted = 100 * at["substitutions"] / max(1, n_keywords)
+    return f"**{at['frr']:.1%}**{caveat(at)} ({substituted:.1f}; {at['frr_old_count']:.1%})"
+
+
+def _home(models: dict[str, dict[str, Any]]) -> list[str]:
+    """A day at home with the models' own thresholds."""
+    rows = [
+        f"| {name} | {situation} | {day['hours']:g} | {day['missed']:.1%} | {day['substitutions']:g} | "
+        f"{day['false']:g} ({day['false_95'][0]:g} to {day['false_95'][1]:g}) |"
+        for name, one in models.items()
+        for situation, day in one.get("home", {}).get("day", {}).items()
+    ]
+    if not rows:
+        return []
+    head = [
+        "| model | situation | hours a day | missed | substitutions a day | false events a day (95 %) |",
+        "|---|---|---|---|---|---|",
+    ]
+    return ["## A day at home, with the model's own thresholds", "\n".join(head + rows)]
 
 
 def _limits(models: dict[str, dict[str, Any]]) -> list[str]:
@@ -136,14 +170,17 @@ def _commands(models: dict[str, dict[str, Any]]) -> str:
     lines = ["Commands, where `DATA` stands for the recordings with their `--noise` and `--speech`:", ""]
     for name, one in models.items():
         evaluate = f"`python -m train evaluate {_file(name)} --data DATA -o docs/results/{name}`"
-        streams = "".join(
-            f", and with `{_stream_options(one[kind])}`" for kind in ("stream", "of training") if kind in one
-        )
+        kinds = [kind for kind in ("stream", "of training", "home") if kind in one]
+        streams = "".join(f", and with `{_stream_options(one[kind])}`" for kind in kinds)
         lines.append(f"- {evaluate}{streams} (model {one['clips']['digest'][:12]}){_pace(one['clips']['training'])}")
     return "\n".join(lines)
 
 
 def _stream_options(report: dict[str, Any]) -> str:
+    if "day" in report:
+        return (
+            f"--home --hours {sum(stream['hours'] for stream in report['streams'].values()):g} --seed {report['seed']}"
+        )
     hours = next(iter(report["streams"].values()))["hours"]
     split = "" if report["split"] == "validation" else f"--split {report['split']} "
     return f"--stream {split}--hours {hours:g} --seed {report['seed']}"

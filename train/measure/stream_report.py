@@ -38,11 +38,26 @@ def evaluate_streams(subject: Subject, streams: Streams, split: str, folder: Pat
     }
     for name, stream in streams.by_name.items():
         report["streams"][name] = describe(hear(subject, stream, f"stream of {name}"), card.keywords)
+    if streams.hours_a_day:
+        report["day"] = {name: _day(report["streams"][name], hours) for name, hours in streams.hours_a_day.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{streams.kind}-{split}.json", report)
     curves = {f"{name}, {one['hours']:.1f} h": one["curve"] for name, one in report["streams"].items()}
     plots.trade_off(curves, f"{card.name}, {split} speakers", folder / f"{streams.kind}-{split}.png")
     return report
+
+
+def _day(stream: dict[str, Any], hours_a_day: float) -> dict[str, Any]:
+    """Events in a day with the model's own thresholds."""
+    own = stream["own_thresholds"]
+    free_hours = hours_a_day * stream["hours_without_keywords"] / stream["hours"]
+    return {
+        "hours": hours_a_day,
+        "missed": own["frr"],
+        "substitutions": round(own["substitutions"] * hours_a_day / stream["hours"], 1),
+        "false": round(own["per_hour"] * free_hours, 1),
+        "false_95": [round(bound * free_hours, 1) for bound in own["per_hour_95"]],
+    }
 
 
 def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Every event outside is a false accept, and false accepts an hour refer to the au
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -66,12 +66,14 @@ class Streams:
         seed: of the random numbers.
         made_of: number of recordings of words, and minutes of the others, that are mixed again and
             again; intervals describe these recordings only.
+        hours_a_day: how long each stream lasts in a day, if the streams are a day.
     """
 
     kind: str
     seed: int
     made_of: dict[str, float]
     by_name: dict[str, Stream]
+    hours_a_day: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,9 @@ def streams_of(material: Material, hours: float, seed: int) -> Streams:
     return Streams(
         "stream",
         seed,
-        _made_of(material),
+        made_of(material),
         {
-            name: [partial(_scene, material, style, (_seed_of(seed, name), number)) for number in range(n_scenes)]
+            name: [partial(_scene, material, style, (seed_of(seed, name), number)) for number in range(n_scenes)]
             for name, style in styles.items()
         },
     )
@@ -144,14 +146,16 @@ def over_own_recordings(material: Material, hours: float, seed: int) -> Streams:
     n_most = round(hours * 3600 * RATE_HZ)
     within = np.cumsum([n_samples for *_, n_samples in minutes]) <= max(n_most, minutes[0][2])
     stream: Stream = [
-        partial(_scene_over, material, minute, (_seed_of(seed, "background"), number))
+        partial(_scene_over, material, minute, (seed_of(seed, "background"), number))
         for number, minute in enumerate(minutes)
         if within[number]
     ]
-    return Streams("background", seed, _made_of(material), {"background": stream})
+    return Streams("background", seed, made_of(material), {"background": stream})
 
 
-def _made_of(material: Material) -> dict[str, float]:
+def made_of(material: Material) -> dict[str, float]:
+    """Number of recordings of words, and minutes of speech and noise."""
+
     def minutes(recordings: NDArray[np.int64]) -> float:
         return round(float(material.lengths[recordings].sum()) / RATE_HZ / 60, 1)
 
@@ -172,7 +176,7 @@ def _scene_over(material: Material, minute: tuple[int, int, int], seeds: tuple[i
     return compose(material, BACKGROUND, len(room) / RATE_HZ, np.random.default_rng(seeds), room)
 
 
-def _seed_of(seed: int, name: str) -> int:
+def seed_of(seed: int, name: str) -> int:
     """A seed for each stream, so that streams differ from each other."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
 

@@ -54,6 +54,27 @@ def coloured_noise(n_samples: int, exponent: float, random: np.random.Generator)
     return noise / np.float32(rms(noise))
 
 
+def music(n_samples: int, rate_hz: int, random: np.random.Generator) -> FloatArray:
+    """Music-like noise: three voices, each a sequence of notes with six harmonics that decay, over a beat of noise.
+
+    Shape: -> (n_samples,), float32, root mean square 1.
+    """
+    samples = np.zeros(n_samples, np.float32)
+    beat = round(random.uniform(0.3, 0.7) * rate_hz)
+    root_hz = random.uniform(80, 200)
+    for octave in (1, 2, 4):
+        for start in range(0, n_samples, beat * int(random.integers(1, 4))):
+            seconds = np.arange(min(2 * beat, n_samples - start)) / rate_hz
+            note_hz = root_hz * octave * 2 ** (random.choice((0, 2, 4, 5, 7, 9, 11)) / 12)
+            harmonics = sum(np.sin(2 * np.pi * note_hz * k * seconds) / k for k in range(1, 7))
+            samples[start : start + len(seconds)] += (harmonics * np.exp(-3 * seconds)).astype(np.float32)
+    for start in range(0, n_samples, beat):
+        seconds = np.arange(min(beat, n_samples - start)) / rate_hz
+        hit = random.standard_normal(len(seconds)) * np.exp(-30 * seconds)
+        samples[start : start + len(seconds)] += hit.astype(np.float32)
+    return samples / np.float32(rms(samples))
+
+
 def limit(samples: FloatArray) -> FloatArray:
     """Clip at full scale, as an analogue-to-digital converter does."""
     return np.clip(samples, -1.0, 1.0)

@@ -34,6 +34,7 @@ class Style:
         close: share of the pauses between them that are short; the others are long.
         short_pause, long_pause, speech_seconds: ranges of lengths.
         level_dbfs: level of the scene's speech; each piece differs by about level_spread_db.
+        keyword_above_db: keywords are this much louder than the other pieces.
         noise: share of scenes with audible noise, snr_db below the speech.
         noise_drift_db: the noise level drifts this far up and down.
         noise_layers, coloured: largest number of noises at once; share of them that is synthetic.
@@ -53,6 +54,7 @@ class Style:
     speech_seconds: tuple[float, float] = (1.0, 4.0)
     level_dbfs: tuple[float, float] = (-45.0, -15.0)
     level_spread_db: float = 3.0
+    keyword_above_db: tuple[float, float] = (0.0, 0.0)
     noise: float = 0.7
     snr_db: tuple[float, float] = (3.0, 30.0)
     noise_drift_db: float = 6.0
@@ -116,7 +118,10 @@ def compose(
         piece, word, onset, end, recording = _piece(material, style, random)
         if at + end - onset > n_samples:
             break
-        piece = piece * np.float32(10 ** ((level_db + random.normal(0, style.level_spread_db)) / 20))
+        piece_db = level_db + random.normal(0, style.level_spread_db)
+        if word < len(material.keywords) and any(style.keyword_above_db):
+            piece_db += random.uniform(*style.keyword_above_db)
+        piece = piece * np.float32(10 ** (piece_db / 20))
         _lay(samples, piece, at - onset)
         spoken.append(Spoken(word, at, at + end - onset, recording))
         pause = style.short_pause if random.random() < style.close else style.long_pause

@@ -45,7 +45,7 @@ def test_every_table_is_made_from_the_reports(reports, tmp_path):
     write_results(reports, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| ds_tcn | 92 k | 3.3 M | 1.0000 (" in text
-    assert "| 100.0% (too few hours to show it) | 0.00 s | 2 |" in text  # this stream has two hours
+    assert "| **100.0%** (too few hours to show it) (0.0; 100.0%) | 0.00 s | 2 |" in text  # this stream has two hours
     assert "kwsd/models/ds_tcn.onnx --data DATA -o docs/results/ds_tcn`, and with `--stream --hours 2 --seed 2`" in text
     assert "On streams of the recordings that it was trained on, ds_tcn misses words 25.0%." in text
     assert "`--stream --split training --hours 2 --seed 2`" in text
