@@ -111,8 +111,8 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
     n_clips = next(iter(models.values()))["clips"]["n_clips"]
     rows += [
         "",
-        f"Clips: 12 classes, {n_clips} clips. Streams: keywords missed at {_RATE} false accept an hour of audio without\n"
-        "keywords, one threshold for all; in brackets the number of substitutions for a hundred keywords, and the misses\n"
+        f"Clips: 12 classes, {n_clips} clips. Streams: keywords missed at {_RATE} false accept an hour of audio\n"
+        "without keywords, one threshold for all; in brackets the substitutions for a hundred keywords, and the misses\n"
         "by the count of earlier reports, in which a substitution was a false accept.",
     ]
     return "\n".join(rows)
