@@ -19,6 +19,7 @@ from export.parity import check_parity
 from kwsd.core.card import METADATA_KEY, STEP_KEY
 from kwsd.core.model import load_model
 from kwsd.errors import ExportError, KwsdError
+from kwsd.files import whole
 from train.architectures import ARCHITECTURES
 from train.measure.subject import KerasModel
 
@@ -51,16 +52,12 @@ def export(run: Path, output: Path, data: Path | None = None, attribution: str =
     else:
         graph = convert(model)
     onnx.helper.set_model_props(graph, properties)
-    part = output.with_name(f"part-{output.name}")
     try:
-        onnx.save(graph, part)
-        worst = check_parity(model, load_model(part, "cpu"), data)
-        part.replace(output)
+        with whole(output) as part:
+            onnx.save(graph, part)
+            return check_parity(model, load_model(part, "cpu"), data)
     except OSError as error:
         raise ExportError(f"{output}: cannot be written ({error.strerror})") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return worst
 
 
 def main() -> int:

@@ -176,10 +176,21 @@ def _batch_normalization(graph: _WindowGraph, layer: layers.BatchNormalization) 
     return graph.op("BatchNormalization", x, *constants, epsilon=layer.epsilon)
 
 
+def _require(is_known: bool, layer: layers.Layer, what: str) -> None:
+    if not is_known:
+        raise ExportError(f"{layer.name}: {what} of a {type(layer).__name__} is not supported in causal networks")
+
+
+def _require_activation(layer: layers.Layer, *known: Callable[..., Any]) -> None:
+    _require(layer.activation in known, layer, f"activation {getattr(layer.activation, '__name__', '?')}")
+
+
 def _conv_2d(graph: _WindowGraph, layer: layers.Conv2D) -> str:
     x, low, high = layer.input, 0, 0
     if isinstance(padding := x._keras_history.operation, layers.ZeroPadding2D):
         x, (_, (low, high)) = padding.input, padding.padding
+    _require_activation(layer, keras.activations.linear)
+    _require(not layer.use_bias, layer, "a bias")
     n_steps, n_bands = layer.kernel_size
     return graph.op(
         "Conv",
@@ -192,6 +203,8 @@ def _conv_2d(graph: _WindowGraph, layer: layers.Conv2D) -> str:
 
 
 def _depthwise_conv_1d(graph: _WindowGraph, layer: layers.DepthwiseConv1D) -> str:
+    _require_activation(layer, keras.activations.linear)
+    _require(not layer.use_bias, layer, "a bias")
     [n_steps] = layer.kernel_size
     kernel = np.asarray(layer.kernel).transpose(1, 2, 0)[..., None]  # (channels, 1, steps, 1)
     x = graph.recalled(layer.input, n_steps - 1)
@@ -200,6 +213,7 @@ def _depthwise_conv_1d(graph: _WindowGraph, layer: layers.DepthwiseConv1D) -> st
 
 def _dense(graph: _WindowGraph, layer: layers.Dense) -> str:
     """A convolution over all bands."""
+    _require_activation(layer, keras.activations.linear, keras.activations.softmax)
     before = layer.input._keras_history.operation
     bands = before.input.shape[2:-1] if isinstance(before, layers.Reshape) else ()
     n_bands = bands[0] if bands else 1
@@ -212,6 +226,7 @@ def _dense(graph: _WindowGraph, layer: layers.Dense) -> str:
 
 
 def _relu(graph: _WindowGraph, layer: layers.Activation) -> str:
+    _require_activation(layer, keras.activations.relu)
     return graph.op("Relu", graph.of(layer.input))
 
 

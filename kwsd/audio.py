@@ -1,7 +1,8 @@
 """Samples, the sample clock, chunks, and raw PCM.
 
-Law: inside kwsd audio is mono float32 in [-1, 1), and time is a count of samples since the start
-of the stream. Audio from a file or a device is converted to that form here, once.
+Law: inside kwsd audio is mono float32 in [-1, 1], and time is a count of samples since the start of
+the stream. Audio from a file or a device is converted to that form here, once. Only a chunk of a
+shared device has several columns, one for each stream.
 """
 
 import math

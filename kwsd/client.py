@@ -1,9 +1,9 @@
 """For programs that want to know which keyword was said.
 
-from kwsd import subscribe
+from kwsd import DetectionEvent, subscribe
 
 for event in subscribe():
-    if event.type == "detection":
+    if isinstance(event, DetectionEvent):
         print(event.label, event.score)
 
 Law: `subscribe` and `subscribe_async` stay subscribed. When the daemon ends or the connection
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kwsd.errors import SocketError
-from kwsd.protocol.address import LINE_BYTES, Server
-from kwsd.protocol.events import Error, Event, Goodbye, Hello, Position, Published, Subscribed, parse_event
+from kwsd.protocol.address import LINE_BYTES, ServerAddress
+from kwsd.protocol.events import PROTOCOL, Error, Event, Goodbye, Hello, Position, Published, Subscribed, parse_event
 from kwsd.protocol.subscription import Since, Subscription
 
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5)
@@ -58,7 +58,7 @@ def subscribe(
         SocketError: no daemon serves there at first, it refuses, or what it sends is not kwsd's
             protocol; without `reconnect` also when the connection breaks.
     """
-    server = Server.at(address, token, tls)
+    server = ServerAddress.at(address, token, tls)
     session = _Session(server, _subscription(labels, streams, since, scores))
     connection = server.connect()
     while True:
@@ -93,7 +93,7 @@ async def subscribe_async(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Event]:
     """As `subscribe`, on an event loop. It always reconnects."""
-    server = Server.at(address, token, tls)
+    server = ServerAddress.at(address, token, tls)
     session = _Session(server, _subscription(labels, streams, since, scores))
     reader, writer = await server.open()
     while True:
@@ -132,7 +132,7 @@ class _BrokenError(SocketError):
 class _Session:
     """What the client remembers from one connection to the next."""
 
-    def __init__(self, server: Server, subscription: Subscription) -> None:
+    def __init__(self, server: ServerAddress, subscription: Subscription) -> None:
         self.server, self._subscription = server, subscription
         self._is_waiting = False  # for the answer to a subscription
         self._n_failures = 0
@@ -164,6 +164,10 @@ class _Session:
             case Error():
                 kind = _BrokenError if event.retryable and self._boot_id else SocketError
                 raise kind(f"{self.server}: {event.reason}")
+            case Hello() if event.protocol != PROTOCOL:
+                raise SocketError(
+                    f"{self.server}: speaks protocol {event.protocol}, this kwsd {PROTOCOL}; install the newer kwsd"
+                )
             case Hello():
                 return self._greeted(event), [event]
             case Subscribed():
@@ -215,7 +219,7 @@ async def _read_line_async(reader: asyncio.StreamReader, session: _Session, seco
         raise _endless_line(session.server) from None
 
 
-def _endless_line(server: Server) -> SocketError:
+def _endless_line(server: ServerAddress) -> SocketError:
     return SocketError(f"{server}: sent a line without an end; the server is not kwsd")
 
 

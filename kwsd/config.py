@@ -1,15 +1,15 @@
 """Configuration: a YAML file and the command line become one resolved `Config`.
 
 Law: a configuration is right in all its keys before anything starts, and it is right or wrong by
-itself: nothing here asks the system. `ConfigFile` is what a user writes, `Config` what the program
-reads: always a dict of streams, each with its inherited thresholds.
+itself: files, devices and ports are looked at elsewhere. `ConfigFile` is what a user writes,
+`Config` what the program reads: always a dict of streams, each with its inherited thresholds.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -18,12 +18,8 @@ from kwsd.errors import ConfigError
 from kwsd.protocol.address import default_socket, is_loopback, unix_path
 from kwsd.typed import Between, Matching, ProblemsError, build, unknown_key
 
-Device = Literal["auto", "cpu", "cuda"]
-DEVICES: tuple[Device, ...] = get_args(Device)
-
 _Threshold = Annotated[float, Between(0, 1, above=True)]
 _Name = Annotated[str, Matching(r"(?s).+", "a name")]
-_OF_ONE_STREAM = {"source", "channel", "pace", "pcm", "stream"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +93,7 @@ class ServiceConfig:
 
     audio: Annotated[str, Matching(r"(?s).+", "an address")] | None = None
     model: Path | None = None
-    device: Device = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     socket: Path = field(default_factory=default_socket)
     socket_mode: Annotated[str, Matching("0?[0-7]{3}", 'a mode as for chmod, such as "0660"')] = "0660"
     socket_group: str | None = None
@@ -152,16 +148,15 @@ def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
         changes: values by key of `ConfigFile`; None means that the option was not given.
 
     Raises:
-        ConfigError: the file cannot be read, or a value is wrong; one line for each problem.
+        ConfigError: the file cannot be read, or a value is wrong: one line for each wrong value, or,
+            if there is none, for each contradiction between values.
     """
+    given = _build_options({key: value for key, value in changes.items() if value is not None})
     data = read_yaml(path) if path else {}
     try:
-        file = build(ConfigFile, data)
-        options = {key: str(value) if isinstance(value, Path) else value for key, value in changes.items()}
-        given = {key: value for key, value in options.items() if value is not None}
-        command_line = build(ConfigFile, given)
-        file = _changed(file, {key: getattr(command_line, key) for key in given})
-        if file.streams and (misplaced := _OF_ONE_STREAM & data.keys()):
+        file = _changed(build(ConfigFile, data), given)
+        of_one_stream = {field.name for field in fields(StreamConfig)} - {"threshold", "thresholds"} | {"stream"}
+        if file.streams and (misplaced := of_one_stream & data.keys()):
             raise ProblemsError([f"{', '.join(sorted(misplaced))}: concerns one stream; move it below streams"])
         if problems := [*_stream_problems(file), *_address_problems(file)]:
             raise ProblemsError(problems)
@@ -169,6 +164,15 @@ def load_config(path: Path | None, changes: dict[str, Any]) -> Config:
         where = f"{path}: " if path else ""
         raise ConfigError("\n".join(f"{where}{problem}" for problem in error.problems)) from None
     return _resolved(file)
+
+
+def _build_options(changes: dict[str, Any]) -> dict[str, Any]:
+    """Check the command line's options, and convert them to the types of `ConfigFile`."""
+    try:
+        file = build(ConfigFile, {key: str(one) if isinstance(one, Path) else one for key, one in changes.items()})
+    except ProblemsError as error:
+        raise ConfigError("\n".join(f"--{problem}" for problem in error.problems)) from None
+    return {key: getattr(file, key) for key in changes}
 
 
 def check_thresholds(config: Config, keywords: list[str]) -> None:
@@ -188,22 +192,23 @@ def check_thresholds(config: Config, keywords: list[str]) -> None:
 
 
 def _changed(file: ConfigFile, given: dict[str, Any]) -> ConfigFile:
-    """Apply the command line: a source replaces all streams, a threshold all thresholds."""
+    """Apply the command line: a source replaces all streams; a threshold and a pace hold for every stream."""
+    streams = {} if "source" in given else file.streams
     if "threshold" in given:
-        streams = {name: replace(one, threshold=None, thresholds={}) for name, one in file.streams.items()}
-        given = {"thresholds": {}, "streams": streams} | given
-    if "source" in given:
-        given = given | {"streams": {}}
-    return replace(file, **given)
+        streams = {name: replace(stream, threshold=None, thresholds={}) for name, stream in streams.items()}
+        given = {"thresholds": {}} | given
+    if "pace" in given:
+        streams = {name: replace(stream, pace=given["pace"]) for name, stream in streams.items()}
+    return replace(file, **given, streams=streams)
 
 
 def _resolved(file: ConfigFile) -> Config:
-    of_service = {one.name: getattr(file, one.name) for one in fields(ServiceConfig)}
-    one = StreamConfig(**{one.name: getattr(file, one.name) for one in fields(StreamConfig)})
-    streams = {name: stream.inheriting(one) for name, stream in file.streams.items()}
+    of_service = {field.name: getattr(file, field.name) for field in fields(ServiceConfig)}
+    top = StreamConfig(**{field.name: getattr(file, field.name) for field in fields(StreamConfig)})
+    streams = {name: stream.inheriting(top) for name, stream in file.streams.items()}
     if not streams and file.source != "network":
-        streams = {file.stream: one}
-    return Config(**of_service, streams=streams, unnamed=StreamConfig(source="network").inheriting(one))
+        streams = {file.stream: top}
+    return Config(**of_service, streams=streams, unnamed=StreamConfig(source="network").inheriting(top))
 
 
 def _stream_problems(file: ConfigFile) -> list[str]:

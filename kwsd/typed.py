@@ -1,8 +1,9 @@
 """One checker from plain data (YAML, JSON, the command line) to a dataclass.
 
-Law: type hints say what a value may be, and nothing else does. ``Annotated[int, Between(1, 64)]``
-adds a range. Every problem is reported at once, each with the path of its key. This module uses
-only the standard library, because clients import it.
+Law: type hints say what a value may be. ``Annotated[int, Between(1, 64)]`` adds a range, and a
+method `problems()` of the dataclass adds rules about several fields. Every problem is reported at
+once, each with the path of its key. This module uses only the standard library, because clients
+import it.
 """
 
 import difflib

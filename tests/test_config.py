@@ -1,6 +1,7 @@
 """Every mistake at once, with its path, and what was probably meant."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,27 @@ streams:
 def test_mistakes_in_streams(config_file, text, reason):
     with pytest.raises(ConfigError, match=re.escape(reason)):
         load_config(config_file(text), {})
+
+
+def test_a_pace_on_the_command_line_holds_for_every_stream(config_file):
+    config = load_config(config_file("streams: {a: {source: a.wav}, b: {source: b.wav}}"), {"pace": "fast"})
+    assert {stream.pace for stream in config.streams.values()} == {"fast"}
+
+
+def test_a_wrong_option_is_not_blamed_on_the_file(config_file):
+    with pytest.raises(ConfigError, match=r"^--threshold: 2 is not between 0 and 1$"):
+        load_config(config_file("threshold: 0.5"), {"threshold": 2.0})
+
+
+def test_yaml_aliases_that_multiply_are_one_line_for_each_key(config_file):
+    text = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz"))
+    with pytest.raises(ConfigError) as raised:
+        load_config(config_file(f"{text}thresholds: *z\nstream: *z\n"), {})
+    assert len(str(raised.value)) < 20_000
+
+
+def test_the_file_is_utf8_with_or_without_a_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        path = tmp_path / f"{encoding}.yaml"
+        path.write_text("stream: Küche", encoding=encoding)
+        assert list(load_config(path, {}).streams) == ["Küche"]

@@ -28,6 +28,7 @@ ROOMS = {
     "errors": set(),
     "audio": {"typed"},
     "config": {"audio", "errors", "typed", "protocol"},
+    "files": set(),
     "workers": set(),
     "client": {"errors", "protocol"},
 }
@@ -117,7 +118,15 @@ def test_a_daemon_loads_only_what_its_configuration_needs():
     assert "onnxruntime" in modules
     optional = {"prometheus_client", "sounddevice", "kwsd.service.clips", "kwsd.service.metrics"}
     of_commands = {"tqdm", "sqlite3", "kwsd.commands.label"}
-    assert not modules & (optional | of_commands | HEAVY)
+    assert not modules & (optional | of_commands | HEAVY | {"soundfile"})
+
+
+def test_a_daemon_imports_only_the_sources_that_it_reads():
+    make = "from kwsd.config import StreamConfig; from kwsd.sources.base import make_source"
+    code = f"import sys; {make}; make_source(StreamConfig(source='-')); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "kwsd.sources.pcm" in modules
+    assert not {"kwsd.sources.wav", "kwsd.sources.microphone", "soundfile"} & set(modules)
 
 
 def functions(path: Path):

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from kwsd.errors import TrainingError
+from kwsd.files import whole
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a file in one step: an interruption leaves the old file."""
-    part = path.with_name(f"part-{path.name}")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -21,6 +21,6 @@ def read_json(path: Path) -> Any:
         TrainingError: the file is not valid JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TrainingError(f"{path}: damaged ({error}); delete it, then repeat the command that made it") from None

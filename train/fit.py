@@ -38,6 +38,7 @@ from kwsd.audio import FloatArray
 from kwsd.core.frontend import FrontendParams
 from kwsd.core.rows import IntArray
 from kwsd.errors import TrainingError
+from kwsd.files import whole
 from train.architectures import ARCHITECTURES, with_labels
 from train.files import read_json, write_json
 from train.hyperparameters import Hyperparameters
@@ -277,9 +278,8 @@ def _claim(run: Path, config: dict[str, Any]) -> None:
 
 
 def _save(model: keras.Model, path: Path) -> None:
-    part = path.with_name(f"part-{path.name}")
-    model.save(part)
-    part.replace(path)
+    with whole(path) as part:
+        model.save(part)
 
 
 def _version(package: str) -> str:

@@ -23,9 +23,7 @@ class Hyperparameters:
     # miss more keywords in streams at one false accept an hour (41 and 42 % against 29 and 37 %).
     epochs: _Count = 80
     # The learning rate then restarts this often, for this many epochs. In the last restart the network learns the mean
-    # of the networks at the earlier ends. A third restart changes nothing. Missed at one false accept an hour among
-    # words and in speech, all with voices (below): 27 and 39 %; after 60 and two times 30 epochs 30 and 28 %; by a
-    # network that learns in 30 epochs from two networks that were trained separately for 60 each, 26 and 37 %.
+    # posteriors of the networks at the earlier ends. A third restart changes nothing (RESULTS.md has none and two).
     restarts: Annotated[int, Between(0, 100)] = 2
     restart_epochs: _Count = 40
     scenes_per_epoch: _Count = 300

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from kwsd.core.card import ModelCard
 from kwsd.core.frontend import clip_samples, log_spectrogram
 from kwsd.core.model import Model, load_model
 from kwsd.errors import AudioError, OutputError
+from kwsd.files import part_of, whole
 from kwsd.sources.recording import read_recording
 from kwsd.workers import begin_worker
 
@@ -151,7 +152,7 @@ class _Labeller:
             if samples:
                 of_views.append(self.model.posteriors(log_spectrogram(np.concatenate(samples), card.frontend)))
         mean = np.concatenate(of_views).reshape(len(labelled), self.n_views, len(card.labels)).mean(axis=1)
-        return _Labelled(labelled, card.clip_posteriors(mean), unreadable)
+        return _Labelled(labelled, card.with_unknown_odds(mean), unreadable)
 
 
 def _label_missing(labeller: _Labeller, ledger: Ledger, summary: Summary) -> None:
@@ -232,32 +233,17 @@ def _digits(posteriors: FloatArray) -> list[str]:
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> None:
-    with _whole(path) as file:
+    # Names may be any bytes.
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    """A file that gets its name when it is complete."""
-    part = _part(path)
-    try:
-        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:  # names may be any bytes
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # before the ledger is removed
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        file.flush()
+        os.fsync(file.fileno())  # before the ledger is removed
 
 
 def _ledger(output: Path) -> Path:
     return output.with_name(output.name + ".ledger")
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
 
 
 def _check_targets(output: Path, scores: Path | None) -> None:
@@ -267,7 +253,7 @@ def _check_targets(output: Path, scores: Path | None) -> None:
             raise OutputError(f"{target}: is not a file; name a file to write")
         if not target.name or not os.access(target.parent, os.W_OK | os.X_OK):
             raise OutputError(f"{target}: cannot be written; its folder does not exist or is not writable")
-    own = (output, _ledger(output), _part(output))  # compared after resolving, since folders may be links
+    own = (output, _ledger(output), part_of(output))  # compared after resolving, since folders may be links
     if scores and scores.resolve() in {path.resolve() for path in own}:
         raise OutputError(f"{scores}: is used for the labels; name another file for the scores")
 

@@ -95,7 +95,7 @@ class ModelCard:
         """Time between two decisions."""
         return self.stride_frames * self.frontend.hop_samples / self.frontend.sample_rate_hz
 
-    def clip_posteriors(self, posteriors: FloatArray) -> FloatArray:
+    def with_unknown_odds(self, posteriors: FloatArray) -> FloatArray:
         """Apply `unknown_odds`. Shape: (n_clips, n_labels) -> the same."""
         weights = np.ones(len(self.labels), np.float32)
         weights[self.labels.index(self.unknown)] = self.unknown_odds

@@ -75,7 +75,7 @@ class Decision:
     def add_rows(self, n: int) -> None:
         """Make room for `n` more streams."""
         self._thresholds, self._recent, self._n_recent, self._disarmed, self._quiet_until = (
-            more_rows(values, n)
+            more_rows(values, n)  # a new row has thresholds of 0 until `set_thresholds`
             for values in (self._thresholds, self._recent, self._n_recent, self._disarmed, self._quiet_until)
         )
 

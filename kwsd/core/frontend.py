@@ -1,7 +1,7 @@
 """The front end: resampler, frames, log spectrogram. The only place where audio becomes features.
 
-Law: training, export, evaluation and the daemon all call this code. The streaming form gives the
-same numbers as the batch form for any chunking. Everything is local to one frame, because a stream
+Law: training, export, evaluation and the daemon all call this code. The streaming form equals the
+batch form for any chunking, except for the resampler's rounding. Everything is local to one frame, because a stream
 could not compute anything that needs the whole clip.
 
 Exactness: NumPy's FFT computes each row by itself. BLAS picks an order of summation that depends on
@@ -169,7 +169,7 @@ def clip_samples(samples: FloatArray, rate_hz: int, window_frames: int, params: 
 
 
 class Resampler:
-    """The streaming form of the resampler. All of its output together equals `resample` of the whole."""
+    """The streaming form of the resampler. Its whole output equals `resample` of the whole, except for rounding."""
 
     def __init__(self, from_hz: int, to_hz: int) -> None:
         self._from_hz, self._to_hz = from_hz, to_hz

@@ -33,11 +33,15 @@ class Model:
     """
 
     def __init__(
-        self, path: Path, session: ort.InferenceSession, card: ModelCard, step: ort.InferenceSession | None = None
+        self,
+        path: Path,
+        session: ort.InferenceSession,
+        card: ModelCard,
+        step: ort.InferenceSession | None = None,
+        no_cuda: str = "",
     ) -> None:
-        self.path, self.card = path, card
+        self.path, self.card, self.no_cuda = path, card, no_cuda
         self.provider: str = session.get_providers()[0]
-        self.no_cuda = ""
         self._session = session
         self._step = StepGraph(step, runs_on_cpu=self.provider == CPU) if step else None
 
@@ -80,12 +84,10 @@ def load_model(path: Path | None = None, device: str = "auto", stride_frames: in
             return _load(path, CUDA, stride_frames)
         except ModelError as error:  # no driver, or a broken one; if the file is at fault, the CPU will say so
             no_cuda = str(error)
-    model = _load(path, CPU, stride_frames)
-    model.no_cuda = no_cuda
-    return model
+    return _load(path, CPU, stride_frames, no_cuda)
 
 
-def _load(path: Path, provider: str, stride_frames: int | None) -> Model:
+def _load(path: Path, provider: str, stride_frames: int | None, no_cuda: str = "") -> Model:
     session = open_session(path, path, provider)
     properties = session.get_modelmeta().custom_metadata_map
     if METADATA_KEY not in properties:
@@ -96,7 +98,7 @@ def _load(path: Path, provider: str, stride_frames: int | None) -> Model:
             card = card.with_stride(stride_frames)
         step = _open_step_graph(properties.get(STEP_KEY), path, provider, card.stride_frames)
         _check_shapes(session, card)
-        model = Model(path, session, card, step)
+        model = Model(path, session, card, step, no_cuda)
         _check_golden(model)
     except ModelError as error:
         raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None

@@ -16,6 +16,7 @@ from kwsd.core.frontend import Resampler
 from kwsd.core.stream_batch import Decided, StreamBatch, StreamModel, Windows
 
 _FLUSH_SECONDS = 0.5
+"""Silence after a stream: several strides, so that smoothing does not hide its last word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,14 @@ class Spotter:
         return self.detections(self.process(samples))
 
     def process(self, samples: FloatArray) -> Iterator[Windows]:
-        """As `push`, but yields every window with its posteriors and scores."""
+        """As `push`, but yields every window with its posteriors and scores. Iterate to the end."""
         return self._batch.process({self.row: self.resample(samples)})
 
     def flush(self) -> list[Detection]:
         """End the stream. Half a second of silence is appended so that the last word is decided.
 
         A stream that is shorter than a window is first padded to one. An empty stream gives nothing.
+        Call `reset` before the next `push`.
         """
         rest = self._resampler.flush()
         self._n_samples += len(rest)
@@ -118,7 +120,7 @@ class Spotter:
         return resampled
 
     def detections(self, windows: Iterable[Windows]) -> list[Detection]:
-        """What was decided in this stream's windows."""
+        """What was decided in windows of a batch of this stream alone."""
         return [self.detection(one) for run in windows for one in run.decided]
 
     def detection(self, decided: Decided) -> Detection:

@@ -104,11 +104,12 @@ class StreamBatch:
         self._pending[row] = 0
         self._n_pending[row] = n_lead
         self._ends[row] = self._overlap - n_lead
+        self._energies[row] = 0
         self._state.reset(row)
         self._decision.reset(row)
 
     def process(self, chunks: Mapping[int, FloatArray]) -> Iterator[Windows]:
-        """Process more samples of some streams.
+        """Process more samples of some streams. Iterate to the end: samples are processed only then.
 
         Args:
             chunks: for each row the next samples at the model's rate, shape (any,).

@@ -15,7 +15,10 @@ from kwsd.core.decision import Decision
 from kwsd.core.stream_batch import Windows
 
 LOGITS = np.arange(-20, 101) / 10
-"""The grid as logits: from 0.12 to 0.99995. Equal steps here are small steps near 1, where thresholds lie."""
+"""The grid as logits: from 0.12 to 0.99995. Equal steps here are small steps near 1, where thresholds lie.
+
+It is part of the model card: `results["missed"]` has one number for each. A change needs a new format.
+"""
 
 GRID = 1 / (1 + np.exp(-LOGITS))
 

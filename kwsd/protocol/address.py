@@ -26,8 +26,9 @@ def default_socket() -> Path:
 
 
 def unix_path(address: str) -> Path | None:
-    """The path, if the address is one; None for HOST:PORT."""
-    return None if address.rpartition(":")[2].isdecimal() else expand(address)
+    """The path, if the address is one; None for HOST:PORT. An address with a slash is a path."""
+    is_port = address.rpartition(":")[2].isdecimal() and "/" not in address
+    return None if is_port else expand(address)
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -66,7 +67,7 @@ def keep_alive(connection: socket.socket) -> None:
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerAddress:
     """Where a daemon serves, and what it requires from clients."""
 
     path: Path | None
@@ -76,7 +77,7 @@ class Server:
     tls: ssl.SSLContext | None
 
     @classmethod
-    def at(cls, address: Path | str | None, token: str | None, tls: ssl.SSLContext | None) -> "Server":
+    def at(cls, address: Path | str | None, token: str | None, tls: ssl.SSLContext | None) -> "ServerAddress":
         address = str(address or default_socket())
         path = unix_path(address)
         try:
@@ -90,8 +91,10 @@ class Server:
         return b"" if self.token is None else token_line(self.token).encode() + b"\n"
 
     def connect(self) -> socket.socket:
-        """Raises:
-        SocketError: no daemon serves there, or it cannot be reached.
+        """Connect to the daemon.
+
+        Raises:
+            SocketError: no daemon serves there, or it cannot be reached.
         """
         try:
             return self._connect_unix(self.path) if self.path else self._connect_tcp()

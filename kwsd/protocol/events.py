@@ -1,13 +1,16 @@
 """The events: what the daemon sends, one JSON object a line.
 
 Law: every kind of event is a dataclass here, its fields are the protocol, and
-`parse_event(event.to_json()) == event`. Protocol 1: fields may be added, never changed.
+`parse_event(event.to_json()) == event`. Protocol 1: a field may be added if it has a default, and is
+never changed, so that old and new programs understand each other.
 `events.schema.json` beside this file describes the same events; a test compares them.
 """
 
 import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
+
+from kwsd.typed import ProblemsError, build
 
 PROTOCOL = 1
 
@@ -142,7 +145,7 @@ class Scores(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Lagged(Event):
-    """This subscriber was too slow: it lost `n_lost` events that came before the next one."""
+    """This subscriber was too slow: `n_lost` events before the next line were dropped."""
 
     type: ClassVar[str] = "lagged"
     n_lost: int
@@ -199,10 +202,10 @@ def event_types(kind: type[Event] = Event) -> dict[str, type[Event]]:
 
 
 def parse_event(line: str | bytes) -> Event:
-    """The reverse of `to_json`. Fields that a newer daemon added are ignored.
+    """The reverse of `to_json`. Fields that a newer daemon added are ignored; new fields have defaults.
 
     Raises:
-        ValueError: no JSON object, an unknown type, or a missing field.
+        ValueError: no JSON object, an unknown type, or a missing or wrong field.
     """
     try:
         data: Any = json.loads(line)
@@ -211,7 +214,8 @@ def parse_event(line: str | bytes) -> Event:
     kind = event_types().get(str(data.get("type"))) if isinstance(data, dict) else None
     if kind is None:
         raise ValueError(f"not an event of protocol {PROTOCOL}: {line!r:.80}")
+    names = {field.name for field in fields(kind)}
     try:
-        return kind(**{f.name: data[f.name] for f in fields(kind)})
-    except KeyError as error:
-        raise ValueError(f"{kind.type} event without {error}") from None
+        return build(kind, {key: value for key, value in data.items() if key in names})
+    except ProblemsError as error:
+        raise ValueError(f"{kind.type} event: {error}") from None

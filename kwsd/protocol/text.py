@@ -30,8 +30,7 @@ def readable(event: Event) -> str:
         case SourceUp():
             return f"source up: {event.stream}, {event.rate_hz} Hz"
         case SourceDown():
-            retry = "" if event.retry_seconds is None else f"; next try in {event.retry_seconds:g} s"
-            return f"source down: {event.stream}: {event.reason}{retry}"
+            return f"source down: {event.stream}: {event.reason}{_next_try(event.retry_seconds)}"
         case Overrun():
             return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
         case Scores():
@@ -51,3 +50,9 @@ def readable(event: Event) -> str:
         case Error():
             return f"error: {event.reason}"
     raise TypeError(f"{event.type} events have no readable form")
+
+
+def _next_try(retry_seconds: float | None) -> str:
+    if retry_seconds is None:
+        return ""
+    return f"; next try in {retry_seconds:g} s" if retry_seconds else "; up again with its first sound"

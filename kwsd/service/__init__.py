@@ -1,7 +1,8 @@
 """The service: the daemon and its parts.
 
 Law: one direction. Captures and the audio socket fill the inbox; one thread takes from it and runs
-the detector; events go to the bus, and from there to subscribers. No part waits for a later one.
+the detector; events go to the bus, and from there to subscribers. A live source never waits for the
+detector, and the detector never waits for a subscriber. Recordings and pipes do wait.
 
     capture, audio_socket → inbox → detector → bus → jsonlines (through endpoints)
 

@@ -21,7 +21,7 @@ from kwsd.audio import Chunk, PcmDecoder, PcmFormat
 from kwsd.config import Config
 from kwsd.protocol.address import unix_path
 from kwsd.protocol.events import Error
-from kwsd.service.endpoints import bind_tcp, bind_unix, most_connections
+from kwsd.service.endpoints import bind_tcp, bind_unix, raise_descriptor_limit, remove_socket
 from kwsd.service.inbox import TAKE_SECONDS, Inbox
 from kwsd.sources.base import End, Up
 from kwsd.typed import Matching, build
@@ -31,7 +31,7 @@ log = logging.getLogger("kwsd")
 _HEADER_BYTES = 4096
 _HEADER_SECONDS = 5.0
 _READ_BYTES = 2**16
-_GATHER_SECONDS = 0.01  # between two rounds of reading
+_PAUSE_SECONDS = 0.01  # between two rounds of reading
 _IDLE_SECONDS = 0.2  # longest time until late headers and the end of the daemon are noticed
 _JOIN_SECONDS = 0.5
 _MOST_CLOCKS = 10_000  # names whose clocks are kept: a sender may use each name only once
@@ -54,8 +54,10 @@ class Header(PcmFormat):
 
     @classmethod
     def parse(cls, line: bytes) -> "Header":
-        """Raises:
-        ValueError: with every problem, in one line.
+        """Read a header line.
+
+        Raises:
+            ValueError: with every problem, in one line.
         """
         try:
             data = json.loads(line)
@@ -88,13 +90,17 @@ class AudioSocket:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audio socket", daemon=True)
         self._listener: socket.socket | None = None
-        self._most_senders = most_connections()
+        self._inode = 0
+        self._most_senders = raise_descriptor_limit()
 
     def start(self) -> None:
-        """Raises:
-        SocketError: the address cannot be used.
+        """Listen, and start the thread.
+
+        Raises:
+            SocketError: the address cannot be used.
         """
         self._listener = bind_unix(self._path, self._config) if self._path else bind_tcp(self._address)
+        self._inode = self._path.stat().st_ino if self._path else 0
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._thread.start()
@@ -107,7 +113,7 @@ class AudioSocket:
         self._thread.join(_JOIN_SECONDS)
         self._listener.close()
         if self._path:
-            self._path.unlink(missing_ok=True)
+            remove_socket(self._path, self._inode)
 
     def channel(self, stream: str) -> int | None:
         """The channel to take of a stream, counted from 1; None for the mean."""
@@ -131,14 +137,14 @@ class AudioSocket:
         assert self._listener
         try:
             self._serve(self._listener)
-        except Exception as error:
+        except Exception as error:  # the end of a stream that does not exist carries it to the detector's thread
             self.inbox.put(self._address, End(error), waits=False)
 
     def _serve(self, listener: socket.socket) -> None:
         """Read in rounds. The pause between them collects more data, so that each wake-up is worth its cost."""
         while not self._stopping.is_set():
             is_waiting = any(sender.is_paused for sender in self._senders)
-            for key, _ in self._selector.select(_GATHER_SECONDS if is_waiting else _IDLE_SECONDS):
+            for key, _ in self._selector.select(_PAUSE_SECONDS if is_waiting else _IDLE_SECONDS):
                 if key.data:
                     key.data.read()
                 else:
@@ -148,7 +154,7 @@ class AudioSocket:
                 sender.check(now)
             for sender in [one for one in self._senders if one.is_done]:
                 self._remove(sender)
-            self._stopping.wait(_GATHER_SECONDS)
+            self._stopping.wait(_PAUSE_SECONDS)
         for sender in list(self._senders):
             self._remove(sender)
 
@@ -199,7 +205,7 @@ class _Sender:
         self.deadline = time.monotonic() + _HEADER_SECONDS
         self.is_paused = self.is_done = False
         self._line = b""  # of the header
-        self._header = Header(stream="-")
+        self._header = Header(stream="-")  # replaced by the sender's own
         self._decoder = PcmDecoder(self._header)
         self._start_seconds = 0.0
         self._position = 0

@@ -18,14 +18,15 @@ from kwsd.protocol.subscription import Since, Subscription
 _PublishedEvent = TypeVar("_PublishedEvent", bound=Published)
 
 QUEUE_EVENTS = 4000
-"""Events that may wait for one subscriber: minutes of the liveliest house. All subscribers share the lines."""
+"""Events that may wait for one subscriber: minutes of the liveliest house. An event is encoded once; all queues
+hold the same bytes."""
 
 _LINES_AT_ONCE = 64
-"""Waiting lines joined for one write. More would copy lines that all subscribers still share."""
+"""Waiting lines joined for one write. Joining copies them, so only a few at once."""
 
 HISTORY_EVENTS = QUEUE_EVENTS // 2
 HISTORY_SECONDS = 3600.0
-"""Events kept for subscribers that reconnect: at most this many, and none older."""
+"""Events kept for subscribers that reconnect: at most this many, so that a resume fits into a queue, and none older."""
 
 
 class Numbering:

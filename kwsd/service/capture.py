@@ -1,8 +1,8 @@
 """Capture: reads a source in a thread of its own, keeps it alive, and fills the inbox.
 
-Law: the reading thread of a live source never waits for inference. A source that breaks is opened
-again, with back-off, without end. A source that delivers only zeros counts as broken, and is up
-again with its first sound. Each change of state is reported once:
+Law: the reading thread of a live source never waits for inference. A live source that breaks is
+opened again, with back-off, without end; a recording or a pipe ends. A live source that delivers
+only zeros counts as broken, and is up again with its first sound. Each change is reported once:
 
     closed ─▶ open, silent ─▶ up ─▶ down ─▶ (back-off) ─▶ closed
                   └──────────────────▲ still nothing but zeros

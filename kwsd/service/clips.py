@@ -30,7 +30,7 @@ _QUEUE_PIECES = 2000  # some seconds of many streams while the disk is slow
 _LAST_EVENT_SECONDS = 1.0
 _JOIN_SECONDS = 0.7
 _WINDOW_SECONDS = 2.0  # at least the window of any model
-_ROOM_SECONDS = 600.0  # how often clips that are too old are looked for
+_CLEANUP_SECONDS = 600.0  # how often clips that are too old are looked for
 _OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z_.+_\d+\.(wav|json)(\.part)?")
 
 
@@ -57,7 +57,7 @@ class Clips:
         self._streams: dict[str, _Recent] = {}
         self._queue: queue.Queue[Piece | Ended | DetectionEvent | None] = queue.Queue(_QUEUE_PIECES)
         self._is_full = False
-        self._look_at = self._room_at = 0.0
+        self._look_at = self._cleanup_at = 0.0
         _refuse_unwritable(config.folder)
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
 
@@ -116,9 +116,9 @@ class Clips:
             if recent.ended_at is not None and now - recent.ended_at > _LAST_EVENT_SECONDS:
                 self._write(recent, recent.waiting)
                 del self._streams[name]
-        if now >= self._room_at:
-            self._make_room()
-            self._room_at = now + _ROOM_SECONDS
+        if now >= self._cleanup_at:
+            self._remove_old()
+            self._cleanup_at = now + _CLEANUP_SECONDS
 
     def _append(self, recent: _Recent, piece: Piece) -> None:
         follows = abs(piece.seconds - recent.end_seconds) * piece.rate_hz < 1 and piece.rate_hz == recent.rate_hz
@@ -149,7 +149,7 @@ class Clips:
             except OSError as error:
                 log.warning("clips: %s: event %d has no clip (%s)", self._config.folder, event.seq, error.strerror)
         if events:
-            self._make_room()
+            self._remove_old()
 
     def _around(self, recent: _Recent, event: DetectionEvent) -> FloatArray:
         """The audio of an event, as far as it has arrived. Shape: (any,)."""
@@ -186,7 +186,7 @@ class Clips:
             for path in (*self._ours(".part"), *events):
                 path.unlink(missing_ok=True)
 
-    def _make_room(self) -> None:
+    def _remove_old(self) -> None:
         """Remove the oldest clips while there are too many, and those that are too old."""
         try:
             clips = self._clips_by_age()

@@ -1,8 +1,8 @@
 """The daemon: startup, main loop, shutdown.
 
 Law: the event loop serves subscribers; a thread reads each source, one reads the audio socket, and
-one runs the detector. Audio flows to the detector, events from there to the loop. No thread waits
-for a later one.
+one runs the detector. Audio flows to the detector, events from there to the loop. A live source
+never waits for the detector, and the detector never waits for a subscriber.
 """
 
 import asyncio
@@ -95,8 +95,10 @@ class Daemon:
         self._reloader = Reloader(configure, setup, self._detector, self._endpoints)
 
     async def run(self) -> None:
-        """Raises:
-        KwsdError: as `run` of this module.
+        """Start, wait for the end, and shut down.
+
+        Raises:
+            KwsdError: as `run` of this module.
         """
         reason = "could not start"
         try:
@@ -124,9 +126,16 @@ class Daemon:
             self._clips.start()
         self._thread.start()
         self._tasks = [self._loop.create_task(self._watch()), self._loop.create_task(self._reload_on_request())]
+        for task in self._tasks:
+            task.add_done_callback(self._end_with_task)
         log_model(self._reloader.setup.model)
         sources, addresses = self._config.sources, [endpoint.address for endpoint in self._endpoints]
         log.info("listening to %s; events on %s", ", ".join(sources), ", ".join(addresses))
+
+    def _end_with_task(self, task: "asyncio.Task[None]") -> None:
+        """A task that fails ends the daemon: without it there would be no reload and no watchdog."""
+        if not task.cancelled() and (error := task.exception()):
+            self._signals.end(error)
 
     async def _shutdown(self, reason: str) -> None:
         systemd.notify("STOPPING=1")

@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A stream has ended, or its clock jumps."""
+    """A stream ended, or its source broke."""
 
     stream: str
 

@@ -90,8 +90,10 @@ def reload_secrets(endpoints: list[Endpoint], config: Config) -> None:
 
 
 def refuse_unused_secrets(config: Config) -> None:
-    """Raises:
-    ConfigError: a token or certificate is configured, but there is no TCP endpoint for it.
+    """Check that a configured token or certificate has a TCP endpoint.
+
+    Raises:
+        ConfigError: it has none.
     """
     if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():
         raise ConfigError("tcp: missing; token_file and tls_certificate are only for it")
@@ -112,23 +114,16 @@ def tcp_secrets(config: Config) -> tuple[bytes | None, ssl.SSLContext | None]:
 
 
 def bind_unix(path: Path, config: Config) -> socket.socket:
-    """As `bind`, with the configured mode and group."""
-    return bind(path, int(config.socket_mode, 8), config.socket_group)
+    """A listening socket with the configured mode and group.
 
-
-def bind(path: Path, mode: int = 0o660, group: str | None = None) -> socket.socket:
-    """A listening socket at a path that is free, or that holds the socket of a dead daemon.
-
-    Args:
-        mode: who may connect, as for `chmod`.
-        group: the socket's group; None for the daemon's own.
+    The path must be free, or hold the socket of a dead daemon.
 
     Raises:
         SocketError: no folder, no permission, no such group, another file, or a live daemon.
     """
     with _lock(path.parent):
         _remove_stale(path)
-        return _listen(path, mode, group)
+        return _listen(path, int(config.socket_mode, 8), config.socket_group)
 
 
 def bind_tcp(address: str) -> socket.socket:
@@ -150,15 +145,23 @@ def extend_backlog(listener: socket.socket) -> None:
     listener.listen(_BACKLOG)
 
 
-def most_connections() -> int:
-    """How many subscribers, and how many senders of audio, can be served: half of the descriptors each.
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files as far as permitted, or useful.
 
-    The soft limit of open files is first raised as far as permitted, or useful.
+    Returns:
+        how many subscribers, and how many senders of audio, can be served: half of the descriptors each.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, (soft - _SPARE_DESCRIPTORS) // 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    useful = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < useful:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (useful, hard))
+    return max(1, (useful - _SPARE_DESCRIPTORS) // 2)
+
+
+def remove_socket(path: Path, inode: int) -> None:
+    """Remove a Unix socket, unless another daemon has replaced it."""
+    if path.exists() and path.stat().st_ino == inode:
+        path.unlink(missing_ok=True)
 
 
 def is_live(path: Path) -> bool:
@@ -220,7 +223,10 @@ def _load_certificate(tls: ssl.SSLContext, config: Config) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Let one daemon at a time look at a stale socket and replace it."""
+    """Let one daemon at a time look at a stale socket and replace it.
+
+    Any user can lock /tmp, so after `_LOCK_SECONDS` the daemon goes on without the lock.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:

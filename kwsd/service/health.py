@@ -13,7 +13,7 @@ from kwsd.service.inbox import Inbox
 DEAF_SECONDS = 10.0
 """A source that is up and delivers nothing for this long is deaf. Captures report theirs sooner."""
 
-_OPENING_SECONDS = 60.0
+_STUCK_SECONDS = 60.0
 """A source that takes this long to open never will: the sound server hangs, and PortAudio with it."""
 
 
@@ -73,5 +73,5 @@ class Health:
             for stream in self._captures
         )
         begins = [capture.opening_since for capture in self._captures.values() if capture.opening_since is not None]
-        hangs = any(now - begin > _OPENING_SECONDS for begin in begins)
+        hangs = any(now - begin > _STUCK_SECONDS for begin in begins)
         return is_deaf or hangs or self._inbox.waiting_seconds() > DEAF_SECONDS

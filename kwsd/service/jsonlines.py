@@ -17,7 +17,7 @@ from kwsd.protocol.address import keep_alive
 from kwsd.protocol.events import Error, Hello
 from kwsd.protocol.subscription import Subscription, parse_token
 from kwsd.service.bus import Bus, Subscriber, encode
-from kwsd.service.endpoints import ACCEPTED_AT_ONCE, Endpoint, extend_backlog, most_connections
+from kwsd.service.endpoints import ACCEPTED_AT_ONCE, Endpoint, extend_backlog, raise_descriptor_limit, remove_socket
 
 MAX_LINE_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fills
@@ -40,7 +40,7 @@ class JsonLines:
     def __init__(self, endpoints: list[Endpoint], bus: Bus, hello: Callable[[], Hello]) -> None:
         self._endpoints, self.bus, self.hello = endpoints, bus, hello
         self.connections: set[_Connection] = set()
-        self.max_connections = most_connections()
+        self.max_connections = raise_descriptor_limit()
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
 
@@ -69,8 +69,7 @@ class JsonLines:
         for server in self._servers:
             server.close()
         for path, inode in self._inodes.items():
-            if path.exists() and path.stat().st_ino == inode:  # unless another daemon has replaced it
-                path.unlink(missing_ok=True)
+            remove_socket(path, inode)
         for connection in list(self.connections):
             connection.close()
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """`/metrics` for Prometheus, and `/healthz`, on a port of this machine.
 
-Law: nothing is counted here. A request collects what the daemon's parts have counted, so metrics
-that are not requested cost nothing.
+Law: only the two histograms are filled here. A request reads everything else from the daemon's
+parts, which count anyway.
 """
 
 import json
@@ -94,24 +94,24 @@ class _Server(ThreadingWSGIServer):
     address_family = socket.AF_INET
 
     def __init__(self, *arguments: Any) -> None:
-        self._room = threading.BoundedSemaphore(_REQUESTS_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(_REQUESTS_AT_ONCE)
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._room.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread can be started
-            self._room.release()
+            self._slots.release()
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._slots.release()
 
 
 class _Quiet(WSGIRequestHandler):
@@ -134,15 +134,18 @@ class MetricsServer:
         self._figures: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = make_wsgi_app(metrics.registry)
 
     def start(self) -> None:
-        """Raises:
-        SocketError: the address cannot be used.
+        """Listen, and start the thread.
+
+        Raises:
+            SocketError: the address cannot be used.
         """
         host, port = host_and_port(self._address)
         server = type("Server", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
         try:
             self._server = server((host, port), _Quiet)
         except OSError as error:
-            raise SocketError(f"{self._address}: cannot be bound ({error.strerror}); choose other metrics") from None
+            reason = f"cannot be bound ({error.strerror}); choose another address for metrics"
+            raise SocketError(f"{self._address}: {reason}") from None
         self._server.set_app(self._answer)
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 

@@ -14,7 +14,10 @@ CHUNK_SECONDS = 0.1
 
 
 class Opened(NamedTuple):
-    """An open source: its native rate, and its chunks."""
+    """An open source: its native rate, and its chunks.
+
+    Once the first chunk was taken, closing `chunks` frees the device or file.
+    """
 
     rate_hz: int
     chunks: Generator[Chunk, None, None]
@@ -78,22 +81,26 @@ def make_source(*configs: StreamConfig) -> Source:
 
     "network" has no source: other programs connect to the audio socket.
     """
-    from kwsd.sources.microphone import Microphone
-    from kwsd.sources.pcm import PcmInput
-    from kwsd.sources.wav import WavFile
-
     config = configs[0]
     kind, _, device = config.source.partition(":")
     if kind == "microphone":
-        return Microphone(device or None, *(one.channel for one in configs))
+        from kwsd.sources.microphone import Microphone
+
+        return Microphone(device or None, *(stream.channel for stream in configs))
     if config.source == "-":
+        from kwsd.sources.pcm import PcmInput
+
         return PcmInput(config.pcm, config.channel)
+    from kwsd.sources.wav import WavFile
+
     return WavFile(expand(config.source), paced=config.pace == "realtime", channel=config.channel)
 
 
 def refuse_missing_channel(name: str, channel: int | None, n_channels: int) -> None:
-    """Raises:
-    SourceError: the source has fewer channels.
+    """Check that a source has a channel.
+
+    Raises:
+        SourceError: it has fewer channels.
     """
     if channel is not None and channel > n_channels:
         raise SourceError(f"{name}: has no channel {channel}, only {n_channels}")

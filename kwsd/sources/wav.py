@@ -7,7 +7,7 @@ from pathlib import Path
 import soundfile
 
 from kwsd.audio import Chunk
-from kwsd.errors import SourceError
+from kwsd.errors import AudioError, SourceError
 from kwsd.sources.base import CHUNK_SECONDS, Opened, refuse_missing_channel
 from kwsd.sources.recording import open_recording, read_block
 
@@ -46,3 +46,5 @@ class WavFile:
                 if self._paced:
                     time.sleep(max(0.0, started + position / file.samplerate - time.monotonic()))
                 yield chunk
+        if position == 0:
+            raise AudioError(f"{self.name}: damaged recording (its header announces audio, and there is none)")

@@ -73,7 +73,7 @@ def test_augment_is_the_mean_over_shifts_and_gains(clips, tmp_path, model):
     views = [samples, earlier, later, samples * np.float32(0.5), samples * np.float32(2)]
     card = model.card
     windows = np.stack([clip_features(view, rate_hz, card.window_frames, card.frontend) for view in views])
-    want = card.clip_posteriors(model.posteriors(windows).mean(axis=0, keepdims=True))[0]
+    want = card.with_unknown_odds(model.posteriors(windows).mean(axis=0, keepdims=True))[0]
     np.testing.assert_allclose(np.array(rows(tmp_path / "scores.csv")[1][1:], float), want, atol=1e-5)
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model
         (tmp_path / "s.csv", tmp_path / "absent" / "p.csv", "cannot be written"),
         (tmp_path / "s.csv", tmp_path / "clips" / ".." / "s.csv", "is used for the labels"),
         (tmp_path / "s.csv", tmp_path / "s.csv.ledger", "is used for the labels"),
-        (tmp_path / "s.csv", tmp_path / "s.csv.part", "is used for the labels"),
+        (tmp_path / "s.csv", tmp_path / "part-s.csv", "is used for the labels"),
     ):
         with pytest.raises(OutputError, match=reason):
             label_folder(clips, output, model, scores)

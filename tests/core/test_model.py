@@ -52,7 +52,7 @@ def test_the_card_survives_its_json(model):
 def test_clips_have_their_own_odds_of_unknown(model):
     posteriors = np.full((1, 12), 0.05, np.float32)
     posteriors[0, 0], posteriors[0, 11] = 0.2, 0.3
-    clips = replace(model.card, unknown_odds=0.5).clip_posteriors(posteriors)
+    clips = replace(model.card, unknown_odds=0.5).with_unknown_odds(posteriors)
     assert clips.sum() == pytest.approx(1)
     assert clips[0, 11] / clips[0, 0] == pytest.approx(0.75)
     assert clips[0, 1] / clips[0, 0] == pytest.approx(0.25)

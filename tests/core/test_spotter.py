@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kwsd.core.frontend import resample
+from kwsd.core.model import load_model
 from kwsd.core.spotter import Spotter
 
 
@@ -74,3 +75,13 @@ def test_an_empty_stream_is_not_decided_and_the_shortest_one_is(model):
     spotter.reset(0.0)
     spotter.push(np.zeros(480, np.float32))
     assert spotter.flush()
+
+
+def test_a_reset_also_forgets_the_loudness(demo):
+    model = load_model(device="cpu", stride_frames=2)
+    everything = dict.fromkeys(model.card.keywords, 1e-9)  # every window fires
+    spotter = Spotter(model, 16000, thresholds=everything)
+    spotter.push(demo[:32000])
+    spotter.reset(0.0)
+    silent = spotter.push(np.zeros(32000, np.float32))
+    assert {one.loudness_dbfs for one in silent} == {-120.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kwsd.errors import SocketError
-from kwsd.protocol.address import Server, default_socket, host_and_port, is_loopback, keep_alive, unix_path
+from kwsd.protocol.address import ServerAddress, default_socket, host_and_port, is_loopback, keep_alive, unix_path
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from kwsd.protocol.address import Server, default_socket, host_and_port, is_loop
     [
         ("/run/kwsd.sock", Path("/run/kwsd.sock")),
         ("kwsd.sock", Path("kwsd.sock")),
-        ("C:/odd/name", Path("C:/odd/name")),
+        ("/tmp/kwsd:1", Path("/tmp/kwsd:1")),
         ("~/kwsd.sock", Path.home() / "kwsd.sock"),
         ("~nosuchuser/kwsd.sock", Path("~nosuchuser/kwsd.sock")),
         ("localhost:7310", None),
@@ -79,7 +79,7 @@ def test_keep_alive_is_for_tcp():
 
 def test_an_address_that_is_neither_is_refused_in_a_line():
     with pytest.raises(SocketError, match="'host:99999' is not HOST:PORT, nor a path"):
-        Server.at("host:99999", None, None)
+        ServerAddress.at("host:99999", None, None)
 
 
 def test_another_users_socket_at_the_default_path_is_refused(monkeypatch, tmp_path):
@@ -89,9 +89,9 @@ def test_another_users_socket_at_the_default_path_is_refused(monkeypatch, tmp_pa
     monkeypatch.setattr("kwsd.protocol.address.os.getuid", lambda: 12345)
     monkeypatch.setattr(Path, "lstat", lambda self: type("Status", (), {"st_uid": 777})())
     with pytest.raises(SocketError, match="it belongs to another user"):
-        Server.at(None, None, None).connect()
+        ServerAddress.at(None, None, None).connect()
 
 
 def test_a_connection_that_is_refused_says_how_to_start_a_daemon(tmp_path):
     with pytest.raises(SocketError, match=r"no kwsd to subscribe to .*; start one with `kwsd run`"):
-        Server.at(tmp_path / "absent.sock", None, None).connect()
+        ServerAddress.at(tmp_path / "absent.sock", None, None).connect()

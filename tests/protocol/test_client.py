@@ -274,7 +274,7 @@ def test_who_may_not_connect_is_told_what_to_do(tmp_path, monkeypatch):
     def connect(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("kwsd.protocol.address.Server._connect_unix", connect)
+    monkeypatch.setattr("kwsd.protocol.address.ServerAddress._connect_unix", connect)
     with pytest.raises(SocketError, match=r"Permission denied\); become a member of the socket's group"):
         next(subscribe(tmp_path / "s"))
 
@@ -285,3 +285,10 @@ def test_who_is_let_in_and_thrown_out_does_not_hammer(tmp_path):
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(first_of_async(path, 1), 1.5))
     assert 2 <= daemon.n_accepted <= 5
+
+
+def test_a_daemon_of_another_protocol_is_refused(tmp_path):
+    path = tmp_path / "s"
+    FakeDaemon(path, HELLO.replace(b'"protocol":1', b'"protocol":2'))
+    with pytest.raises(SocketError, match="speaks protocol 2, this kwsd 1; install the newer kwsd"):
+        next(subscribe(path))

@@ -80,3 +80,24 @@ def test_a_source_that_has_ended_is_not_tried_again():
     ended = SourceDown(stream="a", reason="ended", retry_seconds=None)
     assert parse_event(ended.to_json()) == ended
     assert readable(ended) == "source down: a: ended"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"type":"lagged"}', "lagged event: n_lost: missing"),
+        ('{"type":"lagged","n_lost":"many"}', "lagged event: n_lost: 'many' is not a whole number"),
+        (
+            '{"type":"scores","stream":"a","end_seconds":1,"scores":{"stop":"high"}}',
+            "scores.stop: 'high' is not a number",
+        ),
+        ('{"type":"gap","reason":1,"n_lost":null}', "gap event: reason: 1 is not text"),
+    ],
+)
+def test_a_wrong_field_is_named(line, problem):
+    with pytest.raises(ValueError, match=problem):
+        parse_event(line)
+
+
+def test_a_field_of_a_newer_daemon_is_ignored():
+    assert parse_event('{"type":"lagged","n_lost":3,"since_version":9}') == Lagged(n_lost=3)

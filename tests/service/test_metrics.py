@@ -103,7 +103,7 @@ def test_a_port_in_use_is_a_one_line_error_and_leaves_no_socket(tmp_path):
         result = kwsd("run", "--source", DEMO, "--socket", path, "--config", config)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        f"kwsd: {address}: cannot be bound (Address already in use); choose other metrics"
+        f"kwsd: {address}: cannot be bound (Address already in use); choose another address for metrics"
     )
     assert "Traceback" not in result.stderr
     assert not path.exists()

@@ -59,7 +59,7 @@ def evaluate(
 
 def label(subject: Subject, examples: Examples) -> np.ndarray:
     """The labels that `kwsd label` would give. Shape: -> (n_clips,), index into the labels."""
-    return np.argmax(subject.card.clip_posteriors(posteriors(subject, examples.x)), axis=1)
+    return np.argmax(subject.card.with_unknown_odds(posteriors(subject, examples.x)), axis=1)
 
 
 def check_labels(subject: Subject, corpus: Corpus) -> None:
@@ -122,7 +122,7 @@ def _augmented(subject: Subject, examples: Examples) -> float:
     )
     of_views = posteriors(subject, windows)
     mean = of_views.reshape(len(examples.clips), -1, of_views.shape[1]).mean(axis=1)
-    return float(np.mean(np.argmax(subject.card.clip_posteriors(mean), axis=1) == examples.y))
+    return float(np.mean(np.argmax(subject.card.with_unknown_odds(mean), axis=1) == examples.y))
 
 
 def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:

@@ -2,9 +2,9 @@
 
 Law: keywords differ in how easily they are confused with something else. Each gets a threshold such
 that the last false accept gains equally many hits for every keyword, and all together meet the
-budget. Thresholds move only half as far as the streams suggest, because a single keyword has few
-false accepts to learn from. Scores stay posteriors: shifting scores in place of thresholds was
-tried, and missed more on other streams at one threshold for all keywords.
+budget. Substitutions are not part of it. Thresholds move only half as far as the streams suggest,
+because a single keyword has few false accepts to learn from. Scores stay posteriors: shifting scores
+in place of thresholds was tried, and missed more on other streams at one threshold for all keywords.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kwsd.core.sweep import GRID
 from train.files import write_json
-from train.measure.streams import Heard, hear, streams_of
+from train.measure.streams import Measured, measure, streams_of
 from train.measure.subject import KerasModel, posteriors
 from train.recordings.features import Examples
 from train.recordings.material import Material
@@ -38,24 +38,24 @@ def choose(subject: KerasModel, clips: Examples, material: Material, run: Path) 
         clips, material: of the validation split.
     """
     streams = streams_of(material, HOURS, _SEED).by_name
-    heards = [hear(subject, stream, f"choosing on {name}") for name, stream in streams.items()]
-    report = choose_from(heards, subject.card.keywords, subject.card.decision.smoothing_windows)
+    results = [measure(subject, stream, f"choosing on {name}") for name, stream in streams.items()]
+    report = choose_from(results, subject.card.keywords, subject.card.decision.smoothing_windows)
     report["unknown_odds"] = unknown_odds(subject, clips)
-    report |= {"seed": _SEED, "hours": HOURS * len(heards), "streams": list(streams)}
+    report |= {"seed": _SEED, "hours": HOURS * len(results), "streams": list(streams)}
     write_json(run / "decision.json", report)
     return report
 
 
-def choose_from(heards: list[Heard], keywords: list[str], smoothing_windows: int) -> dict[str, Any]:
+def choose_from(results: list[Measured], keywords: list[str], smoothing_windows: int) -> dict[str, Any]:
     """Choose from the results of each threshold of the grid in some streams.
 
     Returns:
         "decision" for the card, and "missed": for each keyword the share of its utterances
         that each threshold of the grid misses.
     """
-    hours = sum(heard.free_seconds for heard in heards) / 3600
-    hits = np.mean([heard.hits / np.maximum(1, heard.n_said) for heard in heards], axis=0)
-    false = np.sum([heard.false_accepts for heard in heards], axis=0) / hours
+    hours = sum(measured.free_seconds for measured in results) / 3600
+    hits = np.mean([measured.hits / np.maximum(1, measured.n_said) for measured in results], axis=0)
+    false = np.sum([measured.false_accepts for measured in results], axis=0) / hours
     at = _balanced(_smoothed(hits), _smoothed(false))
     lower = np.round((np.median(at) - at) / 2).astype(int)  # steps of the grid below the others
     steps = np.clip(np.arange(len(GRID))[:, None] - lower, 0, len(GRID) - 1)
@@ -80,7 +80,7 @@ def unknown_odds(subject: KerasModel, clips: Examples) -> float:
     n_right = {}
     for factor in np.exp(-np.arange(0, 4.1, 0.25)):
         card = replace(subject.card, unknown_odds=float(factor))
-        n_right[float(factor)] = np.sum(np.argmax(card.clip_posteriors(of_clips), axis=1) == clips.y)
+        n_right[float(factor)] = np.sum(np.argmax(card.with_unknown_odds(of_clips), axis=1) == clips.y)
     return round(max(n_right, key=lambda factor: n_right[factor]), 4)
 
 

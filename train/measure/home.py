@@ -67,8 +67,8 @@ def day_at_home(material: Material, hours: float, seed: int) -> Streams:
 
 def _scene(material: Material, situation: Situation, seeds: tuple[int, int]) -> Scene:
     random = np.random.default_rng(seeds)
-    room = None
+    background = None
     if situation.music:
         level = 10 ** (random.uniform(*_MUSIC_DBFS) / 20)
-        room = augment.music(round(_SCENE_SECONDS * RATE_HZ), RATE_HZ, random) * np.float32(level)
-    return compose(material, situation.style, _SCENE_SECONDS, random, room)
+        background = augment.music(round(_SCENE_SECONDS * RATE_HZ), RATE_HZ, random) * np.float32(level)
+    return compose(material, situation.style, _SCENE_SECONDS, random, background)

@@ -112,8 +112,8 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
     rows += [
         "",
         f"Clips: 12 classes, {n_clips} clips. Streams: keywords missed at {_RATE} false accept an hour of audio\n"
-        "without keywords, one threshold for all; in brackets the substitutions for a hundred keywords, and the misses\n"
-        "by the count of earlier reports, in which a substitution was a false accept.",
+        "without keywords, one threshold for all; in brackets the substitutions for a hundred keywords, and the\n"
+        "misses by the count of earlier reports, in which a substitution was a false accept.",
     ]
     return "\n".join(rows)
 

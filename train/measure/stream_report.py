@@ -14,7 +14,7 @@ from kwsd.core.sweep import GRID
 from train.files import write_json
 from train.measure import plots
 from train.measure.clips import about, wilson
-from train.measure.streams import Heard, Streams, hear, is_inside, keyword_times, match_label
+from train.measure.streams import Measured, Streams, is_inside, keyword_times, match_label, measure
 from train.measure.subject import Subject
 
 _TENSORFLOW_TOLERANCE_SECONDS = 1.5
@@ -37,7 +37,7 @@ def evaluate_streams(subject: Subject, streams: Streams, split: str, folder: Pat
         "streams": {},
     }
     for name, stream in streams.by_name.items():
-        report["streams"][name] = describe(hear(subject, stream, f"stream of {name}"), card.keywords)
+        report["streams"][name] = describe(measure(subject, stream, f"stream of {name}"), card.keywords)
     if streams.hours_a_day:
         report["day"] = {name: _day(report["streams"][name], hours) for name, hours in streams.hours_a_day.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,48 +60,48 @@ def _day(stream: dict[str, Any], hours_a_day: float) -> dict[str, Any]:
     }
 
 
-def describe(heard: Heard, keywords: list[str]) -> dict[str, Any]:
+def describe(measured: Measured, keywords: list[str]) -> dict[str, Any]:
     """The figures of one stream, for JSON."""
-    hours = heard.free_seconds / 3600
-    frr = 1 - heard.hits.sum(axis=1) / max(1, len(heard.said))
-    false_accepts = _never_rising(heard.false_accepts.sum(axis=1))
+    hours = measured.free_seconds / 3600
+    frr = 1 - measured.hits.sum(axis=1) / max(1, len(measured.said))
+    false_accepts = _never_rising(measured.false_accepts.sum(axis=1))
     return {
-        "hours": round(heard.seconds / 3600, 3),
+        "hours": round(measured.seconds / 3600, 3),
         "hours_without_keywords": round(hours, 3),
-        "n_windows": heard.n_windows,
-        "n_keywords": len(heard.said),
-        "at_rate": {f"{rate:g}": _at_rate(heard, keywords, false_accepts, rate) for rate in RATES},
-        "own_thresholds": _own_decision(heard, keywords),
+        "n_windows": measured.n_windows,
+        "n_keywords": len(measured.said),
+        "at_rate": {f"{rate:g}": _at_rate(measured, keywords, false_accepts, rate) for rate in RATES},
+        "own_thresholds": _own_decision(measured, keywords),
         "curve": [
             [round(float(n) / hours, 4), round(float(miss), 4)] for n, miss in zip(false_accepts, frr, strict=True)
         ],
     }
 
 
-def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64], rate: float) -> dict[str, Any]:
+def _at_rate(measured: Measured, keywords: list[str], false_accepts: NDArray[np.int64], rate: float) -> dict[str, Any]:
     """Misses at the lowest threshold, the same for all keywords, that keeps a rate of false accepts."""
-    hours = heard.free_seconds / 3600
+    hours = measured.free_seconds / 3600
     within = np.flatnonzero(false_accepts <= rate * hours)
     at = int(within[0]) if len(within) else len(GRID) - 1
-    n_hits, n_said, n_false = int(heard.hits[at].sum()), heard.n_said, int(false_accepts[at])
-    late = [seconds for n in range(len(keywords)) for seconds in heard.latencies.get((at, n), {}).values()]
+    n_hits, n_said, n_false = int(measured.hits[at].sum()), measured.n_said, int(false_accepts[at])
+    late = [seconds for n in range(len(keywords)) for seconds in measured.latencies.get((at, n), {}).values()]
     return {
         "threshold": round(float(GRID[at]), 5),
         "frr": round(1 - n_hits / max(1, int(n_said.sum())), 4),
         "frr_95": [round(1 - share, 4) for share in reversed(wilson(n_hits, max(1, int(n_said.sum()))))],
-        "frr_old_count": _frr_old_count(heard, rate),
-        "substitutions": int(heard.substitutions[at].sum()),
+        "frr_old_count": _frr_old_count(measured, rate),
+        "substitutions": int(measured.substitutions[at].sum()),
         "false_accepts": n_false,
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
-        "never_heard": _never_heard(heard, at),
+        "never_heard": _never_heard(measured, at),
         "reached": len(within) > 0,
         "supported": rate * hours >= 3,  # no event in T hours supports only less than 3/T
         "frr_of": {
             keyword: {
-                "frr": round(1 - int(heard.hits[at, n]) / max(1, int(n_said[n])), 4),
+                "frr": round(1 - int(measured.hits[at, n]) / max(1, int(n_said[n])), 4),
                 "n": int(n_said[n]),
-                "false_accepts": int(heard.false_accepts[at, n]),
-                "per_hour_95": [round(bound / hours, 3) for bound in poisson(int(heard.false_accepts[at, n]))],
+                "false_accepts": int(measured.false_accepts[at, n]),
+                "per_hour_95": [round(bound / hours, 3) for bound in poisson(int(measured.false_accepts[at, n]))],
             }
             for n, keyword in enumerate(keywords)
         },
@@ -110,15 +110,15 @@ def _at_rate(heard: Heard, keywords: list[str], false_accepts: NDArray[np.int64]
     }
 
 
-def _frr_old_count(heard: Heard, rate: float) -> float:
+def _frr_old_count(measured: Measured, rate: float) -> float:
     """Misses when substitutions count as false accepts, in all hours: the way of reports before 2026-11-28."""
-    false_accepts = _never_rising((heard.false_accepts + heard.substitutions).sum(axis=1))
-    within = np.flatnonzero(false_accepts <= rate * heard.seconds / 3600)
+    false_accepts = _never_rising((measured.false_accepts + measured.substitutions).sum(axis=1))
+    within = np.flatnonzero(false_accepts <= rate * measured.seconds / 3600)
     at = int(within[0]) if len(within) else len(GRID) - 1
-    return round(1 - int(heard.hits[at].sum()) / max(1, len(heard.said)), 4)
+    return round(1 - int(measured.hits[at].sum()) / max(1, len(measured.said)), 4)
 
 
-def _never_heard(heard: Heard, at: int) -> dict[str, float]:
+def _never_heard(measured: Measured, at: int) -> dict[str, float]:
     """Recordings of keywords that a threshold misses every time they occur, in any noise.
 
     Returns:
@@ -127,13 +127,13 @@ def _never_heard(heard: Heard, at: int) -> dict[str, float]:
         "misses": of these recordings; "of_never": misses of those that are always missed. Of two
         utterances in one second the first counts as the hit one, so the counts are slightly high.
     """
-    n_said: Counter[tuple[int, int | None]] = Counter((one.label, one.recording) for one in heard.said)
+    n_said: Counter[tuple[int, int | None]] = Counter((one.label, one.recording) for one in measured.said)
     n_hits: Counter[tuple[int, int | None]] = Counter()
-    for n in range(heard.hits.shape[1]):
-        of_label = [one.recording for one in heard.said if one.label == n]
-        n_hits.update((n, of_label[index]) for index in heard.latencies.get((at, n), {}))
+    for n in range(measured.hits.shape[1]):
+        of_label = [one.recording for one in measured.said if one.label == n]
+        n_hits.update((n, of_label[index]) for index in measured.latencies.get((at, n), {}))
     often = {key: n for key, n in n_said.items() if key[1] is not None and n >= OFTEN}
-    missed = 1 - heard.hits[at] / np.maximum(1, heard.n_said)
+    missed = 1 - measured.hits[at] / np.maximum(1, measured.n_said)
     never = [n for key, n in often.items() if not n_hits[key]]
     return {
         "recordings": len(often),
@@ -151,43 +151,43 @@ def caveat(at: dict[str, Any]) -> str:
     return "" if at["supported"] else " (too few hours to show it)"
 
 
-def _own_decision(heard: Heard, keywords: list[str]) -> dict[str, Any]:
+def _own_decision(measured: Measured, keywords: list[str]) -> dict[str, Any]:
     """The detections with the model's own thresholds: misses, substitutions and false accepts."""
     late: list[float] = []
     others: list[float] = []
     for n, keyword in enumerate(keywords):
-        said = [one for one in heard.said if one.label == n]
-        ends = [found.end_seconds for found in heard.detections if found.label == keyword]
+        said = [one for one in measured.said if one.label == n]
+        ends = [found.end_seconds for found in measured.detections if found.label == keyword]
         hit = match_label(said, ends)
         late += [end - said[index].end for index, end in hit.items()]
         others += sorted(set(ends) - set(hit.values()))
-    n_inside = int(is_inside(keyword_times(heard.said), np.array(others)).sum())
-    n_false, hours = len(others) - n_inside, heard.free_seconds / 3600
+    n_inside = int(is_inside(keyword_times(measured.said), np.array(others)).sum())
+    n_false, hours = len(others) - n_inside, measured.free_seconds / 3600
     return {
-        "frr": round(1 - len(late) / max(1, len(heard.said)), 4),
+        "frr": round(1 - len(late) / max(1, len(measured.said)), 4),
         "substitutions": n_inside,
         "false_accepts": n_false,
         "per_hour": round(n_false / hours, 3),
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
         "latency_p50": _quantile(late, 0.5),
         "latency_p95": _quantile(late, 0.95),
-        "tensorflow_percent": _tensorflow_percent(heard, keywords),
+        "tensorflow_percent": _tensorflow_percent(measured, keywords),
     }
 
 
-def _tensorflow_percent(heard: Heard, keywords: list[str]) -> dict[str, float]:
+def _tensorflow_percent(measured: Measured, keywords: list[str]) -> dict[str, float]:
     """TensorFlow's percentages, as `test_streaming_accuracy` of its speech_commands counts.
 
     Shares of all keywords: keywords with any detection within 1.5 s; detections there with the right
     label (each keyword once) and with the wrong one; and detections far from any keyword.
     """
-    starts = np.array([one.start for one in heard.said])
+    starts = np.array([one.start for one in measured.said])
     matched, used = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
     n_right = n_wrong = n_nowhere = 0
-    for found in heard.detections:
+    for found in measured.detections:
         near = np.flatnonzero(np.abs(starts - found.end_seconds) < _TENSORFLOW_TOLERANCE_SECONDS)
         matched[near] = True
-        right = [i for i in near if keywords[heard.said[i].label] == found.label and not used[i]]
+        right = [i for i in near if keywords[measured.said[i].label] == found.label and not used[i]]
         if right:
             used[right[0]] = True
             n_right += 1
@@ -196,7 +196,7 @@ def _tensorflow_percent(heard: Heard, keywords: list[str]) -> dict[str, float]:
         else:
             n_nowhere += 1
     counts = {"matched": int(matched.sum()), "correct": n_right, "wrong": n_wrong, "false_positives": n_nowhere}
-    return {name: round(100 * n / max(1, len(heard.said)), 2) for name, n in counts.items()}
+    return {name: round(100 * n / max(1, len(measured.said)), 2) for name, n in counts.items()}
 
 
 def poisson(n_events: int) -> tuple[float, float]:

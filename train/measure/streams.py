@@ -87,7 +87,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Measured:
     """The result of every threshold, and of the model's own decision, in a stream.
 
     Attributes:
@@ -172,8 +172,9 @@ def _scene(material: Material, style: Style, seeds: tuple[int, int]) -> Scene:
 
 
 def _scene_over(material: Material, minute: tuple[int, int, int], seeds: tuple[int, int]) -> Scene:
-    room = material.samples(*minute)
-    return compose(material, BACKGROUND, len(room) / RATE_HZ, np.random.default_rng(seeds), room)
+    background = material.samples(*minute)
+    seconds = len(background) / RATE_HZ
+    return compose(material, BACKGROUND, seconds, np.random.default_rng(seeds), background)
 
 
 def seed_of(seed: int, name: str) -> int:
@@ -181,7 +182,7 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
 
 
-def hear(subject: Subject, stream: Stream, what: str = "stream") -> Heard:
+def measure(subject: Subject, stream: Stream, what: str = "stream") -> Measured:
     """Run a stream through a Spotter, and match detections with keywords."""
     card = subject.card
     sweep = Sweep(card)
@@ -203,7 +204,7 @@ def hear(subject: Subject, stream: Stream, what: str = "stream") -> Heard:
     return match(said, sweep, at / RATE_HZ, len(card.keywords), detections)
 
 
-def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detections: list[Detection]) -> Heard:
+def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detections: list[Detection]) -> Measured:
     """Find which detections of each threshold hit a keyword, and which come in the time of a keyword."""
     events: dict[tuple[int, int], list[float]] = {}
     for one in sweep.fired:
@@ -218,7 +219,7 @@ def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detec
         inside = is_inside(times, np.setdiff1d(ends, list(hit.values())))
         hits[key], substitutions[key], false_accepts[key] = len(hit), inside.sum(), (~inside).sum()
     free_seconds = seconds - float(np.diff(times, axis=0).sum())
-    return Heard(
+    return Measured(
         seconds, free_seconds, sweep.n_windows, said, hits, substitutions, false_accepts, latencies, detections
     )
 

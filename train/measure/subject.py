@@ -5,7 +5,6 @@ Spotter runs either.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from kwsd.core.frontend import PARAMETER_SETS
 from kwsd.core.model import Model, load_model
 from kwsd.core.state import State, WindowState
 from kwsd.errors import TrainingError
+from kwsd.typed import ProblemsError, build
+from train.files import read_json
 from train.recordings.corpus import SILENCE, UNKNOWN
 
 STRIDE_SECONDS = 0.1
@@ -41,7 +42,7 @@ class KerasModel:
             raise TrainingError(f"{run}: was trained with another front end; train it again with this kwsd")
         labels = self.config["labels"]
         path = run / "decision.json"
-        chosen = json.loads(path.read_text()) if path.is_file() else {}
+        chosen = read_json(path) if path.is_file() else {}
         self.card = ModelCard(
             name=self.config["architecture"],
             labels=labels,
@@ -95,10 +96,7 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
     """
     if not (run / "model.keras").is_file() or not (run / "config.json").is_file():
         raise TrainingError(f"{run}: no trained model here; make one with `python -m train fit`")
-    try:
-        config: dict[str, Any] = json.loads((run / "config.json").read_text())
-    except ValueError as error:
-        raise TrainingError(f"{run / 'config.json'}: damaged ({error})") from None
+    config: dict[str, Any] = read_json(run / "config.json")
     try:
         return config, keras.models.load_model(run / "model.keras", compile=False)
     except (ValueError, OSError) as error:
@@ -107,13 +105,13 @@ def load_run(run: Path) -> tuple[dict[str, Any], keras.Model]:
 
 def _decision(values: dict[str, Any], path: Path) -> DecisionParams:
     try:
-        return DecisionParams(**values)
-    except TypeError:
+        return build(DecisionParams, values)
+    except ProblemsError:
         raise TrainingError(
             f"{path}: was written by another version of kwsd; delete it and run the same fit again"
         ) from None
 
 
 def undecided(keywords: list[str]) -> DecisionParams:
-    """The decision before one is chosen. Three windows: a whole word fills several, half a word fewer."""
+    """The decision before one is chosen. Half a word rarely scores high in three consecutive windows."""
     return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))

@@ -99,19 +99,23 @@ class Scene:
 
 
 def compose(
-    material: Material, style: Style, seconds: float, random: np.random.Generator, room: FloatArray | None = None
+    material: Material, style: Style, seconds: float, random: np.random.Generator, background: FloatArray | None = None
 ) -> Scene:
     """Make a scene of the given length.
 
     Args:
-        room: background audio, shape (seconds * RATE_HZ,), float32. The speech is louder by
+        background: background audio, shape (seconds * RATE_HZ,), float32. The speech is louder by
             `snr_db`, but not below the style's lowest level. None for noise of the material.
     """
     n_samples = round(seconds * RATE_HZ)
     samples = np.zeros(n_samples, np.float32)
     snr_db = random.uniform(*style.snr_db) if random.random() < style.noise else 60.0
     softest_db, loudest_db = style.level_dbfs
-    level_db = random.uniform(softest_db, loudest_db) if room is None else max(softest_db, min(0, dbfs(room) + snr_db))
+    level_db = (
+        random.uniform(softest_db, loudest_db)
+        if background is None
+        else max(softest_db, min(0, dbfs(background) + snr_db))
+    )
     spoken = []
     at = round(random.uniform(0.1, 1.0) * RATE_HZ)
     while True:
@@ -132,7 +136,7 @@ def compose(
         spoken.insert(0, Spoken(material.labels.index(UNKNOWN), 0, n_samples))
     if random.random() < style.reverb:
         samples = augment.reverberate(samples, RATE_HZ, random)
-    samples += noise_bed(material, n_samples, level_db - snr_db, style, random) if room is None else room
+    samples += noise_bed(material, n_samples, level_db - snr_db, style, random) if background is None else background
     return Scene(augment.limit(samples), spoken)
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from os import cpu_count
+from os import sched_getaffinity
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -93,7 +93,7 @@ class Epochs:
         self._pending: dict[int, deque[Future[Stretches]]] = {}
 
     def __enter__(self) -> Self:
-        self._pool = ProcessPoolExecutor(cpu_count(), get_context("spawn"), _initialise, (self._recipe,))
+        self._pool = ProcessPoolExecutor(len(sched_getaffinity(0)), get_context("spawn"), _initialise, (self._recipe,))
         return self
 
     def __exit__(self, *exception: object) -> None:

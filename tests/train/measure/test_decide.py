@@ -5,7 +5,7 @@ import pytest
 
 from kwsd.core.sweep import GRID, LOGITS, nearest
 from train.measure.decide import BUDGET_PER_HOUR, choose_from
-from train.measure.streams import Heard, Said
+from train.measure.streams import Measured, Said
 
 KEYWORDS = ["clear", "confusable"]
 HOURS = 10
@@ -16,39 +16,40 @@ def stream(false_accepts):
     hits = np.stack([100 / (1 + np.exp((LOGITS - 4) / 0.7))] * 2, axis=1).astype(int)
     said = [Said(n, float(i), i + 0.5) for i in range(100) for n in (0, 1)]
     seconds = 3600.0 * HOURS
-    return Heard(seconds, seconds, 36000 * HOURS, said, hits, np.zeros_like(hits), false_accepts, {}, [])
+    return Measured(seconds, seconds, 36000 * HOURS, said, hits, np.zeros_like(hits), false_accepts, {}, [])
 
 
 @pytest.fixture
-def heard():
+def measured():
     """False accepts become rarer at higher thresholds; the second keyword's lie two logits higher."""
     return stream(np.stack([2000 * np.exp(-1.5 * (LOGITS + 2)), 2000 * np.exp(-1.5 * LOGITS)], axis=1).astype(int))
 
 
-def test_an_easily_confused_keyword_gets_a_higher_threshold(heard):
-    thresholds = choose_from([heard], KEYWORDS, 3)["decision"]["thresholds"]
+def test_an_easily_confused_keyword_gets_a_higher_threshold(measured):
+    thresholds = choose_from([measured], KEYWORDS, 3)["decision"]["thresholds"]
     clear, confusable = (np.log(value / (1 - value)) for value in thresholds.values())
     assert 0.2 < confusable - clear <= 1.5
-    per_hour = sum(heard.false_accepts[nearest(value), n] for n, value in enumerate(thresholds.values())) / HOURS
+    per_hour = sum(measured.false_accepts[nearest(value), n] for n, value in enumerate(thresholds.values())) / HOURS
     assert 0.5 < per_hour / BUDGET_PER_HOUR <= 1
 
 
-def test_rates_of_several_streams_are_pooled(heard):
-    silent = stream(np.zeros_like(heard.false_accepts))
+def test_rates_of_several_streams_are_pooled(measured):
+    silent = stream(np.zeros_like(measured.false_accepts))
     alone, pooled = (
-        choose_from(heards, KEYWORDS, 3)["decision"]["thresholds"]["clear"] for heards in ([heard], [heard, silent])
+        choose_from(results, KEYWORDS, 3)["decision"]["thresholds"]["clear"]
+        for results in ([measured], [measured, silent])
     )
     assert 0 < np.log(alone / (1 - alone)) - np.log(pooled / (1 - pooled)) <= 0.9  # half the rate: about ln 2 / 1.5
 
 
-def test_a_budget_that_is_always_or_never_met_gives_an_end_of_the_grid(heard):
+def test_a_budget_that_is_always_or_never_met_gives_an_end_of_the_grid(measured):
     for rate, grid in ((0, GRID[0]), (10000, GRID[-1])):
-        report = choose_from([stream(np.full_like(heard.false_accepts, rate))], KEYWORDS, 3)
+        report = choose_from([stream(np.full_like(measured.false_accepts, rate))], KEYWORDS, 3)
         assert set(report["decision"]["thresholds"].values()) == {round(grid, 5)}
 
 
-def test_the_report_has_the_share_that_each_threshold_misses(heard):
-    missed = choose_from([heard], KEYWORDS, 3)["missed"]
+def test_the_report_has_the_share_that_each_threshold_misses(measured):
+    missed = choose_from([measured], KEYWORDS, 3)["missed"]
     for keyword in KEYWORDS:
         assert len(missed[keyword]) == len(GRID)
         assert missed[keyword] == sorted(missed[keyword])

@@ -37,18 +37,18 @@ def test_another_label_during_a_keyword_is_a_substitution_and_not_a_false_accept
     sweep = Sweep(model.card)
     for grid in range(6):
         sweep.fired += [Fired(grid, label, end) for label, end in ((0, 1.7), (0, 2.4), (2, 10.9), (3, 20.0))]
-    heard = match(said, sweep, 3610.0, 10, [])
-    assert heard.free_seconds == pytest.approx(3607.0)
-    assert heard.hits[5].tolist() == [1, *[0] * 9]
-    assert heard.substitutions[5].tolist() == [1, 0, 1, *[0] * 7]  # the first keyword fired twice
-    assert heard.false_accepts[5].tolist() == [0, 0, 0, 1, *[0] * 6]
-    at = describe(heard, model.card.keywords)["at_rate"]["1"]
+    measured = match(said, sweep, 3610.0, 10, [])
+    assert measured.free_seconds == pytest.approx(3607.0)
+    assert measured.hits[5].tolist() == [1, *[0] * 9]
+    assert measured.substitutions[5].tolist() == [1, 0, 1, *[0] * 7]  # the first keyword fired twice
+    assert measured.false_accepts[5].tolist() == [0, 0, 0, 1, *[0] * 6]
+    at = describe(measured, model.card.keywords)["at_rate"]["1"]
     assert (at["frr"], at["substitutions"], at["false_accepts"]) == (0.5, 2, 1)
     assert at["frr_old_count"] == 1.0  # three events in an hour, counted as before, are too many
 
 
 @pytest.fixture
-def heard(model):
+def measured(model):
     sweep = Sweep(model.card)
     for grid in range(60):  # a hit of each label at low thresholds, and a false accept at the lowest
         sweep.fired += [Fired(grid, 0, 1.7), Fired(grid, 1, 5.7)]
@@ -62,11 +62,11 @@ def heard(model):
     return match([Said(0, 1.0, 1.5), Said(1, 5.0, 5.5)], sweep, 1800.0, 10, detections)
 
 
-def test_thresholds_trade_hits_for_false_accepts(heard, model):
-    assert heard.hits[:60, :2].sum() == 120
-    assert heard.hits[60:].sum() == 0
-    assert heard.false_accepts.sum() == heard.false_accepts[:20, 1].sum() == 20
-    report = describe(heard, model.card.keywords)
+def test_thresholds_trade_hits_for_false_accepts(measured, model):
+    assert measured.hits[:60, :2].sum() == 120
+    assert measured.hits[60:].sum() == 0
+    assert measured.false_accepts.sum() == measured.false_accepts[:20, 1].sum() == 20
+    report = describe(measured, model.card.keywords)
     at = report["at_rate"]["1"]
     assert (at["threshold"], at["frr"], at["false_accepts"]) == (pytest.approx(GRID[20], abs=1e-5), 0.0, 0)
     assert at["reached"]
@@ -93,8 +93,8 @@ def test_recordings_that_are_never_detected_are_counted(model):
     assert at["never_heard"] == {"recordings": 2, "never": 1, "by_chance": by_chance, "misses": 9, "of_never": 6}
 
 
-def test_the_report_has_tensorflows_percentages(heard, model):
-    own = describe(heard, model.card.keywords)["own_thresholds"]
+def test_the_report_has_tensorflows_percentages(measured, model):
+    own = describe(measured, model.card.keywords)["own_thresholds"]
     assert own["tensorflow_percent"] == {"matched": 100.0, "correct": 50.0, "wrong": 50.0, "false_positives": 50.0}
     assert own["frr"] == 0.5
     assert (own["substitutions"], own["false_accepts"]) == (1, 1)

@@ -1,0 +1,21 @@
+"""Files that appear whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a path beside the file to write to. It gets the file's name at the end, or is removed after an error."""
+    part = part_of(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """The path that `whole` writes to. It keeps the suffix, by which some libraries choose the format."""
+    return path.with_name(f"part-{path.name}")
