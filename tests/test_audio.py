@@ -14,7 +14,7 @@ from kwsd.sources.recording import read_recording
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-def test_every_sample_format_of_wav_reads_alike(write_wav, noise, subtype):
+def test_every_sample_format_of_wav_gives_the_same_samples(write_wav, noise, subtype):
     samples, rate_hz = read_recording(write_wav("a.wav", noise, 22050, subtype))
     assert rate_hz == 22050
     assert samples.dtype == np.float32
@@ -27,7 +27,7 @@ def test_channels_are_averaged(write_wav):
     np.testing.assert_allclose(samples, 0.125, atol=1e-4)
 
 
-def test_nan_and_infinity_do_not_pass():
+def test_nan_and_infinity_are_removed():
     np.testing.assert_array_equal(to_mono(np.array([np.nan, np.inf, -np.inf, 0.5, 1e37])), [0, 1, -1, 0.5, 1])
 
 
@@ -38,7 +38,7 @@ def test_raw_pcm_decodes_to_the_same_samples(encoding, kind):
     np.testing.assert_allclose(decode_pcm((values * scale).astype(kind).tobytes(), encoding, 1), values)
 
 
-def test_fit_length_centres():
+def test_fit_length_centres_a_clip():
     np.testing.assert_array_equal(fit_length(np.ones(2, np.float32), 5), [0, 1, 1, 0, 0])
     np.testing.assert_array_equal(fit_length(np.arange(6, dtype=np.float32), 2), [2, 3])
 
@@ -48,7 +48,7 @@ def test_loudness_of_a_full_scale_sine_is_3_db_below_a_square():
     assert dbfs(np.zeros(10, np.float32)) == -120
 
 
-def test_a_wav_header_without_a_length_is_not_truncated(write_wav, noise):
+def test_a_wav_header_without_a_length_is_accepted(write_wav, noise):
     """Writers into a pipe, such as ffmpeg, leave 0xFFFFFFFF where the sizes would stand."""
     path = write_wav("piped.wav", noise)
     data = bytearray(path.read_bytes())
@@ -57,7 +57,7 @@ def test_a_wav_header_without_a_length_is_not_truncated(write_wav, noise):
     assert len(read_recording(path)[0]) == len(noise)
 
 
-def test_plain_and_other_wavs_are_what_libsndfile_reads(tmp_path, write_wav, noise):
+def test_plain_wavs_give_the_samples_of_libsndfile(tmp_path, write_wav, noise):
     """One channel of 16 bits after 44 bytes of header is not left to it; all that is a little different is."""
     whole = write_wav("plain.wav", noise[:16000]).read_bytes()
 
@@ -85,7 +85,7 @@ def test_plain_and_other_wavs_are_what_libsndfile_reads(tmp_path, write_wav, noi
     assert len(read_recording(tmp_path / "plain.wav", 0.25)[0]) == 4000
 
 
-def test_what_cannot_be_read_is_said_in_one_line_that_names_the_file(tmp_path, write_wav, noise):
+def test_an_unreadable_file_is_named_in_one_line(tmp_path, write_wav, noise):
     whole = write_wav("whole.wav", noise).read_bytes()
     bad = {
         "empty.wav": (b"", "empty file"),

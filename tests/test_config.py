@@ -24,7 +24,7 @@ def test_defaults_without_a_file():
     assert load_config(None, {}) == Config()
 
 
-def test_a_file_is_read_and_the_command_line_comes_first(config_file):
+def test_the_command_line_overrides_the_file(config_file):
     path = config_file("source: a.wav\npace: fast\npcm: {rate_hz: 8000}\nmodel: m.onnx\nthreshold: 1\n")
     config = load_config(path, {"source": "b.wav", "device": None})
     stream = config.streams["default"]
@@ -32,7 +32,7 @@ def test_a_file_is_read_and_the_command_line_comes_first(config_file):
     assert (config.model, stream.threshold, config.device) == (Path("m.onnx"), 1.0, "auto")
 
 
-def test_one_threshold_on_the_command_line_is_for_all_labels(config_file):
+def test_a_threshold_on_the_command_line_is_for_all_keywords(config_file):
     config = load_config(config_file("thresholds: {stop: 0.9}"), {"threshold": 0.5})
     assert config.streams["default"].chosen_thresholds(["stop", "go"]) == {"stop": 0.5, "go": 0.5}
 
@@ -42,7 +42,7 @@ def test_keywords_that_yaml_takes_for_booleans_stay_words(config_file):
     assert config.streams["default"].thresholds == {"yes": 0.7, "no": 0.8, "on": 0.9, "off": 0.6}
 
 
-def test_all_mistakes_are_named_at_once(config_file):
+def test_all_wrong_values_are_named_at_once(config_file):
     path = config_file("sorce: x\npace: fsat\nthreshold: high\nthresholds: {stop: loud}\npcm: {rate: 3}\nsocket: 5\n")
     with pytest.raises(ConfigError) as raised:
         load_config(path, {})
@@ -81,7 +81,7 @@ def test_all_mistakes_are_named_at_once(config_file):
         ("[" * 5000, "not YAML"),
     ],
 )
-def test_single_mistakes(config_file, text, reason):
+def test_a_single_mistake_is_named(config_file, text, reason):
     with pytest.raises(ConfigError, match=reason):
         load_config(config_file(text), {})
 
@@ -91,23 +91,23 @@ def test_text_that_begins_like_a_boolean_is_text(config_file):
     assert (config.sources, str(config.model)) == (["falsetto.wav"], "trueno.onnx")
 
 
-def test_a_number_larger_than_any_and_an_unknown_home_are_no_tracebacks(config_file):
+def test_huge_numbers_and_unknown_homes_cause_no_traceback(config_file):
     with pytest.raises(ConfigError, match=r"threshold: 9+\.\.\.9+ is not a number"):
         load_config(config_file(f"threshold: {'9' * 400}"), {})
     assert load_config(config_file("audio: ~nosuchuser/a.sock"), {}).audio == "~nosuchuser/a.sock"
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"absent.yaml: No such file"):
         load_config(tmp_path / "absent.yaml", {})
 
 
-def test_thresholds_are_for_labels_of_the_model():
+def test_a_threshold_for_an_unknown_keyword_is_refused():
     with pytest.raises(ConfigError, match=r"thresholds.stpo: unknown key; did you mean stop\?"):
         check_thresholds(Config(unnamed=StreamConfig(thresholds={"stpo": 0.5})), ["stop", "go"])
 
 
-def test_streams_have_their_own_sources_and_what_they_lack_from_above(config_file):
+def test_streams_inherit_thresholds_from_the_top_level(config_file):
     text = """
 thresholds: {stop: 0.9, go: 0.8}
 audio: a.sock
@@ -140,7 +140,7 @@ streams:
         ("streams: {a: 5}", "streams.a: 5 is not keys and values"),
     ],
 )
-def test_mistakes_in_streams(config_file, text, reason):
+def test_a_mistake_in_a_stream_is_named_with_its_path(config_file, text, reason):
     with pytest.raises(ConfigError, match=re.escape(reason)):
         load_config(config_file(text), {})
 

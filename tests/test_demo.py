@@ -13,7 +13,7 @@ from support import DEMO, ROOT
 
 
 @pytest.mark.slow
-def test_the_bundled_recording_is_heard():
+def test_make_run_detects_every_keyword_of_the_bundled_recording():
     command = [sys.executable, "demo/hear.py"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -37,7 +37,7 @@ def test_a_reader_that_closes_early_is_no_error():
     assert "Traceback" not in result.stderr
 
 
-def test_a_source_that_is_missing_is_one_line_and_not_0():
+def test_a_missing_source_is_one_line_and_a_status():
     command = [sys.executable, "demo/hear.py", "absent.wav"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1

@@ -8,12 +8,12 @@ import fuzz
 
 
 @pytest.mark.parametrize("name", ["wav", "requests", "headers", "events", "tokens"])
-def test_what_is_nearly_right_is_taken_or_refused_in_a_line(name, tmp_path):
+def test_nearly_valid_input_is_accepted_or_refused_in_one_line(name, tmp_path):
     read, seeds, refuses = fuzz.targets(tmp_path)[name]
     assert fuzz.fuzz(read, seeds, refuses, 1000, seed=2) == []
 
 
-def test_a_header_that_tells_of_more_than_fits_in_memory_is_no_memory_error(tmp_path):
+def test_a_header_that_announces_too_much_audio_is_no_memory_error(tmp_path):
     read, seeds, refuses = fuzz.targets(tmp_path)["wav"]
     flac = bytearray(next(seed for seed in seeds if seed.startswith(b"fLaC")))
     flac[22:26] = b"\xff\xff\xff\xff"  # of the count of samples
@@ -21,7 +21,7 @@ def test_a_header_that_tells_of_more_than_fits_in_memory_is_no_memory_error(tmp_
         read(bytes(flac))
 
 
-def test_the_fuzzer_finds_what_breaks():
+def test_the_fuzzer_finds_a_crash():
     def breaks(data):
         if b"8" not in data:
             raise KeyError(data)

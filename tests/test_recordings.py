@@ -51,7 +51,7 @@ def test_twelve_classes_of_unseen_speakers(validation_folder, model):
         assert np.mean(heard[examples.y == index] == index) >= 0.75, name
 
 
-def test_label_on_real_clips(validation_folder, model, tmp_path):
+def test_label_agrees_with_the_evaluation_on_real_clips(validation_folder, model, tmp_path):
     clips = sorted((validation_folder / "stop").glob("*.wav"))
     summary = label_folder(validation_folder / "stop", tmp_path / "s.csv", model)
     assert summary.counts.total() == len(clips)

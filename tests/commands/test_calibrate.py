@@ -16,7 +16,7 @@ from kwsd.errors import AudioError, ConfigError
 from support import DEMO, ROOT
 
 
-def test_what_calibrate_counts_is_what_would_fire(model):
+def test_calibrate_counts_what_the_spotter_would_detect(model):
     """The demo holds keywords, so it is a bad room: plenty fires."""
     calibration = calibrate([DEMO], model, 600.0)
     spotter = Spotter(model, 16000, thresholds=calibration.thresholds)
@@ -32,7 +32,7 @@ def test_a_smaller_budget_asks_for_higher_thresholds(model):
     assert all(tight[label] > loose[label] for label in loose)
 
 
-def test_counted_where_there_is_enough_and_extrapolated_where_not():
+def test_rates_are_counted_or_extrapolated_from_few_events():
     """A thousand false accepts an hour at the lowest threshold, thinning out by 14 % a step."""
     steps, random = np.arange(100), np.random.default_rng(0)
     true_rates = 1000 * np.exp(-0.15 * steps)
@@ -49,7 +49,7 @@ def test_counted_where_there_is_enough_and_extrapolated_where_not():
     assert np.quantile(chosen[0.1], 0.95) < 0.5  # one hour tells a tenth of a false accept so well
 
 
-def test_a_silent_room_lowers_nothing_blindly(model, write_wav):
+def test_silence_does_not_lower_thresholds(model, write_wav):
     random = np.random.default_rng(0)
     hiss = write_wav("hiss.wav", 1e-4 * random.standard_normal(16000 * 20))
     calibration = calibrate([hiss], model, 0.5)
@@ -60,14 +60,14 @@ def test_a_silent_room_lowers_nothing_blindly(model, write_wav):
 
 
 @pytest.mark.parametrize("hours", [0.1, 9.9, 10.0, 100.0])
-def test_hours_of_quiet_lower_nothing(hours):
+def test_hours_without_events_keep_the_thresholds(hours):
     steps = np.arange(-43, 50)
     assert _choose(steps, np.zeros(len(steps), int), 1.0, hours) == (0, "kept")
     few = np.where(steps < -20, 8, 0)  # something is taken for a keyword, but only far below
     assert _choose(steps, few, 10.0 / hours, hours) == (0, "kept")
 
 
-def test_a_room_that_was_counted_lowers_them_too():
+def test_many_counted_events_can_lower_thresholds():
     steps = np.arange(-43, 50)
     n_false = np.where(steps < -5, 500, 20)
     assert _choose(steps, n_false, 1.0, 24.0) == (-5, "counted")
@@ -75,12 +75,12 @@ def test_a_room_that_was_counted_lowers_them_too():
     assert _choose(steps, np.full(len(steps), 500), 1.0, 1.0) == (49, "counted")
 
 
-def test_above_what_was_counted_to_its_end_there_is_nothing_to_extrapolate():
+def test_above_the_last_event_nothing_is_extrapolated():
     steps = np.arange(-43, 50)
     assert _choose(steps, np.where(steps < 6, 60, 0), 0.5, 4.0) == (6, "counted")  # one sound, again and again
 
 
-def test_only_what_was_decided_counts_as_heard(model, write_wav, noise):
+def test_only_time_with_decisions_counts(model, write_wav, noise):
     short = [write_wav(f"{n}.wav", noise[:14400]) for n in range(3)]  # 0.9 s: no window fits
     assert calibrate(short, model, 0.5).hours == 0
     two_seconds = write_wav("two.wav", np.resize(noise, 32000))
@@ -88,7 +88,7 @@ def test_only_what_was_decided_counts_as_heard(model, write_wav, noise):
     assert calibrate(twice, model, 0.5).hours * 3600 == pytest.approx(1.1, abs=0.11)
 
 
-def test_a_budget_that_cannot_be_met_is_said():
+def test_a_budget_that_cannot_be_met_is_reported():
     loud = [Keyword("yes", float(round(GRID[-1], 7)), 30, None)]
     assert "even the highest thresholds" in list(describe(Calibration(loud, 0.5, 30.0, "counted")))[-1]
     fine = [Keyword("yes", 0.9, 10, None)]
@@ -98,7 +98,7 @@ def test_a_budget_that_cannot_be_met_is_said():
     assert "most keywords are missed" in list(describe(Calibration(deaf, 0.5, 30.0, "counted")))[-1]
 
 
-def test_mistakes(model, tmp_path):
+def test_mistakes_are_config_errors(model, tmp_path):
     with pytest.raises(AudioError, match=r"absent\.wav"):
         calibrate([tmp_path / "absent.wav"], model, 0.5)
     with pytest.raises(ConfigError, match="must be positive"):
@@ -116,7 +116,7 @@ def test_mistakes(model, tmp_path):
         refuse_existing(tmp_path / "absent" / "c.yaml")
 
 
-def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
+def test_a_full_disk_leaves_no_partial_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
     try:
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(tmp_path):
     assert not (tmp_path / "c.yaml").exists()
 
 
-def test_the_command_writes_what_spot_takes(tmp_path):
+def test_calibrate_writes_a_file_that_spot_accepts(tmp_path):
     def kwsd(*arguments):
         command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

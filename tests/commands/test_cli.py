@@ -34,7 +34,7 @@ def foreign_onnx(tmp_path):
     return path
 
 
-def test_recordings_that_are_none(tmp_path):
+def test_unreadable_recordings_are_one_line_each(tmp_path):
     for name, content in (("empty", b""), ("text", b"hello"), ("half", DEMO.read_bytes()[:50000])):
         path = tmp_path / f"{name}.wav"
         path.write_bytes(content)
@@ -42,20 +42,20 @@ def test_recordings_that_are_none(tmp_path):
         mistake(kwsd("run", "--source", path, "--socket", tmp_path / "s"), f"{name}.wav: ")
 
 
-def test_spot_goes_on_after_a_bad_file(tmp_path):
+def test_spot_continues_after_an_unreadable_file(tmp_path):
     (tmp_path / "bad.wav").touch()
     result = kwsd("spot", tmp_path / "bad.wav", DEMO)
     mistake(result, "bad.wav: empty file")
     assert "score" in result.stdout
 
 
-def test_models_that_are_none(tmp_path, foreign_onnx):
+def test_invalid_models_are_one_line_each(tmp_path, foreign_onnx):
     mistake(kwsd("spot", "--model", tmp_path / "absent.onnx", DEMO), "absent.onnx: no such model file")
     mistake(kwsd("spot", "--model", foreign_onnx, DEMO), "not a kwsd model")
     mistake(kwsd("label", tmp_path, "-o", tmp_path / "s.csv", "--model", foreign_onnx), "not a kwsd model")
 
 
-def test_configuration_and_socket(tmp_path):
+def test_mistakes_in_configuration_and_socket_are_one_line_each(tmp_path):
     (tmp_path / "kwsd.yaml").write_text("sourc: microphone")
     result = kwsd("run", "--config", tmp_path / "kwsd.yaml")
     mistake(result, "kwsd.yaml: sourc: unknown key; did you mean source?")
@@ -70,7 +70,7 @@ def test_configuration_and_socket(tmp_path):
     assert "--config: can be given only once" in kwsd("run", "--config", "a.yaml", "--config", "b.yaml").stderr
 
 
-def test_without_onnx_runtime_it_says_what_to_install():
+def test_a_missing_onnx_runtime_is_named():
     command = "import sys; sys.modules['onnxruntime'] = None; from kwsd.cli import main; sys.exit(main())"
     result = subprocess.run([sys.executable, "-c", command, "spot", DEMO], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (
@@ -103,12 +103,12 @@ def test_spot_prints_the_fields_of_the_protocol():
         assert event["stream"] == str(DEMO)
 
 
-def test_one_threshold_for_all():
+def test_one_threshold_replaces_all():
     low, high = (kwsd("spot", "--threshold", t, DEMO).stdout.splitlines() for t in (0.3, 0.99))
     assert len(low) > len(high)
 
 
-def test_a_48_khz_stereo_keyword_is_heard_like_its_original(tmp_path, demo, truth):
+def test_a_48_khz_stereo_recording_gives_the_same_keywords(tmp_path, demo, truth):
     files = {"mono": [], "stereo": []}
     for word in (word for word in truth if word["is_keyword"]):
         start = int(word["start_seconds"] * 16000)
@@ -125,7 +125,7 @@ def test_a_48_khz_stereo_keyword_is_heard_like_its_original(tmp_path, demo, trut
     assert sum(said == label for said, label in heard["mono"]) >= 8
 
 
-def test_label_names_what_it_could_not_read(tmp_path, write_wav, noise):
+def test_label_names_unreadable_clips(tmp_path, write_wav, noise):
     write_wav("clips/good.wav", noise)
     (tmp_path / "clips" / "bad.wav").touch()
     result = kwsd("label", tmp_path / "clips", "-o", tmp_path / "s.csv")
@@ -135,7 +135,7 @@ def test_label_names_what_it_could_not_read(tmp_path, write_wav, noise):
     assert (tmp_path / "s.csv").read_text().splitlines()[1].startswith("good.wav,")
 
 
-def test_check_says_ok_or_what_to_do(tmp_path):
+def test_check_prints_ok_or_advice(tmp_path):
     good = kwsd("check", "--source", DEMO, "--socket", tmp_path / "kwsd.sock")
     assert good.returncode == 0, good.stdout
     assert [line[:4] for line in good.stdout.splitlines()] == ["ok  "] * 4

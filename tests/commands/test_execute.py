@@ -19,12 +19,12 @@ def test_the_event_is_in_the_environment_and_on_standard_input(tmp_path):
     assert out.read_text() == f"stop 0.9 hall; touch /tmp/never\n{EVENT.to_json()}\n"
 
 
-def test_what_fails_is_said():
+def test_a_failing_command_is_reported():
     assert execute("exit 3", EVENT, 5) == "--exec: exit status 3 for event 7"
     assert execute("true", EVENT, 5) == ""  # it does not read its input
 
 
-def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
+def test_a_slow_command_is_killed_with_its_children(tmp_path):
     started = time.monotonic()
     mark = tmp_path / "late"
     assert "took longer than 0.3 s" in execute(f"(sleep 2; touch {mark}) & sleep 60", EVENT, 0.3)
@@ -33,7 +33,7 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
     assert not mark.exists()
 
 
-def test_one_after_the_other_for_each_detection(start_daemon, tmp_path, few_seconds_wav):
+def test_commands_run_one_after_another(start_daemon, tmp_path, few_seconds_wav):
     _, path = start_daemon("--source", few_seconds_wav)
     out = tmp_path / "out"
     listen = [sys.executable, "-m", "kwsd", "listen", "--once", "--socket", str(path)]

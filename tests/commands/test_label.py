@@ -1,9 +1,7 @@
 """fname,label for every clip, whole or not at all, and a rerun goes on."""
 
 import csv
-import errno
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -55,7 +53,7 @@ def test_the_csv_is_exactly_as_kaggle_wants_it(clips, tmp_path, model, truth):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "scores.csv", "submission.csv"]
 
 
-def test_words_are_recognised(clips, tmp_path, model, truth):
+def test_the_words_of_the_recording_are_labelled(clips, tmp_path, model, truth):
     label_folder(clips, tmp_path / "s.csv", model)
     said = [word["word"] for word in truth]
     right = [label == word for (_, label), word in zip(rows(tmp_path / "s.csv")[1:], said, strict=True)]
@@ -88,7 +86,7 @@ def test_unreadable_clips_are_named_and_the_others_labelled(clips, tmp_path, mod
     assert len(rows(tmp_path / "s.csv")) == 1 + len(truth)
 
 
-def test_where_no_clip_can_be_read_each_is_named(tmp_path, model):
+def test_every_clip_is_named_if_none_can_be_read(tmp_path, model):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.wav").write_text("not audio")
     summary = label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
@@ -96,7 +94,7 @@ def test_where_no_clip_can_be_read_each_is_named(tmp_path, model):
     assert rows(tmp_path / "s.csv") == [["fname", "label"]]
 
 
-def test_a_link_to_itself_hides_no_clip(clips, tmp_path, model, truth):
+def test_a_link_to_itself_is_ignored(clips, tmp_path, model, truth):
     (clips / "a" / "loop").symlink_to("loop")
     summary = label_folder(clips, tmp_path / "s.csv", model)
     assert summary.unreadable == []
@@ -110,7 +108,7 @@ def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, no
     assert [row[0] for row in rows(tmp_path / "s.csv")] == ["fname", "a.wav", "b.WAV"]
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, truth, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_to_the_same_labels(clips, tmp_path, model, truth, monkeypatch, capsys):
     label_folder(clips, tmp_path / "whole.csv", model)
     monkeypatch.setattr(kwsd.commands.label, "JOB_CLIPS", 4)
     add, added = Ledger.add, []
@@ -137,7 +135,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(clips, tmp_path, model, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "s.csv", "whole.csv"]
 
 
-def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkeypatch):
+def test_a_full_disk_leaves_no_output(clips, tmp_path, model, monkeypatch):
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
@@ -147,7 +145,7 @@ def test_a_full_disk_leaves_no_output_and_says_so(clips, tmp_path, model, monkey
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_what_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
+def test_a_file_that_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
     ledger = tmp_path / "s.csv.ledger"
     ledger.write_text("something else, and long enough to be looked at" * 40)
     with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be resumed \(file is not a database\); remove it"):
@@ -155,12 +153,12 @@ def test_what_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
     assert ledger.read_text().startswith("something else")
 
 
-def test_an_output_folder_that_is_missing_is_said_before_the_work(clips, tmp_path, model):
+def test_a_missing_output_folder_is_reported_before_the_work(clips, tmp_path, model):
     with pytest.raises(OutputError, match=r"absent/s.csv: cannot be written; its folder"):
         label_folder(clips, tmp_path / "absent" / "s.csv", model)
 
 
-def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model):
+def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
     clip = next(clips.rglob("*.wav"))
     before = clip.read_bytes()
     for output, scores, reason in (
@@ -178,66 +176,6 @@ def test_nothing_is_overwritten_that_is_no_earlier_output(clips, tmp_path, model
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_only_what_is_as_it_was_counts_as_done(tmp_path, write_wav, noise):
-    def stock(maker):
-        with Ledger(tmp_path / "ledger", maker) as ledger:
-            assert ledger.find(tmp_path / "clips").errors == []
-            missing = [path for batch in ledger.missing(2) for path in batch]
-            ledger.add(missing, np.zeros((len(missing), 3), np.float32))
-            assert not list(ledger.missing(2))
-            return [os.fsdecode(path) for path in missing], [name for name, _ in ledger.done()]
-
-    for name in "abc":
-        write_wav(f"clips/{name}.wav", noise)
-    assert stock("model 1") == (["a.wav", "b.wav", "c.wav"], ["a.wav", "b.wav", "c.wav"])
-    write_wav("clips/b.wav", noise[:100])
-    write_wav("clips/d.wav", noise)
-    (tmp_path / "clips" / "c.wav").unlink()
-    assert stock("model 1") == (["b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
-    assert stock("model 2") == (["a.wav", "b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
-
-
-def half_done(path, folder):
-    """A ledger of an interrupted run, in which one clip is done."""
-    with Ledger(path, "model") as ledger:
-        n_clips = ledger.find(folder).n_clips
-        ledger.add([next(ledger.missing(1))[0]], np.zeros((1, 3), np.float32))
-        return n_clips
-
-
-def test_a_folder_that_is_not_there_for_a_moment_costs_nothing(tmp_path, write_wav, noise, model):
-    for name in "abc":
-        write_wav(f"clips/{name}.wav", noise)
-    label_folder(tmp_path / "clips", tmp_path / "whole.csv", model)
-    half_done(tmp_path / "ledger", tmp_path / "clips")
-    (tmp_path / "clips").rename(tmp_path / "away")
-    (tmp_path / "clips").mkdir()  # where the disk is mounted
-    with Ledger(tmp_path / "ledger", "model") as ledger:
-        assert ledger.find(tmp_path / "clips") == (0, [])
-        assert ledger.counts() == (3, 1)
-
-
-def test_what_is_below_a_closed_folder_is_not_forgotten(tmp_path, write_wav, noise, monkeypatch):
-    for name in ("a/1", "a/2", "ab/3"):
-        write_wav(f"clips/{name}.wav", noise)
-    assert half_done(tmp_path / "ledger", tmp_path / "clips") == 3
-    shutil.rmtree(tmp_path / "clips" / "ab")
-    scandir = os.scandir
-
-    def closed(path):
-        if path.endswith(b"/a"):
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return scandir(path)
-
-    write_wav("clips/4.wav", noise)
-    monkeypatch.setattr("kwsd.commands.ledger.os.scandir", closed)
-    with Ledger(tmp_path / "ledger", "model") as ledger:
-        n_clips, errors = ledger.find(tmp_path / "clips")
-        assert n_clips == 1
-        assert ledger.counts() == (3, 1)  # ab/3 is gone, a/1 and a/2 are not
-    assert [error.strerror for error in errors] == ["Permission denied"]
-
-
 def test_links_to_folders_are_followed_once(tmp_path, write_wav, noise, model):
     write_wav("data/a.wav", noise)
     write_wav("clips/b.wav", noise)
@@ -253,7 +191,7 @@ def test_two_runs_of_one_output_do_not_mix(clips, tmp_path, model):
         label_folder(clips, tmp_path / "s.csv", model)
 
 
-def test_clips_of_another_folder_are_not_those_that_are_done(tmp_path, write_wav, noise, demo, model, monkeypatch):
+def test_clips_of_another_folder_are_labelled_again(tmp_path, write_wav, noise, demo, model, monkeypatch):
     """Of the same names, sizes and times, as `cp -p` and archives make them."""
     for folder, samples in (("a", noise), ("b", demo[:16000])):
         path = write_wav(f"{folder}/1.wav", samples)
@@ -268,7 +206,7 @@ def test_clips_of_another_folder_are_not_those_that_are_done(tmp_path, write_wav
     assert (tmp_path / "p.csv").read_text() == scores
 
 
-def test_of_a_long_recording_the_middle_is_labelled(tmp_path, write_wav, noise, model):
+def test_the_middle_of_a_long_recording_is_labelled(tmp_path, write_wav, noise, model):
     long = np.resize(noise, 3 * 60 * 16000)
     long[len(long) // 2 - 8000 :][:16000] = 0.1 * np.sin(np.arange(16000) / 5)
     write_wav("clips/long.wav", long)
@@ -278,7 +216,7 @@ def test_of_a_long_recording_the_middle_is_labelled(tmp_path, write_wav, noise, 
     assert (tmp_path / "clips-scores.csv").read_text() == (tmp_path / "short-scores.csv").read_text()
 
 
-def test_workers_end_with_a_command_that_is_killed(tmp_path, write_wav, noise):
+def test_workers_end_when_the_command_is_killed(tmp_path, write_wav, noise):
     path = write_wav("clips/0.wav", noise)
     for n in range(1, 3000):
         os.link(path, path.with_name(f"{n}.wav"))
@@ -312,7 +250,7 @@ def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
     assert names == ["fname", "a b,c.wav", os.fsdecode(b"bad\xff.wav"), "new\nline.wav"]
 
 
-def test_clips_of_one_name_keep_their_folders(tmp_path, write_wav, noise, model):
+def test_clips_with_the_same_name_are_listed_by_path(tmp_path, write_wav, noise, model):
     for name in ("yes/1.wav", "no/1.wav", "2.wav"):
         write_wav(f"clips/{name}", noise)
     label_folder(tmp_path / "clips", tmp_path / "s.csv", model)

@@ -36,12 +36,12 @@ def decide(decision, label_scores, labels, label="stop", row=0):
     return fired
 
 
-def test_one_utterance_fires_once_and_late_enough_to_be_smoothed(card):
+def test_one_utterance_fires_once_after_smoothing(card):
     fired = decide(decision(card), [0] * 3 + [1] * 8 + [0] * 5, card.labels)
     assert fired == [("stop", 4)]  # the mean of 0, 1, 1 is the first above 0.6
 
 
-def test_one_window_alone_is_not_enough(card):
+def test_a_single_high_window_does_not_fire(card):
     assert decide(decision(card), [0, 0, 0, 1, 0, 0], card.labels) == []
 
 
@@ -64,7 +64,7 @@ def test_silence_and_unknown_never_fire(card):
         assert decide(decision(card, everywhere(card, 0.01)), [1] * 10, card.labels, label) == []
 
 
-def test_thresholds_of_the_user_come_before_the_cards(card):
+def test_the_users_thresholds_replace_the_cards(card):
     scores = [0.5] * 5
     assert decide(decision(card), scores, card.labels) == []
     assert len(decide(decision(card, everywhere(card, 0.4)), scores, card.labels)) == 1
@@ -72,14 +72,14 @@ def test_thresholds_of_the_user_come_before_the_cards(card):
     assert decide(decision(card, everywhere(card, 0.4) | {"stop": 0.9}), scores, card.labels) == []
 
 
-def test_a_stream_that_begins_anew_is_armed(card):
+def test_a_reset_arms_every_label(card):
     once = decision(card)
     assert decide(once, [1] * 3, card.labels)
     once.reset(0)
     assert decide(once, [1] * 3, card.labels) == [("stop", 0)]
 
 
-def test_rows_do_not_touch_each_other(card):
+def test_rows_decide_independently_of_each_other(card):
     """Streams side by side, of which one is heard half as often, decide as they would alone."""
     random = np.random.default_rng(0)
     thresholds = np.stack([thresholds_of(card, everywhere(card, value)) for value in (0.4, 0.5, 0.6)])

@@ -23,7 +23,7 @@ def chunks_of(samples, size):
 
 
 @pytest.mark.parametrize("params", SETS, ids=lambda p: p.name)
-def test_frames_are_bit_identical_however_many_there_are_at_once(params, noise):
+def test_frames_are_bit_identical_for_any_number_at_once(params, noise):
     whole = log_spectrogram(noise, params)
     hop, size = params.hop_samples, params.frame_samples
     one_by_one = [log_spectrogram(noise[i * hop : i * hop + size], params) for i in range(len(whole))]
@@ -46,7 +46,7 @@ def test_streaming_resampler_equals_batch(from_hz, to_hz, size, noise):
     np.testing.assert_allclose(streamed[:n_common], whole[:n_common], atol=RESAMPLER_TOLERANCE)
 
 
-def test_resampler_passes_the_band_and_stops_what_would_alias():
+def test_the_resampler_passes_the_band_and_stops_aliases():
     seconds = np.arange(48000) / 48000
     middle = slice(2000, 6000)
     passed = resample(np.sin(2 * np.pi * 1000 * seconds).astype(np.float32), 48000, 8000)[middle]
@@ -55,7 +55,7 @@ def test_resampler_passes_the_band_and_stops_what_would_alias():
     assert np.sqrt(np.mean(stopped**2)) < 1e-4
 
 
-def test_resampler_starts_anew_after_reset(noise):
+def test_the_resampler_forgets_everything_at_a_reset(noise):
     resampler = Resampler(44100, 8000)
     first = np.concatenate([resampler.push(noise), resampler.flush()])
     resampler.reset()
@@ -63,7 +63,7 @@ def test_resampler_starts_anew_after_reset(noise):
     np.testing.assert_array_equal(first, again)
 
 
-def test_spectrogram_8k_is_scipys(noise):
+def test_spectrogram_8k_equals_scipys(noise):
     _, _, power = scipy.signal.spectrogram(noise, 8000, "hann", nperseg=160, noverlap=80, detrend=False)
     want = np.log(SPECTROGRAM_8K.log_floor + power.T.astype(np.float64))
     np.testing.assert_allclose(log_spectrogram(noise, SPECTROGRAM_8K), want, atol=1e-3)
@@ -88,12 +88,12 @@ def test_a_higher_tone_lands_in_a_higher_band(params):
         assert bands == [4, 10, 20, 40, 70]  # 50 Hz a bin
 
 
-def test_silence_is_the_floor_and_less_than_a_frame_is_nothing():
+def test_silence_gives_the_floor_and_less_than_a_frame_gives_no_frame():
     silence = log_spectrogram(np.zeros(8000, np.float32), SPECTROGRAM_8K)
     np.testing.assert_allclose(silence, np.log(SPECTROGRAM_8K.log_floor), rtol=1e-6)
     assert log_spectrogram(np.zeros(159, np.float32), SPECTROGRAM_8K).shape == (0, 81)
 
 
-def test_digest_names_the_parameters():
+def test_the_digest_identifies_the_parameters():
     assert len({params.digest for params in SETS}) == len(SETS)
     assert SPECTROGRAM_8K.problems() == []

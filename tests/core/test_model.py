@@ -34,7 +34,7 @@ def changed(tmp_path):
     return change
 
 
-def test_the_bundled_model_says_what_it_is(model):
+def test_the_bundled_model_has_a_complete_card(model):
     card = model.card
     assert card.labels == ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "silence", "unknown"]
     assert card.keywords == card.labels[:10]
@@ -49,7 +49,7 @@ def test_the_card_survives_its_json(model):
     assert ModelCard.from_json(model.card.to_json()) == model.card
 
 
-def test_clips_have_their_own_odds_of_unknown(model):
+def test_the_odds_of_unknown_are_adjusted_for_clips(model):
     posteriors = np.full((1, 12), 0.05, np.float32)
     posteriors[0, 0], posteriors[0, 11] = 0.2, 0.3
     clips = replace(model.card, unknown_odds=0.5).with_unknown_odds(posteriors)
@@ -80,7 +80,7 @@ def refused(path, reason, **options):
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_no_model_of_ours_is_refused(tmp_path, changed):
+def test_a_file_that_is_not_a_kwsd_model_is_refused(tmp_path, changed):
     refused(tmp_path / "absent.onnx", "absent.onnx: no such model file")
     (tmp_path / "text.onnx").write_text("not a model")
     refused(tmp_path / "text.onnx", "text.onnx: ONNX Runtime cannot load it")
@@ -108,7 +108,7 @@ def test_a_card_that_does_not_fit_is_refused(changed, edit, reason):
     refused(changed(edit_card=edit), reason)
 
 
-def test_weights_that_changed_fail_the_golden_check(changed):
+def test_changed_weights_fail_the_golden_check(changed):
     def disturb(graph):
         weights = next(w for w in graph.graph.initializer if len(w.dims) >= 3)
         array = onnx.numpy_helper.to_array(weights) * 1.5
@@ -117,7 +117,7 @@ def test_weights_that_changed_fail_the_golden_check(changed):
     refused(changed(edit_graph=disturb), "golden check failed")
 
 
-def test_nothing_is_reported_to_anybody(tmp_path):
+def test_telemetry_is_switched_off(tmp_path):
     """ONNX Runtime's telemetry keeps an identifier and a queue below the home folder when it is on."""
     environment = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -26,7 +26,7 @@ def test_detections_do_not_depend_on_the_chunks(model, ten_seconds):
         assert hear(model, ten_seconds, size=size) == whole
 
 
-def test_a_48_khz_stream_is_heard_like_its_16_khz_original(model, demo):
+def test_a_48_khz_stream_gives_the_detections_of_its_16_khz_original(model, demo):
     original = hear(model, demo)
     faster = hear(model, resample(demo, 16000, 48000), 48000)
     assert [one.label for one in faster] == [one.label for one in original]
@@ -35,34 +35,34 @@ def test_a_48_khz_stream_is_heard_like_its_16_khz_original(model, demo):
         assert a.score == pytest.approx(b.score, abs=0.05)
 
 
-def test_times_count_from_where_the_stream_began(model, ten_seconds):
+def test_times_count_from_the_start_of_the_stream(model, ten_seconds):
     plain = hear(model, ten_seconds)
     later = hear(model, ten_seconds, start_seconds=100.0)
     assert [one.end_seconds - 100 for one in later] == pytest.approx([one.end_seconds for one in plain])
     assert all(one.end_seconds - one.start_seconds == pytest.approx(1.0) for one in plain)
 
 
-def test_a_single_word_of_less_than_a_second_is_heard(model, demo, truth):
+def test_a_recording_shorter_than_a_second_is_detected(model, demo, truth):
     word = next(word for word in truth if word["word"] == "yes")
     clip = demo[int(word["start_seconds"] * 16000) - 1000 : int(word["end_seconds"] * 16000) + 1000]
     assert len(clip) < 16000
     assert [one.label for one in hear(model, clip)] == ["yes"]
 
 
-def test_silence_says_nothing_and_too_little_is_an_empty_list(model):
+def test_silence_and_too_few_samples_give_an_empty_list(model):
     assert hear(model, np.zeros(160000, np.float32)) == []
     assert Spotter(model, 16000).push(np.zeros(8000, np.float32)) == []
     assert Spotter(model, 16000).push(np.zeros(0, np.float32)) == []
 
 
-def test_loudness_is_of_the_window_that_decided(model, ten_seconds):
+def test_the_loudness_is_that_of_the_deciding_window(model, ten_seconds):
     loud = hear(model, ten_seconds)[0]
     soft = hear(model, ten_seconds * np.float32(0.5), thresholds=dict.fromkeys(model.card.keywords, 0.4))
     same = next(one for one in soft if one.label == loud.label)
     assert same.loudness_dbfs == pytest.approx(loud.loudness_dbfs - 6.02, abs=1.5)
 
 
-def test_after_a_reset_the_past_is_forgotten(model, ten_seconds):
+def test_a_reset_forgets_earlier_samples(model, ten_seconds):
     spotter = Spotter(model, 16000)
     first = spotter.push(ten_seconds)
     spotter.reset(0.0)

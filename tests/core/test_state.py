@@ -99,7 +99,7 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
-def test_a_device_gets_its_inputs_for_every_run(model, n_rows):
+def test_a_device_gets_new_inputs_in_every_run(model, n_rows):
     graph = StepGraph(Elsewhere(model._step._session), runs_on_cpu=False)
     elsewhere, here = single_or_many(graph, n_rows), model.new_state(n_rows)
     frames = np.random.default_rng(0).normal(-10, 4, (20, n_rows, 10, 40)).astype(np.float32)

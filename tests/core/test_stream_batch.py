@@ -73,7 +73,7 @@ def test_frames_do_not_depend_on_any_chunking(model, sizes):
 
 
 @pytest.mark.parametrize("stepped", [True, False], ids=["step graph", "windows"])
-def test_posteriors_are_those_of_the_window(model, noise, stepped):
+def test_streamed_posteriors_equal_those_of_the_window(model, noise, stepped):
     batch = StreamBatch(model if stepped else WithoutStepGraph(model))
     row = batch.join(thresholds_of(model.card))
     heard = {int(windows.ends[0]): windows.posteriors[0] for windows in batch.process({row: noise})}
@@ -84,7 +84,7 @@ def test_posteriors_are_those_of_the_window(model, noise, stepped):
         np.testing.assert_allclose(posteriors, model.posteriors(window)[0], atol=1e-5)
 
 
-def test_what_a_stream_is_told_does_not_depend_on_the_others(model, demo):
+def test_detections_do_not_depend_on_the_other_streams(model, demo):
     """Streams that join late, leave, run dry and burst; each gets the bits that it gets alone."""
     random = np.random.default_rng(0)
     streams = [np.roll(demo, random.integers(len(demo)))[: random.integers(4, 12) * 16000] for _ in range(7)]

@@ -61,7 +61,7 @@ def until_down(events, stream="a"):
     raise AssertionError("the subscription ended")
 
 
-def test_what_happened_while_a_program_was_away_comes_exactly_once(serve, demo):
+def test_missed_events_come_exactly_once(serve, demo):
     _, path, audio = serve()
     first = subscribe(path)
     assert isinstance(next(first), Hello)
@@ -78,7 +78,7 @@ def test_what_happened_while_a_program_was_away_comes_exactly_once(serve, demo):
     assert len([event for event in missed if isinstance(event, DetectionEvent)]) >= 2
 
 
-def test_after_kill_9_the_subscriber_comes_back_with_a_gap_and_all_that_is_known(serve, demo):
+def test_after_kill_9_the_subscriber_gets_a_gap_and_the_new_history(serve, demo):
     daemon, path, audio = serve()
     events = subscribe(path)
     hello = next(events)
@@ -98,7 +98,7 @@ def test_after_kill_9_the_subscriber_comes_back_with_a_gap_and_all_that_is_known
     assert len(keys) == len(set(keys))
 
 
-def test_only_what_was_asked_for_also_after_a_restart(serve, demo):
+def test_the_filter_also_holds_after_a_restart(serve, demo):
     daemon, path, audio = serve()
     events = subscribe(path, labels=["stop"], streams=["a"])
     assert isinstance(next(events), Hello)
@@ -113,7 +113,7 @@ def test_only_what_was_asked_for_also_after_a_restart(serve, demo):
         daemon, _, audio = serve()
 
 
-def test_on_an_event_loop(serve, demo):
+def test_the_asynchronous_form_yields_the_same_events(serve, demo):
     daemon, path, audio = serve()
 
     async def scenario():
@@ -139,7 +139,7 @@ def test_on_an_event_loop(serve, demo):
     assert any(isinstance(event, DetectionEvent) for event in told)
 
 
-def test_where_nobody_serves_is_said_at_once(tmp_path):
+def test_without_a_daemon_the_first_connection_is_an_error(tmp_path):
     with pytest.raises(SocketError, match="no kwsd to subscribe to"):
         next(subscribe(tmp_path / "absent"))
 
@@ -150,7 +150,7 @@ def test_where_nobody_serves_is_said_at_once(tmp_path):
         asyncio.run(scenario())
 
 
-def test_listen_takes_the_same_choices(serve, demo):
+def test_listen_takes_the_same_filters(serve, demo):
     daemon, path, audio = serve()
     speak(audio, demo[: 9 * 16000])
     boot_id = next(subscribe(path)).boot_id
@@ -208,7 +208,7 @@ async def first_of_async(path, n):
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-def test_a_line_that_breaks_off_is_no_error_and_what_came_before_the_first_event_is_not_lost(tmp_path, how):
+def test_a_connection_that_breaks_inside_a_line_loses_no_event(tmp_path, how):
     """The daemon was killed in the middle of its first event: it comes again, since it is asked for."""
     path = tmp_path / "s"
     daemon = FakeDaemon(path, HELLO + UP[:40], b"", HELLO + SUBSCRIBED + UP)
@@ -223,7 +223,7 @@ WRONG = b'{"type":"error","reason":"wrong token","retryable":false}\n'
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-def test_who_was_there_once_comes_again_also_where_there_is_no_room_for_now(tmp_path, how):
+def test_a_client_that_was_connected_retries_after_a_retryable_error(tmp_path, how):
     path = tmp_path / "s"
     FakeDaemon(path, HELLO + UP, FULL, HELLO + SUBSCRIBED)
     told = first_of(subscribe(path), 3) if how == "sync" else asyncio.run(first_of_async(path, 3))
@@ -234,7 +234,7 @@ def test_who_was_there_once_comes_again_also_where_there_is_no_room_for_now(tmp_
     ("said", "reason"), [(FULL, "no more can be"), (WRONG, "wrong token"), (HELLO + WRONG, "wrong")]
 )
 @pytest.mark.parametrize("how", ["sync", "async"])
-def test_who_was_never_there_or_is_wrong_is_told_so(tmp_path, said, reason, how):
+def test_a_client_that_was_never_connected_gets_the_error(tmp_path, said, reason, how):
     path = tmp_path / "s"
     FakeDaemon(path, said)
     with pytest.raises(SocketError, match=reason):
@@ -242,7 +242,7 @@ def test_who_was_never_there_or_is_wrong_is_told_so(tmp_path, said, reason, how)
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-def test_a_line_without_an_end_is_not_kwsds(tmp_path, how):
+def test_a_line_without_an_end_is_an_error(tmp_path, how):
     path = tmp_path / "s"
     FakeDaemon(path, b"x" * 2**21)
     with pytest.raises(SocketError, match="a line without an end"):
@@ -250,7 +250,7 @@ def test_a_line_without_an_end_is_not_kwsds(tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-def test_who_is_not_greeted_is_told_so(tmp_path, monkeypatch, how):
+def test_a_server_that_does_not_greet_is_an_error(tmp_path, monkeypatch, how):
     """As by a daemon that waits for TLS."""
     monkeypatch.setattr("kwsd.client._GREETING_SECONDS", 0.2)
     path = tmp_path / "s"
@@ -261,7 +261,7 @@ def test_who_is_not_greeted_is_told_so(tmp_path, monkeypatch, how):
             first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
 
 
-def test_how_far_the_numbers_are_is_what_is_asked_for_next(tmp_path):
+def test_a_position_moves_the_point_of_the_next_resume(tmp_path):
     path = tmp_path / "s"
     later = b'{"type":"position","next_seq":300}\n'
     daemon = FakeDaemon(path, HELLO + UP + later, HELLO + SUBSCRIBED)
@@ -270,7 +270,7 @@ def test_how_far_the_numbers_are_is_what_is_asked_for_next(tmp_path):
     assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 299}
 
 
-def test_who_may_not_connect_is_told_what_to_do(tmp_path, monkeypatch):
+def test_missing_permission_is_an_error_with_advice(tmp_path, monkeypatch):
     def connect(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -279,7 +279,7 @@ def test_who_may_not_connect_is_told_what_to_do(tmp_path, monkeypatch):
         next(subscribe(tmp_path / "s"))
 
 
-def test_who_is_let_in_and_thrown_out_does_not_hammer(tmp_path):
+def test_a_client_that_is_always_disconnected_waits_longer_each_time(tmp_path):
     path = tmp_path / "s"
     daemon = FakeDaemon(path, *[b""] * 1000)
     with pytest.raises(TimeoutError):

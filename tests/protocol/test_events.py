@@ -40,7 +40,7 @@ def test_round_trip_and_readable_form(kind):
     jsonschema.validate(json.loads(line), SCHEMA)
 
 
-def test_the_schema_knows_every_event_and_all_its_fields():
+def test_the_schema_describes_every_event_with_all_fields():
     described = SCHEMA["$defs"]["events"]
     assert described.keys() == event_types().keys()
     for kind in event_types().values():
@@ -59,24 +59,24 @@ def test_the_schema_refuses_wrong_values(wrong):
         jsonschema.validate(json.loads(example(DetectionEvent).to_json()) | wrong, SCHEMA)
 
 
-def test_the_schema_knows_what_may_be_asked_for():
+def test_the_schema_describes_the_requests():
     validate = jsonschema.Draft202012Validator({**SCHEMA, "oneOf": [{"$ref": "#/$defs/requests/subscribe"}]}).validate
     validate({"type": "subscribe", "labels": ["stop"], "since": {"boot_id": "a", "seq": 3}, "scores": True})
     asked = SCHEMA["$defs"]["requests"]["subscribe"]["properties"].keys()
     assert asked == {"type", *(field.name for field in dataclasses.fields(Subscription))}
 
 
-def test_what_a_newer_daemon_adds_is_left_out():
+def test_fields_and_requests_of_newer_versions_are_handled():
     assert parse_event('{"type":"lagged","n_lost":3,"since":"1.4"}') == Lagged(n_lost=3)
 
 
 @pytest.mark.parametrize("line", ["[]", "nonsense", '{"type":"party"}', '{"type":"lagged"}', '{"type":[]}'])
-def test_what_is_no_event_is_a_value_error(line):
+def test_a_line_that_is_no_event_is_a_value_error(line):
     with pytest.raises(ValueError, match=r"."):
         parse_event(line)
 
 
-def test_a_source_that_has_ended_is_not_tried_again():
+def test_the_line_of_an_ended_source_promises_no_retry():
     ended = SourceDown(stream="a", reason="ended", retry_seconds=None)
     assert parse_event(ended.to_json()) == ended
     assert readable(ended) == "source down: a: ended"

@@ -84,7 +84,7 @@ def server(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
-def test_it_is_heard_under_the_units_sandbox(server, tmp_path):
+def test_the_microphone_works_under_the_units_sandbox(server, tmp_path):
     """`MemoryDenyWriteExecute` would break PortAudio's callbacks, `@resources` NumPy, and others others."""
     path = tmp_path / "kwsd.sock"
     sandbox = [sys.executable, ROOT / "tests" / "systemd" / "sandbox.py", ROOT / "systemd" / "kwsd.service"]
@@ -116,7 +116,7 @@ def wait_for(events, kind, n, seconds=20):
         time.sleep(0.05)
 
 
-def test_a_word_played_into_the_microphone_is_heard_also_after_it_was_unplugged(server, start_daemon):
+def test_a_word_is_detected_also_after_the_microphone_was_unplugged(server, start_daemon):
     samples, _ = soundfile.read(DEMO, frames=6 * 16000, dtype="int16")
     daemon, path = start_daemon("--source", "microphone", env=server.environment)
     events = []
@@ -162,7 +162,7 @@ for channel in (1, 2):
 """
 
 
-def test_a_named_channel_is_that_channel_of_the_device(tmp_path):
+def test_a_configured_channel_is_that_of_the_device(tmp_path):
     server = SoundServer(tmp_path)
     server.start(n_channels=2)
     try:
@@ -179,7 +179,7 @@ def test_a_named_channel_is_that_channel_of_the_device(tmp_path):
         server.stop()
 
 
-def test_streams_of_one_device_open_it_once_and_hear_their_own_channels(tmp_path, start_daemon):
+def test_streams_of_one_device_open_it_once_and_get_their_own_channels(tmp_path, start_daemon):
     server = SoundServer(tmp_path)
     server.start(n_channels=2)
     try:
@@ -204,7 +204,7 @@ def test_streams_of_one_device_open_it_once_and_hear_their_own_channels(tmp_path
         server.stop()
 
 
-def test_devices_and_check_see_the_microphone(server):
+def test_devices_and_check_find_the_microphone(server):
     result = subprocess.run(
         [sys.executable, "-m", "kwsd", "devices"], env=server.environment, capture_output=True, text=True, timeout=30
     )
@@ -217,7 +217,7 @@ def test_devices_and_check_see_the_microphone(server):
     [("microphone", "the default microphone: cannot be opened (there is none)"),
      ("microphone:no such thing", "microphone no such thing: cannot be opened")],
 )  # fmt: skip
-def test_without_a_microphone_one_line_says_what_to_do(tmp_path, source, reason):
+def test_a_missing_microphone_is_one_line_with_advice(tmp_path, source, reason):
     environment = os.environ | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PULSE_SERVER": "/nonexistent"}
     result = subprocess.run(
         [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(tmp_path / "s")],

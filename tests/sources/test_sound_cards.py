@@ -83,7 +83,7 @@ def machine(monkeypatch, tmp_path):
     return machine
 
 
-def test_one_that_comes_back_as_another_card_is_found_though_others_are_open(machine):
+def test_a_microphone_that_returns_as_another_card_is_found_while_others_are_open(machine):
     kitchen, hall = Microphone("kitchen"), Microphone("hall")
     in_kitchen, in_hall = kitchen.open().chunks, hall.open().chunks
     assert len(next(in_kitchen).samples) == len(next(in_hall).samples) == 160
@@ -101,7 +101,7 @@ def test_one_that_comes_back_as_another_card_is_found_though_others_are_open(mac
     in_kitchen.close(), in_hall.close()
 
 
-def test_one_that_stays_away_costs_the_others_one_look_for_each_change(machine):
+def test_a_missing_microphone_interrupts_the_others_once_for_each_change(machine):
     kitchen, hall = Microphone("kitchen"), Microphone("hall")
     in_kitchen, in_hall = kitchen.open().chunks, hall.open().chunks
     next(in_kitchen), next(in_hall)

@@ -26,13 +26,13 @@ def test_the_source_is_chosen_by_its_name(source, kind):
     assert isinstance(make_source(StreamConfig(source=source)), kind)
 
 
-def test_a_microphone_without_its_package_says_what_to_install(monkeypatch):
+def test_a_missing_package_for_microphones_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(SourceError, match=r"install kwsd\[mic\]"):
         Microphone(None).open()
 
 
-def test_a_microphone_without_portaudio_says_what_to_install(monkeypatch, tmp_path):
+def test_a_missing_portaudio_is_named(monkeypatch, tmp_path):
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
@@ -40,7 +40,7 @@ def test_a_microphone_without_portaudio_says_what_to_install(monkeypatch, tmp_pa
         Microphone(None).open()
 
 
-def test_a_recordings_chunks_are_gapless_and_end(demo):
+def test_the_chunks_of_a_recording_have_no_gaps_and_end(demo):
     rate_hz, chunks = WavFile(DEMO, paced=False).open()
     position = 0
     for chunk in chunks:
@@ -49,12 +49,12 @@ def test_a_recordings_chunks_are_gapless_and_end(demo):
     assert (rate_hz, position) == (16000, len(demo))
 
 
-def test_a_folder_is_no_recording(tmp_path):
+def test_a_folder_is_refused_as_a_recording(tmp_path):
     with pytest.raises(Exception, match="is a folder; name the recordings in it"):
         WavFile(Path(tmp_path), paced=False).open()
 
 
-def test_one_channel_of_a_recording_or_the_mean_of_all(write_wav, noise):
+def test_a_recording_gives_one_channel_or_the_mean(write_wav, noise):
     path = write_wav("stereo.wav", np.stack([noise, np.zeros_like(noise)], axis=1), subtype="FLOAT")
 
     def heard(channel):
@@ -69,7 +69,7 @@ def test_one_channel_of_a_recording_or_the_mean_of_all(write_wav, noise):
 
 
 @pytest.mark.parametrize(("rate_of_the_device", "lost"), [(999.95, 200), (1000.05, 200)])
-def test_what_an_overflow_lost_is_measured_since_the_last_read(monkeypatch, rate_of_the_device, lost):
+def test_an_overflow_is_measured_since_the_last_read(monkeypatch, rate_of_the_device, lost):
     """A device's clock differs by seconds a day from the system's: that is nothing lost."""
     now = 0.0
 

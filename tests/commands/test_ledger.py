@@ -1,0 +1,70 @@
+"""The ledger keeps finished clips, whatever happens to the folder."""
+
+import errno
+import os
+import shutil
+
+import numpy as np
+
+from kwsd.commands.label import label_folder
+from kwsd.commands.ledger import Ledger
+
+
+def test_changed_clips_are_labelled_again(tmp_path, write_wav, noise):
+    def stock(maker):
+        with Ledger(tmp_path / "ledger", maker) as ledger:
+            assert ledger.find(tmp_path / "clips").errors == []
+            missing = [path for batch in ledger.missing(2) for path in batch]
+            ledger.add(missing, np.zeros((len(missing), 3), np.float32))
+            assert not list(ledger.missing(2))
+            return [os.fsdecode(path) for path in missing], [name for name, _ in ledger.done()]
+
+    for name in "abc":
+        write_wav(f"clips/{name}.wav", noise)
+    assert stock("model 1") == (["a.wav", "b.wav", "c.wav"], ["a.wav", "b.wav", "c.wav"])
+    write_wav("clips/b.wav", noise[:100])
+    write_wav("clips/d.wav", noise)
+    (tmp_path / "clips" / "c.wav").unlink()
+    assert stock("model 1") == (["b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
+    assert stock("model 2") == (["a.wav", "b.wav", "d.wav"], ["a.wav", "b.wav", "d.wav"])
+
+
+def half_done(path, folder):
+    """A ledger of an interrupted run, in which one clip is done."""
+    with Ledger(path, "model") as ledger:
+        n_clips = ledger.find(folder).n_clips
+        ledger.add([next(ledger.missing(1))[0]], np.zeros((1, 3), np.float32))
+        return n_clips
+
+
+def test_an_unmounted_folder_loses_no_finished_clips(tmp_path, write_wav, noise, model):
+    for name in "abc":
+        write_wav(f"clips/{name}.wav", noise)
+    label_folder(tmp_path / "clips", tmp_path / "whole.csv", model)
+    half_done(tmp_path / "ledger", tmp_path / "clips")
+    (tmp_path / "clips").rename(tmp_path / "away")
+    (tmp_path / "clips").mkdir()  # where the disk is mounted
+    with Ledger(tmp_path / "ledger", "model") as ledger:
+        assert ledger.find(tmp_path / "clips") == (0, [])
+        assert ledger.counts() == (3, 1)
+
+
+def test_clips_below_an_unreadable_folder_are_kept(tmp_path, write_wav, noise, monkeypatch):
+    for name in ("a/1", "a/2", "ab/3"):
+        write_wav(f"clips/{name}.wav", noise)
+    assert half_done(tmp_path / "ledger", tmp_path / "clips") == 3
+    shutil.rmtree(tmp_path / "clips" / "ab")
+    scandir = os.scandir
+
+    def closed(path):
+        if path.endswith(b"/a"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    write_wav("clips/4.wav", noise)
+    monkeypatch.setattr("kwsd.commands.ledger.os.scandir", closed)
+    with Ledger(tmp_path / "ledger", "model") as ledger:
+        n_clips, errors = ledger.find(tmp_path / "clips")
+        assert n_clips == 1
+        assert ledger.counts() == (3, 1)  # ab/3 is gone, a/1 and a/2 are not
+    assert [error.strerror for error in errors] == ["Permission denied"]
