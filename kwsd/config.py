@@ -71,6 +71,9 @@ class ClipsConfig:
     max_megabytes: Annotated[float, Between(1, 1e9)] = 100.0
     max_days: Annotated[float, Between(1e-3, 1e6)] = 30.0
 
+    def problems(self) -> list[str]:
+        return [] if self.folder.name else ["folder: must name a folder for the recordings"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceConfig:

@@ -58,7 +58,8 @@ class Between:
 
     def problem(self, value: float) -> str | None:
         fits = self.least <= value <= self.most and not (self.above and value == self.least)
-        return None if fits else f"{value:g} is not between {self.least:g} and {self.most:g}"
+        shown = f"{value:g}" if isinstance(value, float) else _short.repr(value)  # :g fails for huge integers
+        return None if fits else f"{shown} is not between {self.least:g} and {self.most:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,8 @@ def _fields(kind: type) -> tuple[dict[str, Any], list[str]]:
 
 def _convert(hint: Any, value: object, path: str, problems: list[str]) -> Any:
     """Check one value against its hint; a problem is added to `problems`."""
+    if type(value) is hint and hint is not float:  # most values, without the search below
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):  # only "T | None" occurs
         return None if value is None else _convert(arguments[0], value, path, problems)

@@ -77,6 +77,8 @@ def test_every_kind_of_value_is_converted():
         ({"share": True}, "share: True is not a number"),
         ({"share": "x"}, "share: 'x' is not a number"),
         ({"share": 10**400}, "is not a number"),
+        ({"inner": {"n": 10**400}}, "is not between 1 and 64"),
+        ({"inner": {"n": -(10**400)}}, "is not between 1 and 64"),
         ({"kind": "blue"}, "kind: 'blue' is not one of red, green"),
         ({"kind": ["red"]}, "kind: ['red'] is not one of red, green"),
         ({"path": ""}, "path: '' is not a path"),

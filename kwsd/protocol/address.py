@@ -38,7 +38,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         ValueError: the address has another form.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or len(port) > 5 or int(port) >= 65536:
+    if not host or not port.isdecimal() or len(port) > 20 or int(port) >= 65536:
         raise ValueError(f"{address!r} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -108,9 +108,9 @@ class ServerAddress:
                 self._refuse_foreign(self.path)
                 return await asyncio.open_unix_connection(self.path, limit=LINE_BYTES)
             reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls, limit=LINE_BYTES)
+            keep_alive(writer.get_extra_info("socket"))
         except OSError as error:
             raise self._unreachable(error) from None
-        keep_alive(writer.get_extra_info("socket"))
         return reader, writer
 
     def _connect_tcp(self) -> socket.socket:

@@ -216,6 +216,9 @@ def parse_event(line: str | bytes) -> Event:
         raise ValueError(f"not an event of protocol {PROTOCOL}: {line!r:.80}")
     names = {field.name for field in fields(kind)}
     try:
-        return build(kind, {key: value for key, value in data.items() if key in names})
+        event = build(kind, {key: value for key, value in data.items() if key in names})
     except ProblemsError as error:
         raise ValueError(f"{kind.type} event: {error}") from None
+    if isinstance(event, Published) and not (event.seq >= 0 and event.boot_id and event.time):
+        raise ValueError(f"{kind.type} event: seq, boot_id or time is missing")
+    return event

@@ -110,7 +110,8 @@ class AudioSocket:
         self._stopping.set()
         if not self._listener:
             return
-        self._thread.join(_JOIN_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)
         self._listener.close()
         if self._path:
             remove_socket(self._path, self._inode)

@@ -218,11 +218,11 @@ class Daemon:
     def _process(self, items: list[tuple[str, Item]]) -> None:
         began = time.monotonic()
         output: Output = self._detector.process(items, with_scores=self._bus.wants_scores)
-        if output.events:
-            self._loop.call_soon_threadsafe(self._publish, output.events)
-        if self._clips:
+        if self._clips:  # first, so that the audio of an event is there before it
             for piece in output.audio:
                 self._clips.put(piece)
+        if output.events:
+            self._loop.call_soon_threadsafe(self._publish, output.events)
         if self._metrics:
             now = time.monotonic()
             self._metrics.processing.observe(now - began)

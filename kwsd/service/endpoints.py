@@ -4,6 +4,7 @@ Law: a path is bound only if it is free or its owner is dead. A socket has its f
 from its first moment on.
 """
 
+import codecs
 import fcntl
 import os
 import resource
@@ -61,7 +62,6 @@ def open_endpoints(config: Config) -> list[Endpoint]:
     Raises:
         SocketError, ConfigError: one of them cannot be opened; then none stays open.
     """
-    refuse_unused_secrets(config)
     token, tls = tcp_secrets(config)
     tcp = [Endpoint(bind_tcp(config.tcp), token, tls)] if config.tcp else []
     try:
@@ -196,7 +196,7 @@ def _passed(listener: socket.socket, token: bytes | None, tls: ssl.SSLContext | 
 def _read_token(path: Path) -> bytes:
     """The token in a file, which other users must not be able to read."""
     try:
-        token = path.read_bytes().strip()
+        token = path.read_bytes().removeprefix(codecs.BOM_UTF8).strip()
         is_public = path.stat().st_mode & stat.S_IROTH
     except OSError as error:
         raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None

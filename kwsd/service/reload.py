@@ -12,7 +12,7 @@ from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import Model, load_model
 from kwsd.errors import KwsdError
 from kwsd.service.detector import Detector
-from kwsd.service.endpoints import Endpoint, reload_secrets
+from kwsd.service.endpoints import Endpoint, refuse_unused_secrets, reload_secrets
 from kwsd.workers import in_thread
 
 log = logging.getLogger("kwsd")
@@ -36,6 +36,7 @@ def load_setup(configure: Callable[[], Config]) -> Setup:
         KwsdError: one of them cannot be used.
     """
     config = configure()
+    refuse_unused_secrets(config)
     model = load_model(config.model, config.device)
     if model.no_cuda:
         log.warning("CUDA is not used: %s", model.no_cuda)
@@ -90,10 +91,12 @@ def _merge(old: Setup, new: Setup) -> tuple[Setup, list[str]]:
     kept = {one.name: getattr(old.config, one.name) for one in fields(Config) if one.name not in _RELOADED}
     ignored = [name for name, value in kept.items() if getattr(new.config, name) != value]
     if _without_thresholds(new.config) != _without_thresholds(old.config):
-        ignored.append("streams")
-        kept["streams"] = {
-            name: _with_thresholds(one, new.config.of_stream(name)) for name, one in old.config.streams.items()
-        }
+        ignored.append("the streams")
+        kept["streams"] = old.config.streams
+        if old.config.streams.keys() == new.config.streams.keys():  # their thresholds change all the same
+            kept["streams"] = {
+                name: _with_thresholds(stream, new.config.streams[name]) for name, stream in old.config.streams.items()
+            }
     is_same = (new.model.card, new.model.provider) == (old.model.card, old.model.provider)
     model = old.model if is_same else new.model  # the same model keeps the state of every stream
     return Setup(replace(new.config, **kept), model), ignored

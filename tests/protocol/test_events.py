@@ -77,7 +77,8 @@ def test_a_line_that_is_no_event_is_a_value_error(line):
 
 
 def test_the_line_of_an_ended_source_promises_no_retry():
-    ended = SourceDown(stream="a", reason="ended", retry_seconds=None)
+    stamp = {"seq": 3, "boot_id": "x", "time": "2026-11-22T22:20:16.823Z"}
+    ended = SourceDown(stream="a", reason="ended", retry_seconds=None, **stamp)
     assert parse_event(ended.to_json()) == ended
     assert readable(ended) == "source down: a: ended"
 
@@ -92,6 +93,7 @@ def test_the_line_of_an_ended_source_promises_no_retry():
             "scores.stop: 'high' is not a number",
         ),
         ('{"type":"gap","reason":1,"n_lost":null}', "gap event: reason: 1 is not text"),
+        ('{"type":"source_up","stream":"a","rate_hz":1}', "source_up event: seq, boot_id or time is missing"),
     ],
 )
 def test_a_wrong_field_is_named(line, problem):

@@ -38,9 +38,16 @@ def test_other_keys_stay_and_are_named(model):
     old = Setup(config(hall={"source": "a.wav"}), model)
     changed = replace(config(hall={"source": "b.wav", "threshold": 0.5}), socket_mode="0600", silent_seconds=5.0)
     merged, ignored = _merge(old, Setup(changed, model))
-    assert ignored == ["socket_mode", "silent_seconds", "streams"]
+    assert ignored == ["socket_mode", "silent_seconds", "the streams"]
     assert (merged.config.socket_mode, merged.config.silent_seconds) == ("0660", 30.0)
     assert merged.config.streams["hall"] == StreamConfig(source="a.wav", threshold=0.5)  # thresholds still change
+
+
+def test_renamed_streams_keep_their_thresholds_until_the_restart(model):
+    old = Setup(config(hall={"threshold": 0.5}, den={"threshold": 0.6}), model)
+    merged, ignored = _merge(old, Setup(config(hall={"threshold": 0.9}, den2={"threshold": 0.6}), model))
+    assert ignored == ["the streams"]
+    assert merged.config.streams == old.config.streams
 
 
 def test_a_threshold_for_a_keyword_that_the_model_lacks_is_refused():
