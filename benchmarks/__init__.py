@@ -1,1 +1,1 @@
-"""What kwsd costs beside others, measured in the same run. README.md has the commands and the tables."""
+"""Compares the cost of kwsd with that of other systems. README.md lists the commands and the results."""

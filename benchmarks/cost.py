@@ -1,4 +1,4 @@
-"""`kwsd bench`: what kwsd costs on this machine, in about a minute."""
+"""Measures the cost of kwsd on this machine in about a minute: `python -m benchmarks.cost`."""
 
 import argparse
 import os
@@ -31,7 +31,7 @@ _CLIPS_PER_CORE = 2048
 
 
 def bench(path: Path | None, device: str) -> Iterator[str]:
-    """Measure, and yield the lines of a table as they come.
+    """Measure, and yield each line of the table when it is ready.
 
     Raises:
         ModelError: as `load_model`.
@@ -43,15 +43,15 @@ def bench(path: Path | None, device: str) -> Iterator[str]:
     yield _line("one live stream", "CPU ms for 1 s", "in real time")
     stride_ms = model.card.stride_seconds * 1000
     yield _cost(f"a decision every {stride_ms:g} ms", model, 1)
-    yield _cost_in_real_time("the same, asleep in between", model)
+    yield _cost_in_real_time("the same, sleeping between strides", model)
     n_frames = round(model.card.stride_frames / 5)
     yield _cost(f"a decision every {stride_ms / 5:g} ms", load_model(path, device, n_frames), 1)
     yield _cost(f"{_MANY} streams side by side, each", model, _MANY)
     yield ""
-    yield "of one live stream: " + ", ".join(f"{name} {share:.0%}" for name, share in _shares(model).items())
+    yield "CPU time of one live stream: " + ", ".join(f"{name} {share:.0%}" for name, share in _shares(model).items())
     yield ""
-    yield f"{_files_per_second(model):.0f} clips of a second labelled in a second, on all cores"
-    yield f"{_ready_seconds(model, device):.2f} s from the start of a daemon until it hears"
+    yield f"{_files_per_second(model):.0f} one-second clips labelled per second, on all cores"
+    yield f"{_ready_seconds(model, device):.2f} s from the start of a daemon until it accepts audio"
 
 
 def _line(what: str, *values: str) -> str:
@@ -59,7 +59,7 @@ def _line(what: str, *values: str) -> str:
 
 
 def _cost(what: str, model: Model, n_streams: int) -> str:
-    """CPU time for a second of each stream, and how many streams one thread can follow."""
+    """Return a line: CPU time per second of each stream, and how many streams one thread can process in real time."""
     seconds = max(2, _SECONDS // n_streams)
     chunks, hear = _streams(model, n_streams, seconds)
     cpu, wall = _least(lambda: [hear(chunk) for chunk in chunks])
@@ -68,7 +68,7 @@ def _cost(what: str, model: Model, n_streams: int) -> str:
 
 
 def _cost_in_real_time(what: str, model: Model) -> str:
-    """CPU time for a second of one stream that comes as it would: a core that wakes up is slow, its caches cold."""
+    """Return a line: CPU time per second of one real-time stream. A core that wakes up is slow: its caches are cold."""
     chunks, hear = _streams(model, 1, _LIVE_SECONDS)
     cpu = 0.0
     for chunk in chunks:
@@ -80,7 +80,7 @@ def _cost_in_real_time(what: str, model: Model) -> str:
 
 
 def _streams(model: Model, n_streams: int, seconds: int) -> tuple[list[FloatArray], Callable[[FloatArray], object]]:
-    """Chunks of so many seconds, each a stride long, and what has all streams hear one."""
+    """Return `seconds` of audio in chunks of one stride, and a function that processes one chunk in all streams."""
     batch = StreamBatch(model)
     rows = [batch.join(thresholds_of(model.card)) for _ in range(n_streams)]
     stride = round(model.card.stride_seconds * model.card.frontend.sample_rate_hz)
@@ -90,7 +90,7 @@ def _streams(model: Model, n_streams: int, seconds: int) -> tuple[list[FloatArra
 
 
 def _shares(model: Model) -> dict[str, float]:
-    """What of a stride of one stream goes where."""
+    """Return the share of each stage in the CPU time for a stride of one stream."""
     params, card = model.card.frontend, model.card
     n_samples = params.n_samples(card.stride_frames)
     frames = frames_of(_audio(model, 2)[None, :n_samples], params)
@@ -110,11 +110,11 @@ def _shares(model: Model) -> dict[str, float]:
         name: _least(lambda run=run: [run() for _ in range(200)])[0] / whole  # type: ignore[misc]
         for name, run in stages.items()
     }
-    return shares | {"Python around them": max(0.0, 1 - sum(shares.values()))}
+    return shares | {"other Python code": max(0.0, 1 - sum(shares.values()))}
 
 
 def _files_per_second(model: Model) -> float:
-    """Labelling a folder, on every core that is ours, without what it takes to start them."""
+    """Label a folder on every core that this process may use. The start of the workers is not counted."""
     n_cores = len(os.sched_getaffinity(0))
     few, many = n_cores * JOB_CLIPS, n_cores * _CLIPS_PER_CORE
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def _files_per_second(model: Model) -> float:
 
 
 def _ready_seconds(model: Model, device: str) -> float:
-    """From the start of a daemon until it has taken a program's audio."""
+    """Return the time from the start of a daemon until it accepts audio from a program."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as program:
         path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
         options = {"--source": "network", "--audio": audio, "--socket": path, "--model": model.path, "--device": device}
@@ -157,14 +157,14 @@ def _ready_seconds(model: Model, device: str) -> float:
 
 
 def _audio(model: Model, seconds: int) -> FloatArray:
-    """Noise that swells and fades as speech does, at the model's rate."""
+    """Return noise whose level rises and falls like that of speech, at the model's sample rate."""
     n = np.arange(seconds * model.card.frontend.sample_rate_hz)
     noise = np.modf(n.astype(np.float64) ** 2 * 0.6180339887)[0] - 0.5
     return (noise * (0.02 + 0.2 * np.abs(np.sin(n / 3000)))).astype(np.float32)
 
 
 def _least(run: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of the quickest of some rounds, after one to warm up."""
+    """Return CPU and wall seconds of the round with the least CPU time, after a warm-up round."""
     run()
     rounds = []
     for _ in range(_ROUNDS):
@@ -175,9 +175,9 @@ def _least(run: Callable[[], object]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What kwsd costs on this machine, in about a minute.")
-    parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what runs it (%(default)s)")
+    parser = argparse.ArgumentParser(description="Measure the cost of kwsd on this machine in about a minute.")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (default: bundled)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the model (%(default)s)")
     args = parser.parse_args()
     try:
         for line in bench(args.model, args.device):

@@ -1,9 +1,9 @@
-"""A day of audio as fast as it can be heard: does the daemon hold more at its end than after an hour?
+"""Feeds the daemon a day of audio as fast as possible: does it hold more at the end than after an hour?
 
     python -m benchmarks.day [--hours 24] [-o benchmarks/day.md]
 
-The bundled recording, again and again with another second of noise between, goes into the daemon's
-standard input; one subscriber stays, another comes and goes every hour.
+The daemon's standard input gets the bundled recording repeatedly, with a new second of noise after
+each. One subscriber stays; another connects and leaves every hour.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RATE_HZ = 16000
 
 @dataclass
 class Size:
-    """Of a process."""
+    """Resources that a process holds."""
 
     resident_mb: float
     n_descriptors: int
@@ -47,7 +47,7 @@ class Size:
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description="A day of audio as fast as possible.")
     parser.add_argument("--hours", type=int, default=24)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def measure(n_hours: int) -> tuple[dict[int, Size], int]:
-    """The daemon's size after each hour, and how many detections its subscriber got."""
+    """Return the daemon's size after each hour, and the number of detections that its subscriber got."""
     heard = []
 
     def follow(path: Path) -> None:
@@ -83,7 +83,7 @@ def measure(n_hours: int) -> tuple[dict[int, Size], int]:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as daemon:
             assert daemon.stdin
             assert daemon.stderr
-            errors = threading.Thread(target=daemon.stderr.read)  # so that its log never fills a pipe
+            errors = threading.Thread(target=daemon.stderr.read)  # reads the log, so that the pipe is never full
             errors.start()
             while not path.exists():
                 time.sleep(0.05)

@@ -1,10 +1,10 @@
-"""Labelling a folder: kwsd beside the notebook's way, and whether memory grows with the number of clips.
+"""Labels a folder: compares kwsd with the notebook's way, and shows if memory grows with the number of clips.
 
     python -m benchmarks.labelling [--clips 10000] [--many 100000] [--rounds 3] [-o benchmarks/labelling.md]
 
-All cores are free to all. The clips are links to a few hundred of noise, so that the disk is
-not what is measured. The ways take turns. What it takes to start, TensorFlow's import here and
-kwsd's workers there, is left out of both.
+Every system may use all cores. The clips are links to a few hundred noise files, so that the disk
+is not measured. The systems take turns. Start-up time is not counted: for the notebook the import of
+TensorFlow, for kwsd the start of its workers.
 """
 
 import argparse
@@ -31,16 +31,16 @@ _OWN = "light_cnn"
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description="Files a second and memory of labelling.")
     parser.add_argument("--clips", type=int, default=10000)
-    parser.add_argument("--many", type=int, default=100000, help="for the memory")
+    parser.add_argument("--many", type=int, default=100000, help="number of clips for the memory measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
     n_least = len(os.sched_getaffinity(0)) * JOB_CLIPS
     if min(args.clips, args.many) <= n_least:
-        parser.error(f"--clips and --many must be more than {n_least}, a job for each core: their time is taken off")
+        parser.error(f"--clips and --many must exceed {n_least} (a job per core, whose time is subtracted)")
     others = sorted((ROOT / "models").glob("light_cnn*.onnx"))
     models = {f"kwsd label, {path.stem}": path for path in (DEFAULT_MODEL, *others)}
     notebooks = sorted({_OWN, *(path.stem for path in others)})
@@ -93,7 +93,7 @@ def _table(results: dict[str, list[dict[str, float]]], at_many: dict[str, dict[s
     ]
     for name, values in rates.items():
         middle = statistics.median(values)
-        same = _notebook(name.rpartition(" ")[2])  # of the same network; else the notebook's own
+        same = _notebook(name.rpartition(" ")[2])  # the base has the same network, else the notebook's own
         base = statistics.median(rates[same if same in rates else _notebook(_OWN)])
         memory = " | "
         if name in at_many:

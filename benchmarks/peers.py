@@ -1,11 +1,11 @@
-"""kwsd beside its peers: CPU time for a second of audio, each in a fresh process on one core.
+"""Compares kwsd with its peers: CPU time per second of audio, each system in a fresh process on one core.
 
     python -m benchmarks.peers [RECORDING] [--rounds 5] [-o benchmarks/peers.md]
 
-Environments of the peers are made below --environments on the first run. Systems take turns,
-so that a machine that is busy for a while is busy for all; the table has the median, the least
-and the most of all rounds, and each median as a multiple of kwsd's at 100 ms, and of kwsd's
-that decides at least as often.
+The first run makes the environments of the peers below --environments. The systems take turns, so
+that other load on the machine affects all of them. The table has the median, the least and the most
+of all rounds. It also has each median as a multiple of kwsd's at 100 ms, and of kwsd's at the longest
+stride that decides at least as often.
 """
 
 import argparse
@@ -26,12 +26,12 @@ LIGHT_CNN_WIDE = ROOT / "models" / "light_cnn_wide.onnx"
 
 @dataclass(frozen=True)
 class System:
-    """Something that is measured.
+    """A system to measure.
 
     Attributes:
-        script: in `systems/`, run by the Python of an environment with `requirement`; by this
-            one if there is none.
-        settings: environment variables that it reads.
+        script: a file in `systems/`. The Python of the environment with `requirement` runs it;
+            without a requirement, this Python does.
+        settings: environment variables that the script reads.
     """
 
     name: str
@@ -66,13 +66,13 @@ ALL = (
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description="CPU time, memory and load time of kwsd and its peers.")
     parser.add_argument("recording", type=Path, nargs="?", default=ROOT / "demo" / "recording.wav")
     parser.add_argument("--only", default="", metavar="TEXT", help="measure only systems whose names contain this")
     parser.add_argument("--beside", type=Path, metavar="DIR", help="also measure the kwsd of another checkout")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--core", type=int, default=0, help="the one that all are pinned to (%(default)s)")
+    parser.add_argument("--core", type=int, default=0, help="core that all systems are pinned to (%(default)s)")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers", metavar="DIR")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
@@ -97,13 +97,13 @@ def main() -> int:
 
 
 def _other_checkout(root: Path) -> list[System]:
-    """The kwsd of another checkout, in this environment."""
+    """Return the kwsd systems of another checkout, which run in this environment."""
     root = root.resolve()
     return [replace(one, name=f"kwsd in {root.name}", root=root) for one in ALL if one.name == "kwsd"]
 
 
 def _python(requirement: str, folder: Path) -> Path:
-    """The interpreter of an environment that holds a peer."""
+    """Return the interpreter of the environment with a peer, and make that environment if needed."""
     if not requirement:
         return Path(sys.executable)
     home = folder / requirement.translate(str.maketrans("<>=,.", "-----"))
@@ -117,7 +117,7 @@ def _python(requirement: str, folder: Path) -> Path:
 
 
 def _run(one: System, python: Path, recording: Path, core: int) -> dict[str, float] | str:
-    """What it printed, or the last line of what went wrong."""
+    """Return the figures that the script printed, or the last line of its error output."""
     script = one.root / "benchmarks" / "systems" / one.script
     command = ["taskset", "-c", str(core), python, script, recording, *one.arguments]
     environment = {**os.environ, **one.settings, "PYTHONPATH": str(one.root), "OMP_NUM_THREADS": "1"}

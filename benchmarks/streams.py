@@ -1,11 +1,11 @@
-"""Hundreds of streams in one daemon, in real time: CPU, memory, latency, and whether each is told what it is alone.
+"""Hundreds of streams in one daemon in real time: CPU, memory, latency; does each get the same detections as alone?
 
     python -m benchmarks.streams [--streams 256] [--seconds 60] [--device cpu|cuda] [-o benchmarks/streams.md]
 
-The daemon is on one core; what sends the audio, over its audio socket, and what subscribes is
-on another. Every stream is the bundled recording from another place on, in chunks of 100 ms
-at moments of its own. Latency is from the moment a chunk is sent to the arrival of the event
-that it decides.
+The daemon runs on one core. The sender of the audio (over the audio socket) and the subscriber run
+on another. Every stream is the bundled recording, repeated from a different offset, in chunks of
+100 ms with a phase of its own. Latency is the time from sending a chunk to the arrival of the
+detection whose window it completes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CHUNK_SECONDS = 0.1
 
 @dataclass
 class Measured:
-    """One daemon with some streams. Per second of audio and stream, in milliseconds; times in milliseconds."""
+    """Figures of one daemon. `cpu_ms` is per second of each stream; `n_same` streams had the same detections alone."""
 
     n_streams: int
     cpu_ms: float
@@ -46,7 +46,7 @@ class Measured:
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description="Many streams in one daemon, in real time.")
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--seconds", type=int, default=60)
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> Measured:
-    """Run a daemon, send it the streams, and look at it from outside."""
+    """Run a daemon, send it the streams, and measure its process from outside."""
     n_chunks = round(seconds / CHUNK_SECONDS)
     streams = {f"room{n}": _stream(samples, n, n_chunks) for n in range(n_streams)}
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
         finally:
             daemon.terminate()
             daemon.wait()
-    within = [(arrived, event) for arrived, event in heard if event.end_seconds <= seconds]  # not of the last quiet
+    within = [(arrived, event) for arrived, event in heard if event.end_seconds <= seconds]  # skip the final silence
     latencies = [arrived - sent[event.stream][_chunk_of(event)] for arrived, event in within]
     told: dict[str, list[tuple[object, ...]]] = {name: [] for name in streams}
     for _, event in heard:
@@ -100,13 +100,13 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
 
 
 def _stream(samples: np.ndarray, n: int, n_chunks: int) -> np.ndarray:
-    """Samples as 16 bits: the recording again and again, from another place on. Shape: -> (n_chunks, chunk)."""
+    """Return 16-bit samples: the recording, repeated from an offset that grows with n. Shape: -> (n_chunks, chunk)."""
     rolled = np.roll(samples, -n * 7919)
     return (np.resize(rolled, n_chunks * CHUNK_SAMPLES) * 32768).astype("<i2").reshape(n_chunks, CHUNK_SAMPLES)
 
 
 def _send(path: Path, streams: dict[str, np.ndarray], n_chunks: int) -> dict[str, list[float]]:
-    """Send all in real time; when each chunk was sent."""
+    """Send all streams in real time. Return when each chunk was sent."""
     connections = {}
     for name in streams:
         connections[name] = socket.socket(socket.AF_UNIX)
@@ -137,7 +137,7 @@ def _listen(path: Path, n_streams: int, heard: list[tuple[float, DetectionEvent]
 
 
 def _chunk_of(event: DetectionEvent) -> int:
-    """The chunk whose last sample made the window whole."""
+    """Return the index of the chunk that completed the window."""
     return -(-round(event.end_seconds * 16000) // CHUNK_SAMPLES) - 1
 
 

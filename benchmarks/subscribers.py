@@ -1,11 +1,11 @@
-"""A thousand subscribers, one of whom never reads: delivery, its delay, CPU and memory, beside a plain broadcaster.
+"""A thousand subscribers and one that never reads: delivery, delay, CPU and memory, beside a plain broadcaster.
 
     python -m benchmarks.subscribers [--subscribers 1000] [--events 10000] [--rate 20] [-o benchmarks/subscribers.md]
 
-Streams that come and go over the audio socket make the events. The server is on one core, what
-reads from it on another. The plain broadcaster (`systems/broadcaster.py`) sends lines of the same
-length, at the same rate, in the same run; nobody is stuck there, since it would never end.
-Delay is from the event's own time, which is cut to a millisecond, to its arrival.
+Streams that start and end over the audio socket make the events. The server runs on one core, its
+readers on another. The plain broadcaster (`systems/broadcaster.py`) sends lines of the same length,
+at the same rate, in the same run. It gets no stuck subscriber, because it would then never end.
+Delay is from the event's own time, which is truncated to a millisecond, to its arrival.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SYSTEMS = Path(__file__).resolve().parent / "systems"
 
 @dataclass
 class Readers:
-    """Subscribers that read, in one thread, and what each has got."""
+    """Subscribers that read, all in one thread, and what they received."""
 
     path: Path
     n: int
@@ -54,7 +54,7 @@ class Readers:
             self._selector.register(connection, selectors.EVENT_READ, number)
 
     def read(self) -> None:
-        """Until told to stop."""
+        """Read until `stopping` is set."""
         while not self.stopping:
             for key, _ in self._selector.select(0.1):
                 self._take(key.data, key.fileobj.recv(2**16), time.time())
@@ -67,7 +67,7 @@ class Readers:
                 continue
             self.n_lines += 1
             seq, expected = event.get("seq"), self.next_seq[number]
-            self.n_wrong += seq is None or (expected >= 0 and seq != expected)  # lagged and gap have no number
+            self.n_wrong += seq is None or (expected >= 0 and seq != expected)  # lagged and gap have no seq
             if seq is not None:
                 self.next_seq[number] = seq + 1
                 if number % 10 == 0:
@@ -76,7 +76,7 @@ class Readers:
 
 @lru_cache
 def _parse(line: bytes) -> dict[str, Any]:
-    """An event, with its time in seconds. Everybody gets the same lines: each is read once."""
+    """Parse an event and add its time in seconds. All subscribers get the same lines, so each is parsed only once."""
     event = json.loads(line)
     if "time" in event:
         event["at"] = datetime.fromisoformat(event["time"]).timestamp()
@@ -85,13 +85,13 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 @dataclass
 class Measured:
-    """What a server took.
+    """Figures of one server.
 
     Attributes:
         n_wrong: lines that were not the next event.
-        cpu_us: CPU time for a delivery, in microseconds.
-        delays_ms: of a tenth of the subscribers.
-        kib: memory for each subscriber, in KiB: once connected, and at the end.
+        cpu_us: CPU time per delivery, in microseconds.
+        delays_ms: delays of a tenth of the subscribers.
+        kib: memory per subscriber, in KiB: once all are connected, and at the end.
     """
 
     n_delivered: int
@@ -102,7 +102,7 @@ class Measured:
 
 
 def main() -> int:
-    """The command. Returns its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description="Many subscribers, beside a plain broadcaster.")
     parser.add_argument("--subscribers", type=int, default=1000)
     parser.add_argument("--events", type=int, default=10000)
@@ -131,7 +131,7 @@ def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
             stuck = socket.socket(socket.AF_UNIX)
 
             def say(number: int) -> None:
-                """A stream comes, or goes."""
+                """Start a stream, or end it."""
                 if number % 2 == 0:
                     say.stream = socket.socket(socket.AF_UNIX)
                     say.stream.connect(str(audio))

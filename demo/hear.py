@@ -1,9 +1,9 @@
-"""What `make run` does: start the daemon, subscribe as any program would, print what it hears.
+"""The program of `make run`: starts the daemon, subscribes as any program would, and prints the events.
 
 python demo/hear.py [SOURCE]    a recording (demo/recording.wav), microphone, or - for raw PCM
 
-For the bundled recording, whose truth stands beside it, the summary says how many of its
-keywords were heard within a second of their end.
+The truth of the bundled recording is in recording.json. With that recording, the summary says how
+many of its keywords were heard within a second of their end.
 """
 
 import json
@@ -28,19 +28,19 @@ TRUTH = RECORDING.with_suffix(".json")
 
 
 def main() -> int:
-    """Returns the daemon's exit status."""
+    """Run the demo and return the daemon's exit status."""
     source = sys.argv[1] if len(sys.argv) > 1 else str(RECORDING)
     is_bundled = Path(source).resolve() == RECORDING
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         socket = Path(folder) / "kwsd.sock"
         command = [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(socket)]
         daemon = subprocess.Popen(command, stderr=log)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon, and its goodbye ends us
-        for number in (signal.SIGTERM, signal.SIGHUP):  # and who ends us ends the daemon
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon; its goodbye ends this
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a signal that ends this program ends the daemon too
             signal.signal(number, lambda number, _: sys.exit(128 + number))
         try:
             status = hear(daemon, socket, json.loads(TRUTH.read_text()) if is_bundled else None)
-        except BrokenPipeError:  # nobody reads what we print any more
+        except BrokenPipeError:  # the reader of standard output has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         finally:
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def hear(daemon: subprocess.Popen[bytes], socket: Path, truth: list[dict[str, Any]] | None) -> int:
-    """Print the daemon's events and a summary; its exit status."""
+    """Print the daemon's events and a summary. Return its exit status."""
     heard, seconds = [], 0.0
     for event in events(daemon, socket):
         print(readable(event), flush=True)
@@ -66,17 +66,17 @@ def hear(daemon: subprocess.Popen[bytes], socket: Path, truth: list[dict[str, An
 
 
 def events(daemon: subprocess.Popen[bytes], socket: Path) -> Iterator[Event]:
-    """Subscribe as soon as the daemon serves; nothing if it ends before that."""
+    """Subscribe as soon as the daemon accepts connections. Yield nothing if it ends earlier."""
     while daemon.poll() is None:
         try:
             yield from subscribe(socket, reconnect=False)
             return
-        except SocketError:  # not yet; or never, then the daemon's status and log say why
+        except SocketError:  # not ready yet; if it fails, its status and log say why
             time.sleep(0.05)
 
 
 def summary(heard: list[DetectionEvent], seconds: float, truth: list[dict[str, Any]] | None) -> str:
-    """One line: what was heard, and how much of it was right if that is known."""
+    """Return one line: how many keywords were heard, and if the truth is known, how many events were right or wrong."""
     if truth is None:
         return f"{len(heard)} keywords heard in {seconds:.1f} s of audio"
     right, wrong, n_keywords = score(heard, truth)
@@ -93,8 +93,8 @@ def score(
     """Match each keyword once with an event between its start and a second after its end.
 
     Returns:
-        what was right (label, seconds from the word's end to the event); what was wrong;
-        and how many keywords there are.
+        the matched keywords (label, seconds from the word's end to the event); the events that
+        match no keyword; and the number of keywords.
     """
     right, wrong = [], list(heard)
     keywords = [word for word in truth if word["is_keyword"]]

@@ -1,9 +1,9 @@
 """Make the bundled recording and its truth: python demo/make_recording.py
 
 Needs espeak-ng and flite (`apt-get install espeak-ng flite`); kwsd itself does not. Several
-synthetic voices say all ten keywords, and other words between them, over background noise
-that changes. Beside `recording.wav` stands `recording.json`: for each word where it starts
-and ends, who says it, and whether it is a keyword.
+synthetic voices say all ten keywords, and other words between them, over changing background
+noise. `recording.json` has for each word its start and end, its voice, and whether it is a
+keyword.
 """
 
 import json
@@ -29,14 +29,14 @@ VOICES = {
     "right": KAL, "on": SLT, "off": FEMALE, "stop": AWB, "go": RMS,
     "seven": US, "house": GB, "marvin": RMS, "happy": SLT, "zero": AWB, "bed": US, "three": KAL, "sheila": FEMALE,
 }  # fmt: skip
-"""Each keyword by a voice that says it clearly: a model of people's voices hears no synthetic one well throughout."""
+"""Each keyword has a voice that says it clearly: a model trained on people recognises no synthetic voice throughout."""
 
 NOISES = ((2.0, -50), (1.0, -46), (0.0, -52), (1.5, -42), (0.5, -56))
 """Exponent of 1/f, and level in dBFS, of each part of the background."""
 
 
 def say(voice: tuple[str, ...], word: str) -> np.ndarray:
-    """One word, without the silence around it, at -20 dBFS. Shape: (n_samples,)."""
+    """Return one word, without the silence around it, at -20 dBFS. Shape: (n_samples,)."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         slowly = ("--setf", "duration_stretch=1.2")
         text = (*slowly, "-t", word, "-o", file.name) if voice[0] == "flite" else ("-w", file.name, word)
@@ -49,14 +49,14 @@ def say(voice: tuple[str, ...], word: str) -> np.ndarray:
 
 
 def background(n_samples: int, random: np.random.Generator) -> np.ndarray:
-    """Noise of one colour after another, faded into each other. Shape: (n_samples,)."""
+    """Return noise of several colours in turn, with a fade between them. Shape: (n_samples,)."""
     n_part = n_samples // len(NOISES) + 1
     fade = np.clip(np.arange(n_part) / (0.2 * RATE_HZ), 0, 1)
     parts = []
     for exponent, level_db in NOISES:
         spectrum = np.fft.rfft(random.standard_normal(n_part))
         spectrum[1:] /= np.arange(1, len(spectrum)) ** (exponent / 2)
-        spectrum[: int(50 * n_part / RATE_HZ)] = 0  # no microphone hears below 50 Hz
+        spectrum[: int(50 * n_part / RATE_HZ)] = 0  # no microphone picks up sound below 50 Hz
         noise = np.fft.irfft(spectrum, n_part)
         parts.append(noise / np.sqrt(np.mean(noise**2)) * 10 ** (level_db / 20) * fade * fade[::-1])
     faint = random.standard_normal(n_samples) * 10 ** (-66 / 20)

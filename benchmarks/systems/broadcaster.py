@@ -1,4 +1,4 @@
-"""The plain way: lines from standard input to everybody who is connected, by asyncio's streams. No queue, no filter.
+"""Plain broadcaster: sends lines from standard input to all clients by asyncio's streams. No queue, no filter.
 
 python broadcaster.py SOCKET
 """

@@ -1,8 +1,8 @@
-"""`kwsd label` on a folder.
+"""Measures `kwsd label` on a folder.
 
 python kwsd_label.py FOLDER MODEL FEW
 
-What it takes to start the workers is measured on FEW, a folder of one job for each core, and taken off.
+The time to start the workers is measured on FEW, a folder with one job for each core, and subtracted.
 """
 
 import json

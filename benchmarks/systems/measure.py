@@ -1,6 +1,6 @@
-"""How one system is measured: in a process of its own, on one core, on one recording.
+"""Measures one system in its own process, on one core, with one recording.
 
-Runs in the environments of the peers, so it imports the standard library alone.
+This module runs in the environments of the peers, so it imports only the standard library.
 """
 
 import argparse
@@ -15,15 +15,15 @@ _WARM_SECONDS = 5
 
 
 def measure(load: Callable[[], Callable[[bytes], object]], chunk_samples: int) -> None:
-    """Load a system, let it hear the recording that the command line names, print a line of JSON.
+    """Load a system, process the recording named on the command line, and print a line of JSON.
 
     Args:
-        load: gives what hears a chunk of 16-bit samples at 16 kHz.
-        chunk_samples: how many samples it is given at a time.
+        load: returns a function that processes a chunk of 16-bit samples at 16 kHz.
+        chunk_samples: the number of samples in a chunk.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("recording", type=Path)
-    parser.add_argument("model", nargs="?", help="of the systems that take one")
+    parser.add_argument("model", nargs="?", help="model file, for systems that take one")
     parser.add_argument("--repeat", type=int, default=4)
     args = parser.parse_args()
     with wave.open(str(args.recording)) as file:

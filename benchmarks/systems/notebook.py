@@ -1,4 +1,4 @@
-"""The notebook's way, live: the last second resampled and transformed by SciPy anew for every decision, then its CNN.
+"""The notebook's way, live. For each decision, SciPy resamples and transforms the whole last second; then the CNN runs.
 
 ENGINE is onnx (ONNX Runtime, one thread) or keras (`predict`); STRIDE_MS is the time between decisions.
 """

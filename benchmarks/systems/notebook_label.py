@@ -1,4 +1,4 @@
-"""The notebook's way to label a folder: SciPy's features of every clip, then one Keras `predict` for all.
+"""The notebook's way to label a folder: SciPy computes the features of every clip, then one Keras `predict` labels all.
 
 python notebook_label.py FOLDER ARCHITECTURE
 """

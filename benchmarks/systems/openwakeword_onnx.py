@@ -1,4 +1,4 @@
-"""openWakeWord in ONNX Runtime: all words that its package holds, or N_WORDS of them, a decision every 80 ms."""
+"""openWakeWord in ONNX Runtime: all words in its package, or N_WORDS of them, with a decision every 80 ms."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def load():
     folder = Path(openwakeword.__file__).parent / "resources" / "models"
     words = sorted(path for path in folder.glob("*_v*.onnx") if "vad" not in path.name)[:N_WORDS]
     if len(words) < N_WORDS:
-        raise SystemExit(f"{folder}: holds only {len(words)} words")
+        raise SystemExit(f"{folder}: has only {len(words)} words")
     model = Model(wakeword_models=[str(path) for path in words], inference_framework="onnx")
     return lambda chunk: model.predict(np.frombuffer(chunk, np.int16))
 

@@ -1,4 +1,4 @@
-"""Porcupine 1.9.5, closed, the last that needs no key: one word, or N_WORDS, a decision every 32 ms."""
+"""Porcupine 1.9.5 (closed source; the last version without a key): one word, or N_WORDS, a decision every 32 ms."""
 
 import os
 import struct

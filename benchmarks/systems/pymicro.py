@@ -1,4 +1,4 @@
-"""pymicro-wakeword: one word, int8, streaming, a decision every 30 ms."""
+"""pymicro-wakeword: one word, or N_WORDS, int8, streaming, a decision every 30 ms."""
 
 import os
 

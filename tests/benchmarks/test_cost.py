@@ -13,13 +13,13 @@ def test_every_line_has_its_figures(monkeypatch):
     assert text.startswith("ds_tcn on CPUExecutionProvider, 10 keywords")
     for pattern in (
         r"a decision every 100 ms +\d+\.\d\d +\d+ streams",
-        r"the same, asleep in between +\d+\.\d\d\n",
+        r"the same, sleeping between strides +\d+\.\d\d\n",
         r"a decision every 20 ms +\d+\.\d\d +\d+ streams",
         r"3 streams side by side, each +\d+\.\d\d +\d+ streams",
-        r"\d+ clips of a second labelled in a second",
-        r"\d+\.\d\d s from the start of a daemon until it hears",
+        r"\d+ one-second clips labelled per second",
+        r"\d+\.\d\d s from the start of a daemon until it accepts audio",
     ):
         assert re.search(pattern, text), pattern
-    shares = re.search(r"front end (\d+)%, model (\d+)%, decision (\d+)%, Python around them (\d+)%", text)
+    shares = re.search(r"front end (\d+)%, model (\d+)%, decision (\d+)%, other Python code (\d+)%", text)
     *stages, _ = map(int, shares.groups())
     assert min(stages) > 0
