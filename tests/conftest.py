@@ -1,4 +1,4 @@
-"""What the tests share: the bundled recording and model, small WAVs, running daemons."""
+"""Shared fixtures: the bundled recording and model, small WAVs, running daemons."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def truth() -> list[dict]:
 
 @pytest.fixture
 def write_wav(tmp_path: Path) -> Callable[..., Path]:
-    """Write samples below tmp_path and say where."""
+    """Write samples to a file below tmp_path; returns its path."""
 
     def write(name: str, samples: np.ndarray, rate_hz: int = 16000, subtype: str = "PCM_16") -> Path:
         path = tmp_path / name
@@ -67,7 +67,7 @@ def noise() -> FloatArray:
 
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Path]]]:
-    """Start `kwsd run` and wait until it serves; ends it with the test."""
+    """Start `kwsd run` and wait until it accepts connections; kill it when the test ends."""
     started = []
 
     def start(*arguments: object, **options: object) -> tuple[subprocess.Popen[str], Path]:

@@ -1,10 +1,10 @@
-"""Throw what is nearly right at everything that reads what others wrote.
+"""Feed nearly valid input to every reader of recordings and messages.
 
     python tests/fuzz.py [--inputs 100000] [--seed 1] [wav|requests|headers|events|tokens …]
 
-Inputs are mutations of right ones: bits, bytes and numbers changed, pieces cut out, doubled,
-put elsewhere or taken from another input. Each must be taken, or refused with the reader's own
-error; anything else, or more than a second, is a finding, and is printed with its input.
+Inputs are mutations of valid ones: bits, bytes and numbers are changed; pieces are removed, doubled,
+moved or taken from another input. The reader must accept each input or refuse it with its own error.
+Any other exception, or more than a second, is a finding and is printed with its input.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80
 
 
 def mutate(seeds: list[bytes], random: np.random.Generator) -> bytes:
-    """One of the seeds, changed in one to four ways."""
+    """Return one of the seeds with one to four changes."""
     data = bytearray(seeds[random.integers(len(seeds))])
     for _ in range(random.integers(1, 5)):
         at = int(random.integers(len(data) + 1))
@@ -56,7 +56,7 @@ def mutate(seeds: list[bytes], random: np.random.Generator) -> bytes:
 
 
 def wav_seeds() -> list[bytes]:
-    """Small files of every kind that is read, each with its header first."""
+    """Small files in every readable format, each with its header first."""
     samples = np.sin(np.arange(80) / 3).astype(np.float32) * 0.5
     seeds = []
     for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM"):
@@ -69,7 +69,7 @@ def wav_seeds() -> list[bytes]:
 
 
 def read_wav(folder: Path) -> Callable[[bytes], object]:
-    """A reader of files that were just written."""
+    """Return a function that writes bytes to a file and reads it as a recording."""
     path = folder / "fuzz.wav"
 
     def read(data: bytes) -> None:
@@ -104,11 +104,11 @@ TOKENS = lines({"type": "authenticate", "token": "correct horse battery staple"}
 
 
 def fuzz(read: Callable[[bytes], object], seeds: list[bytes], refuses: type[Exception], n: int, seed: int) -> list[str]:
-    """The findings, each a line."""
+    """Read n mutated inputs; returns one line per finding."""
     random = np.random.default_rng(seed)
     findings = []
     for seed_ in seeds:
-        read(seed_)  # what is right is taken
+        read(seed_)  # valid input is accepted
     for _ in range(n):
         data = mutate(seeds, random)
         signal.setitimer(signal.ITIMER_REAL, 1.0)
@@ -116,7 +116,7 @@ def fuzz(read: Callable[[bytes], object], seeds: list[bytes], refuses: type[Exce
             read(data)
         except refuses as error:
             if "\n" in str(error):
-                findings.append(f"more than a line: {error!r} for {data!r}")
+                findings.append(f"message of more than one line: {error!r} for {data!r}")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -128,7 +128,7 @@ def fuzz(read: Callable[[bytes], object], seeds: list[bytes], refuses: type[Exce
 
 def main() -> int:
     """The command. Returns its exit status."""
-    parser = argparse.ArgumentParser(description="Fuzz what reads what others wrote.")
+    parser = argparse.ArgumentParser(description="Fuzz the readers of recordings and messages.")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("what", nargs="*", metavar="WHAT")
@@ -146,7 +146,7 @@ def main() -> int:
 
 
 def targets(folder: Path) -> dict[str, tuple[Callable[[bytes], object], list[bytes], type[Exception]]]:
-    """What is fuzzed: a reader, right inputs, and the error with which it refuses."""
+    """The targets by name: a reader, valid inputs, and the error that refuses an input."""
     return {
         "wav": (read_wav(folder), wav_seeds(), AudioError),
         "requests": (Subscription.parse, REQUESTS, ValueError),

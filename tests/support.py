@@ -1,4 +1,4 @@
-"""Where things are, and the command line as a function."""
+"""Paths, and helpers for commands, daemons and sockets."""
 
 import json
 import signal
@@ -18,13 +18,13 @@ DEMO = ROOT / "demo" / "recording.wav"
 
 
 def kwsd(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+    """Run a kwsd command and wait until it exits."""
     command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
 
 def meanwhile(function: Callable[..., object], *arguments: object) -> None:
-    """Call it in a thread that ends with the connection or pipe that it writes to."""
+    """Call the function in a thread, which ends when the connection or pipe that it writes to closes."""
 
     def run() -> None:
         with suppress(OSError):
@@ -36,8 +36,8 @@ def meanwhile(function: Callable[..., object], *arguments: object) -> None:
 def serving(path: Path, daemon: subprocess.Popen[str], seconds: float = 20) -> None:
     """Wait until the daemon accepts connections at the path of a Unix socket.
 
-    A socket's file exists before the daemon serves, so this connects. If the daemon ends first, or
-    does not serve in time, the test fails with the daemon's log.
+    The socket's file exists before the daemon accepts connections, so this function connects. If the
+    daemon ends first, or does not accept in time, the test fails with the daemon's log.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and daemon.poll() is None:
@@ -51,7 +51,7 @@ def serving(path: Path, daemon: subprocess.Popen[str], seconds: float = 20) -> N
 
 
 def connect(path: Path) -> socket.socket:
-    """A connection to a Unix socket, whose reads do not block for ever."""
+    """Connect to a Unix socket. Reads and writes time out after 20 s."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(20)
     try:
@@ -63,7 +63,7 @@ def connect(path: Path) -> socket.socket:
 
 
 def send_audio(path: Path, samples: np.ndarray, encoding: str = "s16le", **header: object) -> socket.socket:
-    """Send samples of an encoding's type to the audio socket; returns the open connection."""
+    """Send samples, already in the encoding's type, to the audio socket; returns the open connection."""
     connection = connect(path)
     connection.sendall(json.dumps({"stream": "a", "encoding": encoding, **header}).encode() + b"\n")
     connection.sendall(samples.tobytes())
@@ -71,7 +71,7 @@ def send_audio(path: Path, samples: np.ndarray, encoding: str = "s16le", **heade
 
 
 def ends_well(daemon: subprocess.Popen[str]) -> str:
-    """End the daemon; it must exit in time, with status 0 and without a traceback. Returns its log."""
+    """Send SIGTERM; the daemon must exit within 5 s with status 0 and no traceback. Returns its log."""
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(5) == 0
     log = daemon.stderr.read()
@@ -80,7 +80,7 @@ def ends_well(daemon: subprocess.Popen[str]) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody uses now."""
+    """A TCP port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Whatever a file or device delivers becomes mono float32, or one clear line."""
+"""Audio from any file or device becomes mono float32, or a one-line error."""
 
 import struct
 
@@ -49,7 +49,7 @@ def test_loudness_of_a_full_scale_sine_is_3_db_below_a_square():
 
 
 def test_a_wav_header_without_a_length_is_accepted(write_wav, noise):
-    """Writers into a pipe, such as ffmpeg, leave 0xFFFFFFFF where the sizes would stand."""
+    """Programs that write to a pipe, such as ffmpeg, write 0xFFFFFFFF in place of the sizes."""
     path = write_wav("piped.wav", noise)
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = struct.pack("<I", 0xFFFFFFFF)
@@ -58,7 +58,7 @@ def test_a_wav_header_without_a_length_is_accepted(write_wav, noise):
 
 
 def test_plain_wavs_give_the_samples_of_libsndfile(tmp_path, write_wav, noise):
-    """One channel of 16 bits after 44 bytes of header is not left to it; all that is a little different is."""
+    """kwsd itself reads 16-bit mono after a 44-byte header; libsndfile reads every other variant."""
     whole = write_wav("plain.wav", noise[:16000]).read_bytes()
 
     def with_data(data: bytes) -> bytes:
@@ -106,7 +106,7 @@ def test_an_unreadable_file_is_named_in_one_line(tmp_path, write_wav, noise):
         read_recording(tmp_path)
 
 
-def test_flac_reads_too(write_wav, noise):
+def test_flac_is_read_too(write_wav, noise):
     path = write_wav("a.flac", noise)
     assert soundfile.info(path).format == "FLAC"
     np.testing.assert_allclose(read_recording(path)[0], noise, atol=1e-4)
@@ -116,7 +116,7 @@ def test_flac_reads_too(write_wav, noise):
 @pytest.mark.parametrize("channels", [1, 3])
 @given(sizes=st.lists(st.integers(0, 40), max_size=30))
 @settings(deadline=None, max_examples=20)
-def test_a_decoder_gives_the_same_samples_for_any_cuts(encoding, channels, sizes):
+def test_a_decoder_gives_the_same_samples_for_any_chunks(encoding, channels, sizes):
     values = np.random.default_rng(0).integers(-1000, 1000, 60 * channels)
     data = values.astype(PCM_ENCODINGS[encoding]).tobytes()
     decoder, taken, at = PcmDecoder(PcmFormat(encoding=encoding, channels=channels)), [], 0
@@ -129,7 +129,7 @@ def test_a_decoder_gives_the_same_samples_for_any_cuts(encoding, channels, sizes
     np.testing.assert_array_equal(np.concatenate([np.empty(0, np.float32), *taken]), whole[:n_whole])
 
 
-def test_a_decoder_gives_at_most_what_was_asked_for():
+def test_a_decoder_gives_at_most_the_requested_number_of_samples():
     decoder = PcmDecoder(PcmFormat())
     decoder.push(np.arange(10, dtype="<i2").tobytes() + b"\x01")
     assert decoder.n_samples == 10

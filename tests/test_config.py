@@ -1,4 +1,4 @@
-"""Every mistake at once, with its path, and what was probably meant."""
+"""Configuration: all mistakes are reported at once, each with its path and a suggestion."""
 
 import re
 from itertools import pairwise
@@ -32,7 +32,7 @@ def test_the_command_line_overrides_the_file(config_file):
     assert (config.model, stream.threshold, config.device) == (Path("m.onnx"), 1.0, "auto")
 
 
-def test_a_threshold_on_the_command_line_is_for_all_keywords(config_file):
+def test_a_threshold_on_the_command_line_applies_to_all_keywords(config_file):
     config = load_config(config_file("thresholds: {stop: 0.9}"), {"threshold": 0.5})
     assert config.streams["default"].chosen_thresholds(["stop", "go"]) == {"stop": 0.5, "go": 0.5}
 
@@ -86,12 +86,12 @@ def test_a_single_mistake_is_named(config_file, text, reason):
         load_config(config_file(text), {})
 
 
-def test_text_that_begins_like_a_boolean_is_text(config_file):
+def test_text_that_begins_like_a_boolean_stays_text(config_file):
     config = load_config(config_file("source: falsetto.wav\nmodel: trueno.onnx"), {})
     assert (config.sources, str(config.model)) == (["falsetto.wav"], "trueno.onnx")
 
 
-def test_huge_numbers_and_unknown_homes_cause_no_traceback(config_file):
+def test_huge_numbers_and_unknown_users_cause_no_traceback(config_file):
     with pytest.raises(ConfigError, match=r"threshold: 9+\.\.\.9+ is not a number"):
         load_config(config_file(f"threshold: {'9' * 400}"), {})
     assert load_config(config_file("audio: ~nosuchuser/a.sock"), {}).audio == "~nosuchuser/a.sock"
@@ -145,24 +145,24 @@ def test_a_mistake_in_a_stream_is_named_with_its_path(config_file, text, reason)
         load_config(config_file(text), {})
 
 
-def test_a_pace_on_the_command_line_holds_for_every_stream(config_file):
+def test_a_pace_on_the_command_line_applies_to_every_stream(config_file):
     config = load_config(config_file("streams: {a: {source: a.wav}, b: {source: b.wav}}"), {"pace": "fast"})
     assert {stream.pace for stream in config.streams.values()} == {"fast"}
 
 
-def test_a_wrong_option_is_not_blamed_on_the_file(config_file):
+def test_an_error_in_an_option_does_not_name_the_file(config_file):
     with pytest.raises(ConfigError, match=r"^--threshold: 2 is not between 0 and 1$"):
         load_config(config_file("threshold: 0.5"), {"threshold": 2.0})
 
 
-def test_yaml_aliases_that_multiply_are_one_line_for_each_key(config_file):
+def test_yaml_aliases_that_multiply_give_a_short_message(config_file):
     text = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz"))
     with pytest.raises(ConfigError) as raised:
         load_config(config_file(f"{text}thresholds: *z\nstream: *z\n"), {})
     assert len(str(raised.value)) < 20_000
 
 
-def test_the_file_is_utf8_with_or_without_a_mark(tmp_path):
+def test_the_file_is_utf8_with_or_without_a_byte_order_mark(tmp_path):
     for encoding in ("utf-8", "utf-8-sig"):
         path = tmp_path / f"{encoding}.yaml"
         path.write_text("stream: Küche", encoding=encoding)

@@ -1,4 +1,4 @@
-"""`make run`'s program on the bundled recording, in real time: the first thing that anybody sees."""
+"""The program of `make run` on the bundled recording, in real time: the first thing that a new user sees."""
 
 import json
 import re
@@ -30,14 +30,14 @@ def test_make_run_detects_every_keyword_of_the_bundled_recording():
     assert [line for line in shown if line not in [*lines, "…", summary]] == []
 
 
-def test_a_reader_that_closes_early_is_no_error():
+def test_a_reader_that_closes_early_causes_no_traceback():
     command = f"{sys.executable} demo/hear.py"
     result = subprocess.run(f"{command} | head -1", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert len(result.stdout.splitlines()) == 1
     assert "Traceback" not in result.stderr
 
 
-def test_a_missing_source_is_one_line_and_a_status():
+def test_a_missing_source_gives_one_line_and_exit_status_1():
     command = [sys.executable, "demo/hear.py", "absent.wav"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
@@ -45,7 +45,7 @@ def test_a_missing_source_is_one_line_and_a_status():
     assert "Traceback" not in result.stderr
 
 
-def test_the_recording_holds_all_keywords_and_other_words_by_several_voices():
+def test_the_recording_has_all_keywords_and_other_words_in_several_voices():
     truth = json.loads(DEMO.with_suffix(".json").read_text())
     assert len({word["word"] for word in truth if word["is_keyword"]}) == 10
     assert sum(not word["is_keyword"] for word in truth) >= 5

@@ -1,4 +1,4 @@
-"""The laws of the rooms: which room may import which, what stays light, and how long things may be."""
+"""Laws of the code: allowed imports, light imports, and limits on the size of folders, files and functions."""
 
 import ast
 import subprocess
@@ -17,7 +17,7 @@ PACKAGES = {
     "export": {"demo", "tests", "scipy"},
     "demo": {"train", "export", "tests"} | HEAVY,
 }
-"""What each package must not import."""
+"""For each package: the modules that it must not import."""
 
 ROOMS = {
     "core": {"audio", "errors", "typed", "core"},
@@ -32,7 +32,7 @@ ROOMS = {
     "workers": set(),
     "client": {"errors", "protocol"},
 }
-"""What each room or module of kwsd may import of kwsd."""
+"""For each subpackage or module of kwsd: the parts of kwsd that it may import."""
 
 NO_IO = {"asyncio", "threading", "socket", "time", "logging", "subprocess", "selectors", "multiprocessing"}
 
@@ -62,7 +62,7 @@ def test_packages_import_in_one_direction(package):
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_in_one_direction(room):
+def test_parts_of_kwsd_import_in_one_direction(room):
     place = ROOT / "kwsd" / room
     for path in python_files(f"kwsd/{room}") if place.is_dir() else [place.with_suffix(".py")]:
         of_kwsd = {name.split(".")[1] for name in imports(path) if name.startswith("kwsd.")}
@@ -85,7 +85,7 @@ def test_in_the_core_only_model_and_runtime_open_a_file():
         path.stem for path in python_files("kwsd/core") if any(map(opens, ast.walk(ast.parse(path.read_text()))))
     }
     assert opening <= {"model", "runtime"}
-    assert "runtime" in opening  # the check finds what it looks for
+    assert "runtime" in opening  # the check does find code that opens files
 
 
 def test_the_protocol_uses_only_the_standard_library():
@@ -113,7 +113,7 @@ def test_the_decision_loads_no_onnx_runtime():
     assert "onnxruntime" not in modules
 
 
-def test_a_daemon_loads_only_what_its_configuration_needs():
+def test_importing_the_daemon_loads_no_optional_modules():
     modules = loaded("kwsd.service.daemon")
     assert "onnxruntime" in modules
     optional = {"prometheus_client", "sounddevice", "kwsd.service.clips", "kwsd.service.metrics"}

@@ -1,4 +1,4 @@
-"""`import kwsd`: four names, found when they are first used, with their types."""
+"""`import kwsd` offers four names with their types; each is imported on first use."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import kwsd
 from support import ROOT
 
 
-def test_the_public_names_are_found_on_first_use():
+def test_the_public_names_are_imported_on_first_use():
     from kwsd import Detection, Spotter, load_model, subscribe
     from kwsd.client import subscribe as of_client
     from kwsd.core.model import load_model as of_model
@@ -22,7 +22,7 @@ def test_the_public_names_are_found_on_first_use():
     assert all(getattr(kwsd, name).__name__ == name for name in kwsd.__all__)
 
 
-def test_another_name_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'kwsd' has no attribute 'nothing'"):
         _ = kwsd.nothing
 

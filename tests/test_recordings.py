@@ -1,4 +1,4 @@
-"""The bundled model on real speech, where the recordings are; says so when it is skipped."""
+"""The bundled model on real speech. Skipped, with a reason, where the recordings are missing."""
 
 import io
 import tarfile
@@ -41,7 +41,7 @@ def unpack(packed, folder):
                 soundfile.write(path, samples, rate_hz, subtype="PCM_16")
 
 
-def test_twelve_classes_of_unseen_speakers(validation_folder, model):
+def test_the_model_recognises_twelve_classes_of_unseen_speakers(validation_folder, model):
     corpus = find_corpus(validation_folder)
     examples = held_out_examples(corpus, "validation", model.card.frontend)
     heard = label(model, examples)

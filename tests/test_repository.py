@@ -1,4 +1,4 @@
-"""What the repository promises about itself: imports go one way, the wheel ships kwsd alone."""
+"""Checks of the repository: the wheel contains only kwsd, and locks, reports and documents are right."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from kwsd.protocol.events import event_types
 from support import ROOT
 
 
-def test_the_wheel_ships_kwsd_alone_with_its_model(tmp_path, monkeypatch):
+def test_the_wheel_contains_only_kwsd_and_its_model(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     name = flit_core.buildapi.build_wheel(str(tmp_path))
     with zipfile.ZipFile(tmp_path / name) as wheel:
@@ -28,7 +28,7 @@ def test_the_wheel_ships_kwsd_alone_with_its_model(tmp_path, monkeypatch):
     assert "kwsd=kwsd.__main__:main" in entry_points
 
 
-def test_locks_carry_versions_and_hashes_and_no_address():
+def test_locks_have_versions_and_hashes_and_no_url():
     for path in (ROOT / "locks").glob("*.txt"):
         text = path.read_text()
         assert "http" not in text
@@ -38,17 +38,17 @@ def test_locks_carry_versions_and_hashes_and_no_address():
         assert all("==" in one and "--hash=sha256:" in one for one in requirements)
 
 
-def test_the_daemons_environment_is_light():
+def test_the_daemons_environment_has_no_heavy_packages():
     names = set(re.findall(r"^([a-z0-9_.-]+)==", (ROOT / "locks" / "run.txt").read_text(), re.M))
     assert {"numpy", "onnxruntime", "soxr", "pyyaml"} <= names
     assert not names & {"tensorflow", "tensorflow-cpu", "keras", "onnx", "scipy", "onnxruntime-gpu"}
 
 
-def test_the_changelog_has_an_unreleased_head():
+def test_the_changelog_has_an_unreleased_section():
     assert re.search(r"^## Unreleased$", (ROOT / "CHANGELOG.md").read_text(), re.M)
 
 
-def test_reports_are_about_the_models_that_are_there():
+def test_reports_belong_to_the_current_models():
     reports = [*(ROOT / "docs" / "results").glob("*/*.json")]
     assert {path.parent.name for path in reports} >= {"ds_tcn", "light_cnn"}
     for path in reports:
@@ -66,12 +66,12 @@ DOCUMENTS = [
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_of_a_document_leads_somewhere(path):
+def test_every_relative_link_of_a_document_has_a_target(path):
     for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
 
 
-def test_the_readme_takes_a_minute():
+def test_the_readme_is_short_and_its_make_targets_exist():
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 700
     targets = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text, re.M))
@@ -101,6 +101,6 @@ def test_every_event_is_documented():
 
 
 @pytest.mark.parametrize("name", ["cost", "peers", "streams", "subscribers", "day", "labelling"])
-def test_a_benchmark_says_how_it_is_used(name):
+def test_a_benchmark_prints_its_usage(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     assert "usage" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

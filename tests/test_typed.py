@@ -1,4 +1,4 @@
-"""The checker: from plain data to a dataclass, with every problem at once."""
+"""kwsd.typed builds a dataclass from plain data and reports all problems at once."""
 
 import json
 from dataclasses import dataclass, field
@@ -116,7 +116,7 @@ def test_paths_begin_with_the_prefix():
     assert problems([], Inner, "streams.hall.") == ["streams.hall: [] is not keys and values"]
 
 
-def test_a_message_stays_short_whatever_the_value():
+def test_a_message_stays_short_for_any_value():
     nested: Any = []
     for _ in range(500):
         nested = [nested, nested]
@@ -124,7 +124,7 @@ def test_a_message_stays_short_whatever_the_value():
         assert all(len(line) < 400 for line in problems(data))
 
 
-def test_without_a_near_key_all_keys_are_listed():
+def test_without_a_similar_key_all_keys_are_listed():
     assert unknown_key("a.b", "zzzz", ["one", "two"]) == "a.b: unknown key; the keys are one, two"
 
 

@@ -1,4 +1,4 @@
-"""Thresholds from the user's own room: within the budget, and honest about too little audio."""
+"""Thresholds from audio of the user's own room: they meet the budget; too little audio is reported."""
 
 import resource
 import subprocess
@@ -17,7 +17,7 @@ from support import DEMO, ROOT
 
 
 def test_calibrate_counts_what_the_spotter_would_detect(model):
-    """The demo holds keywords, so it is a bad room: plenty fires."""
+    """The demo contains keywords, so as audio of a room it gives many false accepts."""
     calibration = calibrate([DEMO], model, 600.0)
     spotter = Spotter(model, 16000, thresholds=calibration.thresholds)
     from kwsd.sources.recording import read_recording
@@ -33,7 +33,7 @@ def test_a_smaller_budget_asks_for_higher_thresholds(model):
 
 
 def test_rates_are_counted_or_extrapolated_from_few_events():
-    """A thousand false accepts an hour at the lowest threshold, thinning out by 14 % a step."""
+    """A thousand false accepts an hour at the lowest threshold, falling by 14 % a step."""
     steps, random = np.arange(100), np.random.default_rng(0)
     true_rates = 1000 * np.exp(-0.15 * steps)
     chosen = {20.0: [], 0.1: []}
@@ -46,7 +46,7 @@ def test_rates_are_counted_or_extrapolated_from_few_events():
             rates_there.append(true_rates[step])
     assert np.median(chosen[20.0]) == pytest.approx(20, rel=0.2)
     assert np.median(chosen[0.1]) == pytest.approx(0.1, rel=0.4)
-    assert np.quantile(chosen[0.1], 0.95) < 0.5  # one hour tells a tenth of a false accept so well
+    assert np.quantile(chosen[0.1], 0.95) < 0.5  # the precision that one hour of audio allows
 
 
 def test_silence_does_not_lower_thresholds(model, write_wav):
@@ -56,14 +56,14 @@ def test_silence_does_not_lower_thresholds(model, write_wav):
     lines = list(describe(calibration))
     assert "too little audio to show 0.5 an hour: that takes 6.0 hours" in lines[-1]
     own = model.card.decision.thresholds
-    assert calibration.thresholds == pytest.approx(own, abs=0.02)  # the grid's nearest
+    assert calibration.thresholds == pytest.approx(own, abs=0.02)  # the nearest value of the grid
 
 
 @pytest.mark.parametrize("hours", [0.1, 9.9, 10.0, 100.0])
 def test_hours_without_events_keep_the_thresholds(hours):
     steps = np.arange(-43, 50)
     assert _choose(steps, np.zeros(len(steps), int), 1.0, hours) == (0, "kept")
-    few = np.where(steps < -20, 8, 0)  # something is taken for a keyword, but only far below
+    few = np.where(steps < -20, 8, 0)  # false accepts, but only far below the threshold
     assert _choose(steps, few, 10.0 / hours, hours) == (0, "kept")
 
 
@@ -77,7 +77,7 @@ def test_many_counted_events_can_lower_thresholds():
 
 def test_above_the_last_event_nothing_is_extrapolated():
     steps = np.arange(-43, 50)
-    assert _choose(steps, np.where(steps < 6, 60, 0), 0.5, 4.0) == (6, "counted")  # one sound, again and again
+    assert _choose(steps, np.where(steps < 6, 60, 0), 0.5, 4.0) == (6, "counted")  # one sound, repeated
 
 
 def test_only_time_with_decisions_counts(model, write_wav, noise):
@@ -98,7 +98,7 @@ def test_a_budget_that_cannot_be_met_is_reported():
     assert "most keywords are missed" in list(describe(Calibration(deaf, 0.5, 30.0, "counted")))[-1]
 
 
-def test_mistakes_are_config_errors(model, tmp_path):
+def test_mistakes_of_the_user_are_reported_as_errors(model, tmp_path):
     with pytest.raises(AudioError, match=r"absent\.wav"):
         calibrate([tmp_path / "absent.wav"], model, 0.5)
     with pytest.raises(ConfigError, match="must be positive"):
@@ -108,7 +108,7 @@ def test_mistakes_are_config_errors(model, tmp_path):
         save_thresholds({"yes": 0.9}, None, tmp_path / "c.yaml")
     assert load_config(tmp_path / "c.yaml", {}).unnamed.thresholds == {"yes": 0.9}
     save_thresholds({"yes": 0.9}, tmp_path / "m.onnx", tmp_path / "d.yaml")
-    assert load_config(tmp_path / "d.yaml", {}).model == tmp_path / "m.onnx"  # not the bundled model's
+    assert load_config(tmp_path / "d.yaml", {}).model == tmp_path / "m.onnx"  # for this model, not the bundled one
     (tmp_path / "link.yaml").symlink_to(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="already exists"):
         save_thresholds({"yes": 0.9}, None, tmp_path / "link.yaml")
@@ -140,6 +140,6 @@ def test_calibrate_writes_a_file_that_spot_accepts(tmp_path):
     n_false = sum(int(line.split()[2]) for line in result.stdout.splitlines()[1:11])
     spotted = kwsd("spot", "--config", tmp_path / "c.yaml", DEMO)
     assert spotted.returncode == 0, spotted.stderr
-    assert abs(len(spotted.stdout.splitlines()) - n_false) <= 1  # spot hears the end out as well
+    assert abs(len(spotted.stdout.splitlines()) - n_false) <= 1  # spot also appends silence to decide the last word
     again = kwsd("calibrate", "--false-accepts-per-hour", "600", DEMO, "-o", tmp_path / "c.yaml")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)

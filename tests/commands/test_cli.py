@@ -1,4 +1,4 @@
-"""A user's mistake is one clear line and a status that is not 0; never a traceback."""
+"""A user's mistake gives one clear line and a nonzero exit status, never a traceback."""
 
 import json
 import subprocess
@@ -103,7 +103,7 @@ def test_spot_prints_the_fields_of_the_protocol():
         assert event["stream"] == str(DEMO)
 
 
-def test_one_threshold_replaces_all():
+def test_the_threshold_option_replaces_all_thresholds():
     low, high = (kwsd("spot", "--threshold", t, DEMO).stdout.splitlines() for t in (0.3, 0.99))
     assert len(low) > len(high)
 
@@ -151,7 +151,7 @@ def test_without_standard_output_there_is_no_traceback():
     assert "Traceback" not in subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60).stderr
 
 
-def test_a_reader_that_closes_early_is_no_error():
+def test_a_reader_that_closes_early_causes_no_traceback():
     command = f"{sys.executable} -m kwsd spot --threshold 0.2 {DEMO} | head -1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert len(result.stdout.splitlines()) == 1

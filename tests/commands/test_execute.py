@@ -1,4 +1,4 @@
-"""A command for each detection."""
+"""`kwsd listen --exec` runs a command for each detection."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_the_event_is_in_the_environment_and_on_standard_input(tmp_path):
 
 def test_a_failing_command_is_reported():
     assert execute("exit 3", EVENT, 5) == "--exec: exit status 3 for event 7"
-    assert execute("true", EVENT, 5) == ""  # it does not read its input
+    assert execute("true", EVENT, 5) == ""  # `true` does not read its input
 
 
 def test_a_slow_command_is_killed_with_its_children(tmp_path):

@@ -1,4 +1,4 @@
-"""fname,label for every clip, whole or not at all, and a rerun goes on."""
+"""`kwsd label` writes fname,label for every clip, in full or not at all; a rerun resumes."""
 
 import csv
 import os
@@ -34,7 +34,7 @@ def rows(path):
         return list(csv.reader(file))
 
 
-def test_the_csv_is_exactly_as_kaggle_wants_it(clips, tmp_path, model, truth):
+def test_the_csv_has_exactly_the_format_that_kaggle_expects(clips, tmp_path, model, truth):
     output, scores = tmp_path / "submission.csv", tmp_path / "scores.csv"
     summary = label_folder(clips, output, model, scores)
     text = output.read_bytes()
@@ -61,7 +61,7 @@ def test_the_words_of_the_recording_are_labelled(clips, tmp_path, model, truth):
     assert sum(keywords) >= 8
 
 
-def test_augment_is_the_mean_over_shifts_and_gains(clips, tmp_path, model):
+def test_augment_averages_posteriors_over_shifts_and_gains(clips, tmp_path, model):
     label_folder(clips, tmp_path / "plain.csv", model, tmp_path / "plain-scores.csv")
     label_folder(clips, tmp_path / "s.csv", model, tmp_path / "scores.csv", augment=True)
     assert rows(tmp_path / "scores.csv") != rows(tmp_path / "plain-scores.csv")
@@ -180,7 +180,7 @@ def test_links_to_folders_are_followed_once(tmp_path, write_wav, noise, model):
     write_wav("data/a.wav", noise)
     write_wav("clips/b.wav", noise)
     (tmp_path / "clips" / "audio").symlink_to(tmp_path / "data")
-    (tmp_path / "data" / "back").symlink_to(tmp_path / "clips")  # a circle
+    (tmp_path / "data" / "back").symlink_to(tmp_path / "clips")  # a cycle of links
     label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
     assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["a.wav", "b.wav"]
 
@@ -192,7 +192,7 @@ def test_two_runs_of_one_output_do_not_mix(clips, tmp_path, model):
 
 
 def test_clips_of_another_folder_are_labelled_again(tmp_path, write_wav, noise, demo, model, monkeypatch):
-    """Of the same names, sizes and times, as `cp -p` and archives make them."""
+    """The clips have the same names, sizes and times, as after `cp -p` or unpacking an archive."""
     for folder, samples in (("a", noise), ("b", demo[:16000])):
         path = write_wav(f"{folder}/1.wav", samples)
         os.utime(path, (0, 0))

@@ -1,4 +1,4 @@
-"""The ledger keeps finished clips, whatever happens to the folder."""
+"""The ledger keeps finished clips when folders disappear or cannot be read."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def test_changed_clips_are_labelled_again(tmp_path, write_wav, noise):
 
 
 def half_done(path, folder):
-    """A ledger of an interrupted run, in which one clip is done."""
+    """Write the ledger of an interrupted run with one finished clip; returns the number of clips."""
     with Ledger(path, "model") as ledger:
         n_clips = ledger.find(folder).n_clips
         ledger.add([next(ledger.missing(1))[0]], np.zeros((1, 3), np.float32))
@@ -43,7 +43,7 @@ def test_an_unmounted_folder_loses_no_finished_clips(tmp_path, write_wav, noise,
     label_folder(tmp_path / "clips", tmp_path / "whole.csv", model)
     half_done(tmp_path / "ledger", tmp_path / "clips")
     (tmp_path / "clips").rename(tmp_path / "away")
-    (tmp_path / "clips").mkdir()  # where the disk is mounted
+    (tmp_path / "clips").mkdir()  # the empty mount point
     with Ledger(tmp_path / "ledger", "model") as ledger:
         assert ledger.find(tmp_path / "clips") == (0, [])
         assert ledger.counts() == (3, 1)
@@ -66,5 +66,5 @@ def test_clips_below_an_unreadable_folder_are_kept(tmp_path, write_wav, noise, m
     with Ledger(tmp_path / "ledger", "model") as ledger:
         n_clips, errors = ledger.find(tmp_path / "clips")
         assert n_clips == 1
-        assert ledger.counts() == (3, 1)  # ab/3 is gone, a/1 and a/2 are not
+        assert ledger.counts() == (3, 1)  # ab/3 was deleted; a/1 and a/2 are kept
     assert [error.strerror for error in errors] == ["Permission denied"]

@@ -1,4 +1,4 @@
-"""One utterance fires once; the same word twice fires twice; time is the sample clock."""
+"""One utterance fires once, the same word twice fires twice, and time is the sample clock."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def everywhere(card, threshold):
 
 
 def decide(decision, label_scores, labels, label="stop", row=0):
-    """Push one posterior a stride for one label; what fired, at which stride."""
+    """Push one posterior per stride for one label; returns each label that fired, with its stride."""
     fired = []
     for step, score in enumerate(label_scores):
         posteriors = np.zeros((1, len(labels)), np.float32)
@@ -50,7 +50,7 @@ def test_the_same_word_twice_fires_twice(card):
     assert [step for _, step in decide(decision(card), scores, card.labels)] == [4, 17]
 
 
-def test_a_label_must_fall_before_it_fires_again(card):
+def test_a_score_must_fall_before_its_label_fires_again(card):
     assert len(decide(decision(card), [1] * 100, card.labels)) == 1
 
 
@@ -64,7 +64,7 @@ def test_silence_and_unknown_never_fire(card):
         assert decide(decision(card, everywhere(card, 0.01)), [1] * 10, card.labels, label) == []
 
 
-def test_the_users_thresholds_replace_the_cards(card):
+def test_the_users_thresholds_replace_those_of_the_card(card):
     scores = [0.5] * 5
     assert decide(decision(card), scores, card.labels) == []
     assert len(decide(decision(card, everywhere(card, 0.4)), scores, card.labels)) == 1
@@ -72,7 +72,7 @@ def test_the_users_thresholds_replace_the_cards(card):
     assert decide(decision(card, everywhere(card, 0.4) | {"stop": 0.9}), scores, card.labels) == []
 
 
-def test_a_reset_arms_every_label(card):
+def test_a_reset_lets_every_label_fire_again(card):
     once = decision(card)
     assert decide(once, [1] * 3, card.labels)
     once.reset(0)
@@ -80,7 +80,7 @@ def test_a_reset_arms_every_label(card):
 
 
 def test_rows_decide_independently_of_each_other(card):
-    """Streams side by side, of which one is heard half as often, decide as they would alone."""
+    """Streams side by side, with one pushed half as often, decide as they would alone."""
     random = np.random.default_rng(0)
     thresholds = np.stack([thresholds_of(card, everywhere(card, value)) for value in (0.4, 0.5, 0.6)])
     together, alone = Decision(card, thresholds[:1].copy()), [Decision(card, row[None]) for row in thresholds]

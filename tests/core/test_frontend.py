@@ -1,4 +1,4 @@
-"""Resampling a stream equals resampling the whole; the spectrogram is the notebook's; tones land in their band."""
+"""Streaming and batch resampling agree; the spectrogram equals the notebook's (SciPy); tones land in their band."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def chunks_of(samples, size):
 
 
 @pytest.mark.parametrize("params", SETS, ids=lambda p: p.name)
-def test_frames_are_bit_identical_for_any_number_at_once(params, noise):
+def test_frames_are_bit_identical_for_any_number_computed_at_once(params, noise):
     whole = log_spectrogram(noise, params)
     hop, size = params.hop_samples, params.frame_samples
     one_by_one = [log_spectrogram(noise[i * hop : i * hop + size], params) for i in range(len(whole))]
@@ -46,7 +46,7 @@ def test_streaming_resampler_equals_batch(from_hz, to_hz, size, noise):
     np.testing.assert_allclose(streamed[:n_common], whole[:n_common], atol=RESAMPLER_TOLERANCE)
 
 
-def test_the_resampler_passes_the_band_and_stops_aliases():
+def test_the_resampler_keeps_the_band_and_removes_aliases():
     seconds = np.arange(48000) / 48000
     middle = slice(2000, 6000)
     passed = resample(np.sin(2 * np.pi * 1000 * seconds).astype(np.float32), 48000, 8000)[middle]
@@ -55,7 +55,7 @@ def test_the_resampler_passes_the_band_and_stops_aliases():
     assert np.sqrt(np.mean(stopped**2)) < 1e-4
 
 
-def test_the_resampler_forgets_everything_at_a_reset(noise):
+def test_a_reset_clears_the_state_of_the_resampler(noise):
     resampler = Resampler(44100, 8000)
     first = np.concatenate([resampler.push(noise), resampler.flush()])
     resampler.reset()
@@ -69,7 +69,7 @@ def test_spectrogram_8k_equals_scipys(noise):
     np.testing.assert_allclose(log_spectrogram(noise, SPECTROGRAM_8K), want, atol=1e-3)
 
 
-def test_a_second_has_the_frames_that_the_models_expect(noise):
+def test_one_second_gives_the_frames_that_the_models_expect(noise):
     assert clip_features(noise, 16000, 99, SPECTROGRAM_8K).shape == (99, 81)
     assert clip_features(noise, 16000, 98, LOGMEL_16K).shape == (98, 40)
     assert SPECTROGRAM_8K.n_samples(99) == 8000

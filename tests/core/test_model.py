@@ -1,4 +1,4 @@
-"""A model file proves itself, or is refused in one line that says what to do."""
+"""A model file passes its checks, or is refused with one line that says what to do."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_the_bundled_model_has_a_complete_card(model):
     assert model.provider == "CPUExecutionProvider"
 
 
-def test_the_card_survives_its_json(model):
+def test_a_card_read_back_from_its_json_is_equal(model):
     assert ModelCard.from_json(model.card.to_json()) == model.card
 
 
@@ -67,7 +67,7 @@ def test_posteriors_are_probabilities_and_do_not_depend_on_the_batch(model):
     np.testing.assert_allclose(np.concatenate([model.posteriors(w[None]) for w in windows]), posteriors, atol=1e-6)
 
 
-def test_golden_windows_are_frozen(model):
+def test_golden_windows_depend_only_on_their_seed(model):
     windows = golden_windows(1, 2, 98, model.card.frontend)
     assert windows.shape == (2, 98, 40)
     np.testing.assert_array_equal(windows, golden_windows(1, 2, 98, model.card.frontend))
@@ -118,7 +118,7 @@ def test_changed_weights_fail_the_golden_check(changed):
 
 
 def test_telemetry_is_switched_off(tmp_path):
-    """ONNX Runtime's telemetry keeps an identifier and a queue below the home folder when it is on."""
+    """If ONNX Runtime's telemetry is on, it stores an identifier and a queue below the home folder."""
     environment = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     assert kwsd("spot", DEMO, env=environment).returncode == 0

@@ -1,4 +1,4 @@
-"""The Spotter hears the same however its samples come."""
+"""The Spotter gives the same detections for any chunks."""
 
 import numpy as np
 import pytest
@@ -55,21 +55,21 @@ def test_silence_and_too_few_samples_give_an_empty_list(model):
     assert Spotter(model, 16000).push(np.zeros(0, np.float32)) == []
 
 
-def test_the_loudness_is_that_of_the_deciding_window(model, ten_seconds):
+def test_the_loudness_is_that_of_the_detected_window(model, ten_seconds):
     loud = hear(model, ten_seconds)[0]
     soft = hear(model, ten_seconds * np.float32(0.5), thresholds=dict.fromkeys(model.card.keywords, 0.4))
     same = next(one for one in soft if one.label == loud.label)
     assert same.loudness_dbfs == pytest.approx(loud.loudness_dbfs - 6.02, abs=1.5)
 
 
-def test_a_reset_forgets_earlier_samples(model, ten_seconds):
+def test_earlier_samples_have_no_effect_after_a_reset(model, ten_seconds):
     spotter = Spotter(model, 16000)
     first = spotter.push(ten_seconds)
     spotter.reset(0.0)
     assert spotter.push(ten_seconds) == first
 
 
-def test_an_empty_stream_is_not_decided_and_the_shortest_one_is(model):
+def test_an_empty_stream_gives_no_decision_and_a_very_short_one_does(model):
     spotter = Spotter(model, 48000, thresholds=dict.fromkeys(model.card.keywords, 1e-9))  # every window fires
     assert spotter.flush() == []
     spotter.reset(0.0)
@@ -77,7 +77,7 @@ def test_an_empty_stream_is_not_decided_and_the_shortest_one_is(model):
     assert spotter.flush()
 
 
-def test_a_reset_also_forgets_the_loudness(demo):
+def test_a_reset_also_clears_the_loudness(demo):
     model = load_model(device="cpu", stride_frames=2)
     everything = dict.fromkeys(model.card.keywords, 1e-9)  # every window fires
     spotter = Spotter(model, 16000, thresholds=everything)

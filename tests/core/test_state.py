@@ -1,4 +1,4 @@
-"""What a model remembers of streams is its own for each; without a step graph it is the last second."""
+"""Each stream has its own state; without a step graph the state is the last second of frames."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_stepping_through_a_window_gives_its_posteriors(model):
 
 @pytest.mark.parametrize("kind", ["step graph", "windows"])
 def test_a_row_does_not_depend_on_the_others(model, kind):
-    """Rows of streams, stepped alone, some or all together, that come and go, have the same bits."""
+    """A row gives the same bits whether it is stepped alone or with others, also after resets."""
 
     def new_state(n_rows):
         return model.new_state(n_rows) if kind == "step graph" else WindowState(model.card, model.posteriors, n_rows)
@@ -77,7 +77,7 @@ def test_a_row_does_not_depend_on_the_others(model, kind):
 
 
 class Elsewhere:
-    """A session on a device with inputs of its own: it has what they were when they were bound."""
+    """A session on a device with its own memory: each input is copied when it is bound."""
 
     def __init__(self, session):
         self._session = session
@@ -88,7 +88,7 @@ class Elsewhere:
     def io_binding(self):
         binding = self._session.io_binding()
         bind = binding.bind_cpu_input
-        copies = binding.copies = []  # kept alive: on the CPU they are read where they lie
+        copies = binding.copies = []  # kept alive: on the CPU a run reads them in place
 
         def bind_copy(name, array):
             copies.append(np.array(array))

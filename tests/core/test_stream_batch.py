@@ -1,4 +1,4 @@
-"""Streams side by side: each hears what it would have heard alone."""
+"""Streams side by side: each gives the results that it would give alone."""
 
 from itertools import count
 
@@ -56,7 +56,7 @@ def test_frames_do_not_depend_on_the_chunks(model, noise):
     whole = log_spectrogram(noise, model.card.frontend)
     for size in (1, 159, 160, 161, 509, 32000):
         frames = frames_of(model, noise, [size] * (32000 // size + 1))
-        np.testing.assert_array_equal(frames[2:], whole[: len(frames) - 2])  # two frames of nothing go before
+        np.testing.assert_array_equal(frames[2:], whole[: len(frames) - 2])  # two zero frames precede the stream
         assert len(frames) == 200
 
 
@@ -85,7 +85,7 @@ def test_streamed_posteriors_equal_those_of_the_window(model, noise, stepped):
 
 
 def test_detections_do_not_depend_on_the_other_streams(model, demo):
-    """Streams that join late, leave, run dry and burst; each gets the bits that it gets alone."""
+    """Streams join late, leave, pause and send bursts; each gives the same bits as alone."""
     random = np.random.default_rng(0)
     streams = [np.roll(demo, random.integers(len(demo)))[: random.integers(4, 12) * 16000] for _ in range(7)]
     alone = [Spotter(model, 16000).push(samples) for samples in streams]

@@ -1,4 +1,4 @@
-"""Addresses: a path, or HOST:PORT; what only this machine can reach."""
+"""An address is a path or HOST:PORT. A loopback address is reachable only from this machine."""
 
 import socket
 from pathlib import Path
@@ -37,7 +37,7 @@ WRONG = ["", ":80", "host", "host:", "host:-1", "host:65536", "host:" + "9" * 50
 
 
 @pytest.mark.parametrize("address", WRONG, ids=lambda text: text[:12])
-def test_another_form_is_refused(address):
+def test_any_other_form_is_refused(address):
     with pytest.raises(ValueError, match="is not HOST:PORT"):
         host_and_port(address)
 
@@ -55,7 +55,7 @@ def test_another_form_is_refused(address):
         ("hall.example:1", False),
     ],
 )
-def test_only_this_machine_reaches_a_loopback_address(address, expected):
+def test_loopback_addresses_are_recognised(address, expected):
     assert is_loopback(address) is expected
 
 
@@ -69,7 +69,7 @@ def test_the_default_socket_is_in_the_folder_of_the_service_or_the_session(monke
     assert default_socket().parent == Path("/tmp")
 
 
-def test_keep_alive_is_for_tcp():
+def test_keep_alive_is_set_for_tcp_only():
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         keep_alive(tcp)
         keep_alive(unix)
@@ -77,7 +77,7 @@ def test_keep_alive_is_for_tcp():
         assert unix.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
-def test_an_address_that_is_neither_is_refused_in_a_line():
+def test_an_address_of_neither_form_is_refused_in_one_line():
     with pytest.raises(SocketError, match="'host:99999' is not HOST:PORT, nor a path"):
         ServerAddress.at("host:99999", None, None)
 
@@ -92,6 +92,6 @@ def test_another_users_socket_at_the_default_path_is_refused(monkeypatch, tmp_pa
         ServerAddress.at(None, None, None).connect()
 
 
-def test_a_connection_that_is_refused_says_how_to_start_a_daemon(tmp_path):
+def test_a_failed_connection_says_how_to_start_a_daemon(tmp_path):
     with pytest.raises(SocketError, match=r"no kwsd to subscribe to .*; start one with `kwsd run`"):
         ServerAddress.at(tmp_path / "absent.sock", None, None).connect()

@@ -1,4 +1,4 @@
-"""A subscriber stays subscribed: every event exactly once, or a gap that says so."""
+"""A subscriber stays subscribed: it gets every event exactly once, or a gap event for lost ones."""
 
 import asyncio
 import errno
@@ -21,7 +21,7 @@ from kwsd.protocol.subscription import Since
 
 @pytest.fixture
 def serve(tmp_path):
-    """Start a daemon that waits for audio on a socket; kills what is left."""
+    """Start a daemon that waits for audio on a socket; kills all daemons after the test."""
     daemons = []
 
     def start():
@@ -52,7 +52,7 @@ def speak(audio, samples, stream="a"):
 
 
 def until_down(events, stream="a"):
-    """Events until a stream has ended, that event included."""
+    """Events up to and including the end of a stream."""
     told = []
     for event in events:
         told.append(event)
@@ -61,7 +61,7 @@ def until_down(events, stream="a"):
     raise AssertionError("the subscription ended")
 
 
-def test_missed_events_come_exactly_once(serve, demo):
+def test_missed_events_arrive_exactly_once(serve, demo):
     _, path, audio = serve()
     first = subscribe(path)
     assert isinstance(next(first), Hello)
@@ -150,7 +150,7 @@ def test_without_a_daemon_the_first_connection_is_an_error(tmp_path):
         asyncio.run(scenario())
 
 
-def test_listen_takes_the_same_filters(serve, demo):
+def test_listen_accepts_the_same_filters(serve, demo):
     daemon, path, audio = serve()
     speak(audio, demo[: 9 * 16000])
     boot_id = next(subscribe(path)).boot_id
@@ -170,7 +170,7 @@ def test_listen_takes_the_same_filters(serve, demo):
 
 
 class FakeDaemon:
-    """Says its lines to one connection after another, and hears the first line of each."""
+    """Sends its lines to one connection after another, and receives the first line of each."""
 
     def __init__(self, path, *connections):
         self._listener = socket.socket(socket.AF_UNIX)
@@ -209,7 +209,7 @@ async def first_of_async(path, n):
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_a_connection_that_breaks_inside_a_line_loses_no_event(tmp_path, how):
-    """The daemon was killed in the middle of its first event: it comes again, since it is asked for."""
+    """The daemon is killed in the middle of its first event; the client asks for that event again."""
     path = tmp_path / "s"
     daemon = FakeDaemon(path, HELLO + UP[:40], b"", HELLO + SUBSCRIBED + UP)
     told = first_of(subscribe(path), 3) if how == "sync" else asyncio.run(first_of_async(path, 3))
@@ -251,7 +251,7 @@ def test_a_line_without_an_end_is_an_error(tmp_path, how):
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_a_server_that_does_not_greet_is_an_error(tmp_path, monkeypatch, how):
-    """As by a daemon that waits for TLS."""
+    """A daemon that waits for TLS behaves like this."""
     monkeypatch.setattr("kwsd.client._GREETING_SECONDS", 0.2)
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as silent:
@@ -261,7 +261,7 @@ def test_a_server_that_does_not_greet_is_an_error(tmp_path, monkeypatch, how):
             first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
 
 
-def test_a_position_moves_the_point_of_the_next_resume(tmp_path):
+def test_the_next_resume_begins_at_the_last_position(tmp_path):
     path = tmp_path / "s"
     later = b'{"type":"position","next_seq":300}\n'
     daemon = FakeDaemon(path, HELLO + UP + later, HELLO + SUBSCRIBED)
@@ -287,7 +287,7 @@ def test_a_client_that_is_always_disconnected_waits_longer_each_time(tmp_path):
     assert 2 <= daemon.n_accepted <= 5
 
 
-def test_a_daemon_of_another_protocol_is_refused(tmp_path):
+def test_a_daemon_with_another_protocol_version_is_refused(tmp_path):
     path = tmp_path / "s"
     FakeDaemon(path, HELLO.replace(b'"protocol":1', b'"protocol":2'))
     with pytest.raises(SocketError, match="speaks protocol 2, this kwsd 1; install the newer kwsd"):

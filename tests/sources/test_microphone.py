@@ -1,7 +1,7 @@
-"""A real capture: a sound server's pipe source as microphone, unplugged and plugged again.
+"""Real capture from a sound server's pipe source, as a microphone that is unplugged and plugged in again.
 
 Needs pulseaudio, pactl, libportaudio2 and ALSA's pulse plugin (`apt-get install
-pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins`); says so when it is skipped.
+pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins`); otherwise skipped, with a reason.
 """
 
 import json
@@ -36,8 +36,8 @@ def has_portaudio():
 
 
 pytestmark = [
-    pytest.mark.skipif(not (shutil.which("pulseaudio") and shutil.which("pactl")), reason="no pulseaudio here"),
-    pytest.mark.skipif(not has_portaudio(), reason="no PortAudio here"),
+    pytest.mark.skipif(not (shutil.which("pulseaudio") and shutil.which("pactl")), reason="pulseaudio is missing"),
+    pytest.mark.skipif(not has_portaudio(), reason="PortAudio is missing"),
 ]
 
 
@@ -67,7 +67,7 @@ class SoundServer:
         self.process.wait(10)
 
     def speak(self, samples):
-        """Write samples into the microphone at the pace of speech."""
+        """Write samples into the microphone in real time."""
         with self.fifo.open("wb", buffering=0) as fifo:
             started = time.monotonic()
             for start in range(0, len(samples), 800):
@@ -83,9 +83,9 @@ def server(tmp_path):
     server.stop()
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is missing")
 def test_the_microphone_works_under_the_units_sandbox(server, tmp_path):
-    """`MemoryDenyWriteExecute` would break PortAudio's callbacks, `@resources` NumPy, and others others."""
+    """It could break libraries: `MemoryDenyWriteExecute` PortAudio's callbacks, `@resources` NumPy, and so on."""
     path = tmp_path / "kwsd.sock"
     sandbox = [sys.executable, ROOT / "tests" / "systemd" / "sandbox.py", ROOT / "systemd" / "kwsd.service"]
     command = [*sandbox, sys.executable, "-m", "kwsd", "run", "--source", "microphone", "--socket", path]
@@ -106,7 +106,7 @@ def test_the_microphone_works_under_the_units_sandbox(server, tmp_path):
 
 def collect(events, path):
     for event in subscribe(path):
-        events.append(event)  # at once: the other thread looks at what has come so far
+        events.append(event)  # immediately: the other thread watches this list
 
 
 def wait_for(events, kind, n, seconds=20):
@@ -116,7 +116,7 @@ def wait_for(events, kind, n, seconds=20):
         time.sleep(0.05)
 
 
-def test_a_word_is_detected_also_after_the_microphone_was_unplugged(server, start_daemon):
+def test_words_are_detected_again_after_the_microphone_was_unplugged(server, start_daemon):
     samples, _ = soundfile.read(DEMO, frames=6 * 16000, dtype="int16")
     daemon, path = start_daemon("--source", "microphone", env=server.environment)
     events = []
@@ -131,7 +131,7 @@ def test_a_word_is_detected_also_after_the_microphone_was_unplugged(server, star
     server.stop()
     wait_for(events, SourceDown, 1)
     server.start()
-    wait_for(events, SourceUp, 1)  # the first one came before we had subscribed, or makes this two
+    wait_for(events, SourceUp, 1)  # returns at once if the subscription also got the first source_up
     n_heard = sum(isinstance(event, DetectionEvent) for event in events)
     deadline = time.monotonic() + 30
     while sum(isinstance(event, DetectionEvent) for event in events) == n_heard and time.monotonic() < deadline:
@@ -139,7 +139,7 @@ def test_a_word_is_detected_also_after_the_microphone_was_unplugged(server, star
     later = [event for event in events if isinstance(event, DetectionEvent)][n_heard:]
     assert later
     assert later[0].label in {"down", "on"}
-    assert later[0].end_seconds > first.end_seconds + 2  # the clock went on
+    assert later[0].end_seconds > first.end_seconds + 2  # the sample clock continued
 
     daemon.terminate()
     assert daemon.wait(5) == 0
@@ -162,7 +162,7 @@ for channel in (1, 2):
 """
 
 
-def test_a_configured_channel_is_that_of_the_device(tmp_path):
+def test_a_configured_channel_selects_that_channel_of_the_device(tmp_path):
     server = SoundServer(tmp_path)
     server.start(n_channels=2)
     try:
@@ -204,7 +204,7 @@ def test_streams_of_one_device_open_it_once_and_get_their_own_channels(tmp_path,
         server.stop()
 
 
-def test_devices_and_check_find_the_microphone(server):
+def test_devices_lists_the_microphone(server):
     result = subprocess.run(
         [sys.executable, "-m", "kwsd", "devices"], env=server.environment, capture_output=True, text=True, timeout=30
     )
@@ -217,7 +217,7 @@ def test_devices_and_check_find_the_microphone(server):
     [("microphone", "the default microphone: cannot be opened (there is none)"),
      ("microphone:no such thing", "microphone no such thing: cannot be opened")],
 )  # fmt: skip
-def test_a_missing_microphone_is_one_line_with_advice(tmp_path, source, reason):
+def test_a_missing_microphone_is_a_one_line_error_with_advice(tmp_path, source, reason):
     environment = os.environ | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PULSE_SERVER": "/nonexistent"}
     result = subprocess.run(
         [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(tmp_path / "s")],

@@ -1,4 +1,4 @@
-"""Several microphones, one of which is pulled and comes back as another card."""
+"""Several microphones: one is unplugged and returns as another card."""
 
 import sys
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ class PortAudioError(Exception):
 
 
 class Machine:
-    """Sound cards by name, each with a number of its own; PortAudio knows those that were there at its start."""
+    """Sound cards by name, each with its own number. PortAudio knows the cards that were present at its start."""
 
     def __init__(self, cards):
         self.cards = cards
@@ -92,7 +92,7 @@ def test_a_microphone_that_returns_as_another_card_is_found_while_others_are_ope
         next(in_kitchen)
     machine.plug(hall=2, kitchen=7)
     with pytest.raises(SourceError, match="microphone kitchen: cannot be opened"):
-        kitchen.open()  # PortAudio knows the old card
+        kitchen.open()  # PortAudio still knows only the old card
     with pytest.raises(SourceError, match="microphone hall: reopening"):
         next(in_hall)
     in_hall, in_kitchen = hall.open().chunks, kitchen.open().chunks

@@ -1,4 +1,4 @@
-"""The configuration's word for a source finds the right one, and a missing library is one line."""
+"""The configured name selects the right source, and a missing library is a one-line error."""
 
 import sys
 import time
@@ -70,7 +70,7 @@ def test_a_recording_gives_one_channel_or_the_mean(write_wav, noise):
 
 @pytest.mark.parametrize(("rate_of_the_device", "lost"), [(999.95, 200), (1000.05, 200)])
 def test_an_overflow_is_measured_since_the_last_read(monkeypatch, rate_of_the_device, lost):
-    """A device's clock differs by seconds a day from the system's: that is nothing lost."""
+    """A device's clock differs by seconds a day from the system's clock; this drift is not lost audio."""
     now = 0.0
 
     class Device:
