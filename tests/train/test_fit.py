@@ -266,4 +266,5 @@ def test_the_command_line_reports_mistakes_in_one_line(tmp_path, monkeypatch, ca
     mistake("no such model file", "evaluate", tmp_path / "r.onnx", "--data", tmp_path)
     for option, value in (("--split", "training"), ("--hours", 30), ("--seed", 4), ("--background", tmp_path)):
         mistake("needs --stream", "evaluate", tmp_path / "r.onnx", "--data", tmp_path, option, value)
+    mistake("--home, --background: choose one", "evaluate", "m", "--data", "d", "--home", "--background", "b")
     mistake("no reports", "results", tmp_path, "-o", tmp_path / "R.md")
