@@ -9,7 +9,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # set before TensorFlow is imported
 os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the weights fit any backend
 
-import onnx
+try:
+    import onnx
+except ModuleNotFoundError:
+    raise SystemExit("export: needs the packages of training; use the environment of `make test`") from None
 
 from export.card import ATTRIBUTION, make_card
 from export.causal import convert_step, convert_window

@@ -209,8 +209,8 @@ def _since(text: str) -> "Since":
 
 
 def _seconds(text: str) -> float:
-    if not 0 < float(text) < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not a time limit in seconds")
+    if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time limit in seconds")
     return float(text)
 
 

@@ -29,6 +29,9 @@ def main() -> int:
     except KwsdError as error:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        print(f"train: needs the package {error.name}; use the environment of `make test`", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"train: interrupted{args.after_interruption}", file=sys.stderr)
         return 130

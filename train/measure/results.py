@@ -198,8 +198,8 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
     command = "python -m train evaluate NAME.onnx --data DATA -o docs/results/ablations/NAME"
     options = _stream_options(bundled["stream"])
     rows = [
-        "Each training differs from the first row's only in what its row names, and in the revision of the code, which its",
-        "report names. A difference smaller than that of a second run of the same training (`again`) means nothing.",
+        "Each training differs from the first row's only in what its row names, and in the revision of the code. A",
+        "difference smaller than that of a second run of the same training (`again`) means nothing.",
         "",
         f"| training | `fit --set` | clips right | {' | '.join(f'{kind} missed' for kind in streams)} |",
         "|---|---|---|" + "---|" * len(streams),
