@@ -57,6 +57,18 @@ def test_reports_belong_to_the_current_models():
         assert json.loads(path.read_text())["digest"] == hashlib.sha256(model).hexdigest(), path
 
 
+def test_the_readmes_figures_are_those_of_the_reports():
+    reports = ROOT / "docs" / "results" / "ds_tcn"
+    text = (ROOT / "README.md").read_text()
+    accuracy = json.loads((reports / "validation.json").read_text())["accuracy"]
+    assert f"{100 * accuracy:.1f} %" in text
+    streams = json.loads((reports / "stream-validation.json").read_text())["streams"]
+    assert list(streams) == ["words", "speech", "television"]
+    for stream in streams.values():
+        own = stream["own_thresholds"]
+        assert f"| {100 * own['frr']:.1f} % | {own['per_hour']:.1f} |" in text
+
+
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

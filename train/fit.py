@@ -135,13 +135,10 @@ class Stage:
 
 
 def stages_of(hyper: Hyperparameters) -> list[Stage]:
-    """The first stage, and its restarts. The last restart distils, unless `hyper.distil` is off."""
+    """The first stage, and its restarts. The last restart distils."""
     ends = [hyper.epochs + n * hyper.restart_epochs for n in range(hyper.restarts + 1)]
     begins = [0, *ends]
-    return [
-        Stage(begin, end, distils=hyper.distil and begin > 0 and end == ends[-1])
-        for begin, end in zip(begins, ends, strict=False)
-    ]
+    return [Stage(begin, end, distils=begin > 0 and end == ends[-1]) for begin, end in zip(begins, ends, strict=False)]
 
 
 def _epoch(

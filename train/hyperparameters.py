@@ -26,8 +26,6 @@ class Hyperparameters:
     # posteriors of the networks at the earlier ends. A third restart changes nothing (RESULTS.md has none and two).
     restarts: Annotated[int, Between(0, 100)] = 2
     restart_epochs: _Count = 40
-    # Without distilling, the last restart learns from the truth, as the others do.
-    distil: bool = True
     scenes_per_epoch: _Count = 300
     # Seconds of audio in a batch: small enough for many steps, large enough to contain every keyword.
     batch_seconds: _Count = 120

@@ -1,0 +1,50 @@
+"""Threads of an event loop, and processes of a pool."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from kwsd.workers import in_thread
+
+
+def test_a_thread_returns_its_result_while_the_loop_goes_on():
+    async def run():
+        started = asyncio.get_running_loop().time()
+        thread, (ticks, name) = threading.current_thread().name, await asyncio.gather(tick(), in_thread(where))
+        return thread, ticks, name, asyncio.get_running_loop().time() - started
+
+    async def tick():
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        return 5
+
+    def where():
+        time.sleep(0.02)
+        return threading.current_thread().name
+
+    thread, ticks, name, _ = asyncio.run(run())
+    assert ticks == 5
+    assert name != thread
+
+
+def test_an_error_in_a_thread_is_raised_in_the_loop():
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(in_thread(lambda: 1 / 0))
+
+
+def test_the_process_ends_before_a_thread_that_hangs():
+    code = (
+        "import asyncio, time\n"
+        "from kwsd.workers import in_thread\n"
+        "async def run():\n"
+        "    task = asyncio.ensure_future(in_thread(lambda: time.sleep(60)))\n"
+        "    await asyncio.sleep(0.1)\n"
+        "    task.cancel()\n"
+        "asyncio.run(run())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stderr) == (0, "")
