@@ -88,6 +88,7 @@ def test_a_client_that_does_not_read_cannot_fill_the_daemons_memory(quiet, tmp_p
     with connect(path) as rude, connect(audio) as talker:
         rude.sendall(b'{"type":"subscribe","scores":true}\n')
         talker.sendall(b'{"stream":"a","live":false}\n')
+        talker.settimeout(120)
         talker.sendall(bytes(2 * 16000 * 400))  # 4,000 scores: more than any buffer holds
         rude.setblocking(False)
         n_taken, deadline = 0, time.monotonic() + 2
