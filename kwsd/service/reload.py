@@ -92,11 +92,7 @@ def _merge(old: Setup, new: Setup) -> tuple[Setup, list[str]]:
     ignored = [name for name, value in kept.items() if getattr(new.config, name) != value]
     if _without_thresholds(new.config) != _without_thresholds(old.config):
         ignored.append("the streams")
-        kept["streams"] = old.config.streams
-        if old.config.streams.keys() == new.config.streams.keys():  # their thresholds change all the same
-            kept["streams"] = {
-                name: _with_thresholds(stream, new.config.streams[name]) for name, stream in old.config.streams.items()
-            }
+        kept["streams"] = _with_new_thresholds(old.config.streams, new.config.streams)
     is_same = (new.model.card, new.model.provider) == (old.model.card, old.model.provider)
     model = old.model if is_same else new.model  # the same model keeps the state of every stream
     return Setup(replace(new.config, **kept), model), ignored
@@ -105,6 +101,15 @@ def _merge(old: Setup, new: Setup) -> tuple[Setup, list[str]]:
 def _without_thresholds(config: Config) -> dict[str, StreamConfig]:
     """The part of the streams that needs a restart."""
     return {name: _with_thresholds(stream, StreamConfig()) for name, stream in config.streams.items()}
+
+
+def _with_new_thresholds(old: dict[str, StreamConfig], new: dict[str, StreamConfig]) -> dict[str, StreamConfig]:
+    """The old streams with the thresholds of the new ones, if it is clear which belong together."""
+    if len(old) == len(new) == 1:
+        return dict(zip(old, map(_with_thresholds, old.values(), new.values()), strict=True))
+    if old.keys() == new.keys():
+        return {name: _with_thresholds(stream, new[name]) for name, stream in old.items()}
+    return old
 
 
 def _with_thresholds(stream: StreamConfig, other: StreamConfig) -> StreamConfig:
