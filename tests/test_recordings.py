@@ -41,6 +41,7 @@ def unpack(packed, folder):
                 soundfile.write(path, samples, rate_hz, subtype="PCM_16")
 
 
+@pytest.mark.slow
 def test_the_model_recognises_twelve_classes_of_unseen_speakers(validation_folder, model):
     corpus = find_corpus(validation_folder)
     examples = held_out_examples(corpus, "validation", model.card.frontend)
@@ -51,6 +52,7 @@ def test_the_model_recognises_twelve_classes_of_unseen_speakers(validation_folde
         assert np.mean(heard[examples.y == index] == index) >= 0.75, name
 
 
+@pytest.mark.slow
 def test_label_agrees_with_the_evaluation_on_real_clips(validation_folder, model, tmp_path):
     clips = sorted((validation_folder / "stop").glob("*.wav"))
     summary = label_folder(validation_folder / "stop", tmp_path / "s.csv", model)

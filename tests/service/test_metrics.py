@@ -75,6 +75,7 @@ def test_health_reports_a_stream_without_audio_as_deaf(start, demo):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_idle_connections_use_few_threads(start):
     daemon, path, address = start(source=str(DEMO))
     next(event for event in subscribe(path) if isinstance(event, DetectionEvent))  # so all its threads run

@@ -185,6 +185,7 @@ def test_export_checks_its_result_and_label_agrees_with_evaluate(run, corpus, tm
     assert by_label == by_evaluate
 
 
+@pytest.mark.slow
 def test_a_network_of_whole_windows_is_exported_by_tf2onnx(light_run, tmp_path):
     assert export(light_run, tmp_path / "model.onnx") < 1e-4
     model = load_model(tmp_path / "model.onnx", "cpu")

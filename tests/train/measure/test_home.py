@@ -38,6 +38,7 @@ def test_keywords_are_rare_and_louder_than_the_rest(material):
     assert np.median(levels) > 1.5 * rms(scene.samples[outside])
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_scene_and_situations_differ(material):
     first, again = (day_at_home(material, 1.0, seed=1).by_name["music"][0]() for _ in range(2))
     other = day_at_home(material, 1.0, seed=1).by_name["quiet"][0]()
