@@ -34,7 +34,7 @@ def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
 
 
 def _parts(config: Config) -> Iterator[Part]:
-    """Only what is configured. Each part is used before the next is asked for."""
+    """Check the configured parts only, each before the next is opened."""
     yield "model", lambda: _model(config)
     for stream in config.streams.values():
         if stream.source != "network":

@@ -30,7 +30,7 @@ class JsonLines:
     """Serves the bus at endpoints.
 
     Args:
-        bus: what is served.
+        bus: the source of the events.
         hello: returns the first line of a connection.
 
     Attributes:

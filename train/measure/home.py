@@ -1,6 +1,6 @@
 """A day at home: long quiet, conversations, hours of television, music; thirty keywords an hour.
 
-Law: keywords are 5 to 25 dB louder than everything else, as from someone who speaks to a device
+Law: keywords are 5 to 25 dB louder than everything else, as from a person speaking to a device
 across a room. The figures are those of a day with the model's own thresholds.
 """
 
