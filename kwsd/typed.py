@@ -7,6 +7,7 @@ import it.
 """
 
 import difflib
+import json
 import os
 import re
 import reprlib
@@ -71,6 +72,18 @@ class Matching:
 
     def problem(self, value: str) -> str | None:
         return None if re.fullmatch(self.pattern, value) else f"{_short.repr(value)} is not {self.meaning}"
+
+
+def parse_json(text: str | bytes, problem: str) -> Any:
+    """Parse JSON from outside.
+
+    Raises:
+        ValueError: with `problem`, if the text is not JSON or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(problem) from None
 
 
 def build(kind: type[T], data: object, prefix: str = "") -> T:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kwsd.typed import Between, Matching, ProblemsError, build, unknown_key
+from kwsd.typed import Between, Matching, ProblemsError, build, parse_json, unknown_key
 
 
 @dataclass
@@ -142,3 +142,9 @@ def test_any_json_is_accepted_or_refused_with_problems(data):
     except ProblemsError:
         return
     assert isinstance(built, Outer)
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\xff", "[" * 100_000, '{"a":' * 100_000])
+def test_text_that_is_no_json_gives_the_chosen_problem(text):
+    with pytest.raises(ValueError, match=r"^the header is not JSON$"):
+        parse_json(text, "the header is not JSON")

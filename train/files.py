@@ -6,6 +6,7 @@ from typing import Any
 
 from kwsd.errors import TrainingError
 from kwsd.files import whole
+from kwsd.typed import parse_json
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -21,6 +22,6 @@ def read_json(path: Path) -> Any:
         TrainingError: the file is not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"), "not JSON")
     except ValueError as error:
         raise TrainingError(f"{path}: damaged ({error}); delete it, then repeat the command that made it") from None

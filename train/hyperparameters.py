@@ -1,11 +1,10 @@
 """Every number that a user may want to change in a training, each with its reason."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from kwsd.errors import TrainingError
-from kwsd.typed import Between, ProblemsError, build, unknown_key
+from kwsd.typed import Between, ProblemsError, build, parse_json, unknown_key
 
 _Count = Annotated[int, Between(1, 1e9)]
 _Share = Annotated[float, Between(0, 1)]
@@ -94,6 +93,6 @@ class Hyperparameters:
 def _parse(text: str) -> object:
     """A number, or the text itself, which no hyper-parameter accepts."""
     try:
-        return json.loads(text)
+        return parse_json(text, "no number")
     except ValueError:
         return text

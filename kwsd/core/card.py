@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kwsd.audio import FloatArray
 from kwsd.core.frontend import FrontendParams, log_spectrogram
 from kwsd.errors import ModelError
-from kwsd.typed import Between, ProblemsError, build
+from kwsd.typed import Between, ProblemsError, build, parse_json
 
 FORMAT = 2
 METADATA_KEY = "kwsd"
@@ -120,9 +120,9 @@ class ModelCard:
             ModelError: no JSON object, an unknown format, or a missing, unknown or wrong key.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError):
-            raise ModelError("its model card is not JSON") from None
+            data = parse_json(text, "its model card is not JSON")
+        except ValueError as error:
+            raise ModelError(str(error)) from None
         found = data.get("format") if isinstance(data, dict) else None
         if found != FORMAT:
             raise ModelError(

@@ -8,9 +8,9 @@ never changed, so that old and new programs understand each other.
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from kwsd.typed import ProblemsError, build
+from kwsd.typed import ProblemsError, build, parse_json
 
 PROTOCOL = 1
 
@@ -207,10 +207,7 @@ def parse_event(line: str | bytes) -> Event:
     Raises:
         ValueError: no JSON object, an unknown type, or a missing or wrong field.
     """
-    try:
-        data: Any = json.loads(line)
-    except RecursionError:
-        raise ValueError("nested too deeply for an event") from None
+    data = parse_json(line, f"not a line of JSON: {line!r:.80}")
     kind = event_types().get(str(data.get("type"))) if isinstance(data, dict) else None
     if kind is None:
         raise ValueError(f"not an event of protocol {PROTOCOL}: {line!r:.80}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from kwsd.protocol.events import Event
-from kwsd.typed import Between, build
+from kwsd.typed import Between, build, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,7 @@ class Subscription:
         Raises:
             ValueError: with every problem, in one line.
         """
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError('not a line of JSON, such as {"type":"subscribe"}') from None
+        data = parse_json(line, 'not a line of JSON, such as {"type":"subscribe"}')
         if not isinstance(data, dict) or "type" not in data:
             raise ValueError('no request, such as {"type":"subscribe"}')
         return build(cls, data)
@@ -85,8 +82,8 @@ def token_line(token: str) -> str:
 def parse_token(line: bytes) -> bytes:
     """The token in a line; empty if there is none."""
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
+        data = parse_json(line, "no token")
+    except ValueError:
         return b""
     shows = isinstance(data, dict) and data.get("type") == "authenticate" and isinstance(data.get("token"), str)
     return data["token"].encode(errors="surrogatepass") if shows else b""

@@ -7,7 +7,6 @@ when the sender closes it. One thread reads all connections: a thread for each o
 event loop that wakes up for every piece, would cost more than processing the audio.
 """
 
-import json
 import logging
 import selectors
 import socket
@@ -24,7 +23,7 @@ from kwsd.protocol.events import Error
 from kwsd.service.endpoints import bind_tcp, bind_unix, raise_descriptor_limit, remove_socket
 from kwsd.service.inbox import TAKE_SECONDS, Inbox
 from kwsd.sources.base import End, Up
-from kwsd.typed import Matching, build
+from kwsd.typed import Matching, build, parse_json
 
 log = logging.getLogger("kwsd")
 
@@ -59,11 +58,7 @@ class Header(PcmFormat):
         Raises:
             ValueError: with every problem, in one line.
         """
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError(f"the first line must be JSON, such as {_EXAMPLE}") from None
-        return build(cls, data)
+        return build(cls, parse_json(line, f"the first line must be JSON, such as {_EXAMPLE}"))
 
     def problems(self) -> list[str]:
         return [] if self.stream.isprintable() else ["stream: has letters that cannot be printed"]
@@ -235,7 +230,7 @@ class _Sender:
             self._read_header(data)
 
     def check(self, now: float) -> None:
-        """Do what is due although nothing has arrived."""
+        """Check the deadline and deliver waiting audio, even if no data has arrived."""
         if self.deadline and now > self.deadline:
             self.refuse(f"no header within {_HEADER_SECONDS:g} s", retryable=True)
         elif self.is_paused:
