@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -108,16 +108,23 @@ def test_without_free_descriptors_clients_are_refused_until_others_leave(quiet, 
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 
     daemon, path, audio = quiet(folder=tmp_path, preexec_fn=few)
-    crowd = [connect(path) for _ in range(60)]
-    others = [connect(audio) for _ in range(60)]
-    time.sleep(0.5)
-    first_lines = [one.recv(4096) for one in crowd]
-    assert sum(b'"hello"' in line for line in first_lines) == 18
-    assert sum(b"18 subscribers are connected, which is the limit" in line for line in first_lines) == 42
-    refused = [one.recv(4096) for one in others[18:]]
-    assert all(b"18 streams are connected, which is the limit" in line for line in refused)
-    for one in crowd + others:
-        one.close()
+    with ExitStack() as everyone:
+
+        def enter(connection):
+            return everyone.enter_context(connection)
+
+        lines = enter(enter(connect(path)).makefile("rb"))
+        assert isinstance(parse_event(next(lines)), Hello)
+        for n in range(18):
+            enter(send_audio(audio, np.zeros(0, "<i2"), stream=str(n)))
+            assert isinstance(parse_event(next(lines)), SourceUp)
+        crowd = [enter(connect(path)) for _ in range(59)]
+        surplus = [enter(connect(audio)) for _ in range(42)]
+        answers = [one.recv(4096) for one in crowd]
+        assert sum(b'"hello"' in answer for answer in answers) == 17
+        assert sum(b"18 subscribers are connected, which is the limit" in answer for answer in answers) == 42
+        refused = [one.recv(4096) for one in surplus]
+        assert [line for line in refused if b"18 streams are connected, which is the limit" not in line] == []
     deadline = time.monotonic() + 10
     while True:
         try:
