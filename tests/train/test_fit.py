@@ -23,7 +23,7 @@ from train.measure.clips import evaluate
 from train.measure.subject import KerasModel, load_subject
 from train.recordings.corpus import find_corpus, read_clip
 
-HYPER = Hyperparameters(epochs=2, restarts=2, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
+HYPER = Hyperparameters(epochs=2, restarts=1, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
 LIGHT_HYPER = Hyperparameters(epochs=2, restarts=0, scenes_per_epoch=6, batch_seconds=60)
 
 
@@ -48,16 +48,15 @@ def run(corpus, cache, tmp_path_factory, short_streams):
 def short_streams():
     """Choose decisions on minutes of stream instead of hours."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decide, "HOURS", 0.05)
+        patch.setattr(decide, "HOURS", 0.02)
         yield
 
 
 def test_a_run_contains_everything_needed_to_repeat_it(run, corpus):
     names = {path.name for path in run.iterdir()}
     assert sorted(name for name in names if name.startswith("checkpoint")) == [
-        "checkpoint-2.keras",  # these two are the teachers of the last
+        "checkpoint-2.keras",  # the teacher of the last
         "checkpoint-3.keras",
-        "checkpoint-4.keras",
     ]
     assert {"config.json", "history.json", "history.png", "model.keras"} <= names
     assert {"validation.json", "validation.png", "validation.csv", "decision.json"} <= names
@@ -67,7 +66,7 @@ def test_a_run_contains_everything_needed_to_repeat_it(run, corpus):
     assert config["hyperparameters"] == HYPER.to_dict()
     assert config["labels"] == ["yes", "no", "silence", "unknown"]
     history = json.loads((run / "history.json").read_text())
-    assert len(history) == HYPER.n_epochs == 4
+    assert len(history) == HYPER.n_epochs == 3
     assert history[1]["loss"] < history[0]["loss"]
     assert "/" not in json.dumps(config)  # no path of this machine
 
@@ -110,14 +109,14 @@ def assert_same_weights(a_run, b_run, n_epochs):
 
 
 @pytest.mark.slow
-def test_a_training_resumed_between_two_stages_still_has_its_teachers(run, corpus, cache, tmp_path):
+def test_a_training_resumed_between_two_stages_still_has_its_teacher(run, corpus, cache, tmp_path):
     handed_over = shutil.copytree(run, tmp_path / "run")
-    for path in ("model.keras", "checkpoint-4.keras"):
+    for path in ("model.keras", "checkpoint-3.keras"):
         (handed_over / path).unlink()
     history = json.loads((run / "history.json").read_text())
-    (handed_over / "history.json").write_text(json.dumps(history[:3]))
+    (handed_over / "history.json").write_text(json.dumps(history[:2]))
     fit(corpus, "ds_tcn", HYPER, handed_over, cache)
-    assert_same_weights(run, handed_over, 4)
+    assert_same_weights(run, handed_over, HYPER.n_epochs)
 
 
 def test_two_trainings_cannot_share_a_folder(run, corpus, cache):
@@ -132,9 +131,9 @@ def test_two_trainings_cannot_share_a_folder(run, corpus, cache):
 
 def test_a_missing_checkpoint_is_named(run, corpus, cache, tmp_path):
     broken = shutil.copytree(run, tmp_path / "run")
-    for path in ("model.keras", "checkpoint-4.keras"):
+    for path in ("model.keras", "checkpoint-3.keras"):
         (broken / path).unlink()
-    with pytest.raises(TrainingError, match=r"checkpoint-4\.keras: missing or damaged .* give -o another folder"):
+    with pytest.raises(TrainingError, match=r"checkpoint-3\.keras: missing or damaged .* give -o another folder"):
         fit(corpus, "ds_tcn", HYPER, broken, cache)
 
 

@@ -8,9 +8,6 @@ from train.fit import MarginLoss, stages_of
 from train.hyperparameters import Hyperparameters
 from train.measure.clips import score, wilson
 
-HYPER = Hyperparameters(epochs=2, restarts=2, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
-LIGHT_HYPER = Hyperparameters(epochs=2, restarts=0, scenes_per_epoch=6, batch_seconds=60)
-
 
 def test_stages_follow_each_other_and_the_last_distils():
     def stages(**keys):
