@@ -18,6 +18,9 @@ from kwsd.core.stream_batch import Decided, StreamBatch, StreamModel, Windows
 _FLUSH_SECONDS = 0.5
 """Silence after a stream: several strides, so that smoothing does not hide its last word."""
 
+_SHORTEST_SECONDS = 0.1
+"""A shorter stream holds no word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Detection:
@@ -39,9 +42,9 @@ class Detection:
 class Spotter:
     """One stream, alone or in a batch with others.
 
-    Alone, `push` is all that is needed. A caller that runs several streams in one batch resamples
-    with `resample`, gives all samples to `StreamBatch.process`, and turns what was decided into
-    detections with `detection`.
+    Alone, `push` and `flush` are all that is needed. A caller that runs several streams in one batch
+    resamples with `resample` and `ending`, gives all samples to `StreamBatch.process`, and turns what
+    was decided into detections with `detection`.
 
     Attributes:
         row: the stream's row in the batch.
@@ -86,18 +89,21 @@ class Spotter:
         return self._batch.process({self.row: self.resample(samples)})
 
     def flush(self) -> list[Detection]:
-        """End the stream. Half a second of silence is appended so that the last word is decided.
+        """End the stream, and decide its last word. Call `reset` before the next `push`."""
+        return self.detections(self._batch.process({self.row: self.ending()}))
 
-        A stream that is shorter than a window is first padded to one. An empty stream gives nothing.
-        Call `reset` before the next `push`.
+    def ending(self) -> FloatArray:
+        """The end of the stream, at the model's rate: its last samples, then half a second of silence.
+
+        A stream that is shorter than a window is first padded to one. A stream that is too short for
+        a word has no end. Shape: -> (any,).
         """
         rest = self._resampler.flush()
         self._n_samples += len(rest)
-        if not self._n_samples:
-            return []
+        if self._n_samples < _SHORTEST_SECONDS * self._rate_hz:
+            return rest[:0]
         missing = max(0, self._card.window_samples - self._n_samples)
-        silence = np.zeros(missing + round(_FLUSH_SECONDS * self._rate_hz), np.float32)
-        return self.detections(self._batch.process({self.row: np.concatenate([rest, silence])}))
+        return np.concatenate([rest, np.zeros(missing + round(_FLUSH_SECONDS * self._rate_hz), np.float32)])
 
     def reset(self, start_seconds: float) -> None:
         """Forget all samples. The next sample is at `start_seconds` of the stream."""

@@ -18,6 +18,7 @@ from typing import Annotated
 
 from kwsd.audio import Chunk, PcmDecoder, PcmFormat
 from kwsd.config import Config
+from kwsd.limits import Rate
 from kwsd.protocol.address import unix_path
 from kwsd.protocol.events import Error
 from kwsd.service.endpoints import bind_tcp, bind_unix, raise_descriptor_limit, remove_socket
@@ -33,6 +34,9 @@ _READ_BYTES = 2**16
 _PAUSE_SECONDS = 0.01  # between two rounds of reading
 _IDLE_SECONDS = 0.2  # longest time until late headers and the end of the daemon are noticed
 _JOIN_SECONDS = 0.5
+_WARNING_SECONDS = 10.0  # between two log lines about refused streams
+_NEW_PER_SECOND, _NEW_AT_ONCE = 20, 512  # streams: a house, even one that has just been restarted, has fewer
+_ACCEPTED_AT_ONCE = 16  # connections in a round: more would take the processor from those that deliver
 _MOST_CLOCKS = 10_000  # names whose clocks are kept: a sender may use each name only once
 
 _EXAMPLE = '{"stream":"hall","rate_hz":16000}'
@@ -81,6 +85,8 @@ class AudioSocket:
         self._began: dict[str, float] = {}  # when each name first delivered: its clock's zero
         self._senders: set[_Sender] = set()
         self._is_full = False
+        self._new = Rate(_NEW_PER_SECOND, _NEW_AT_ONCE)
+        self._refusals = Rate(1 / _WARNING_SECONDS, 1)
         self._selector = selectors.DefaultSelector()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audio socket", daemon=True)
@@ -155,8 +161,8 @@ class AudioSocket:
             self._remove(sender)
 
     def _accept(self, listener: socket.socket) -> None:
-        """Accept every waiting connection."""
-        while True:
+        """Accept waiting connections."""
+        for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 connection, _ = listener.accept()
             except BlockingIOError:
@@ -167,11 +173,22 @@ class AudioSocket:
                 self._is_full = True
                 return
             self._is_full = False
-            sender = _Sender(self, connection)
-            self._senders.add(sender)
-            self._selector.register(connection, selectors.EVENT_READ, sender)
-            if len(self._senders) > self._most_senders:
-                sender.refuse(f"{self._most_senders} streams are connected, which is the limit", retryable=True)
+            if len(self._senders) >= self._most_senders:
+                self._refuse(connection, f"{self._most_senders} streams are connected, which is the limit")
+            elif not self._new.allows(time.monotonic()):
+                self._refuse(connection, f"more than {_NEW_PER_SECOND} new streams a second; try again later")
+            else:
+                sender = _Sender(self, connection)
+                self._senders.add(sender)
+                self._selector.register(connection, selectors.EVENT_READ, sender)
+
+    def _refuse(self, connection: socket.socket, reason: str) -> None:
+        """Refuse a connection. The log has a line for the first of many."""
+        if self._refusals.allows(time.monotonic()):
+            log.warning("audio socket: refuses new streams: %s", reason)
+        with connection:
+            connection.setblocking(False)
+            _send_error(connection, reason, retryable=True)
 
     def _remove(self, sender: "_Sender") -> None:
         self._senders.discard(sender)
@@ -237,8 +254,7 @@ class _Sender:
             self._deliver()
 
     def refuse(self, reason: str, retryable: bool = False) -> None:
-        with suppress(OSError):
-            self.connection.send(Error(reason=reason, retryable=retryable).to_json().encode() + b"\n")
+        _send_error(self.connection, reason, retryable)
         self.is_done = True
 
     def _read_header(self, data: bytes) -> None:
@@ -273,3 +289,8 @@ class _Sender:
             samples = self._decoder.take(piece)
             inbox.put(self.stream, Chunk(samples, self._position), waits=False)
             self._position += len(samples)
+
+
+def _send_error(connection: socket.socket, reason: str, retryable: bool) -> None:
+    with suppress(OSError):
+        connection.send(Error(reason=reason, retryable=retryable).to_json().encode() + b"\n")

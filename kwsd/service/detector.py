@@ -79,6 +79,14 @@ class _Stream:
         return self.start_seconds + self.position / self.rate_hz
 
 
+@dataclass(slots=True)
+class _Run:
+    """The next samples of some streams, at the model's rate, and the streams that end with them."""
+
+    samples: dict[str, FloatArray] = field(default_factory=dict)
+    ends: dict[str, End] = field(default_factory=dict)
+
+
 class Detector:
     """Detects keywords in all streams.
 
@@ -116,20 +124,23 @@ class Detector:
         """
         if self._next:
             self._reload(*self._next.pop())
-        output = Output()
-        waiting: dict[str, FloatArray] = {}  # the next samples of streams, for one run
+        output, run = Output(), _Run()
         for name, item in items:
-            if name in waiting:
-                output.events.extend(self._run(waiting, with_scores))
-            if not isinstance(item, Chunk):
-                self._change_state(name, item, output)
-            elif stream := self._streams.get(name):
+            if name in run.samples:
+                self._finish(run, output, with_scores)
+            stream = self._streams.get(name)
+            if isinstance(item, Chunk) and stream:
                 output.events.extend(self._skip_lost(stream, item))
                 output.audio.append(Piece(name, stream.rate_hz, stream.seconds, item.samples))
-                waiting[name] = item.samples
+                run.samples[name] = stream.spotter.resample(item.samples)
                 stream.position = item.end
                 self.figures[name].heard_seconds += len(item.samples) / stream.rate_hz
-        output.events.extend(self._run(waiting, with_scores))
+            elif isinstance(item, End) and stream:
+                run.samples[name] = stream.spotter.ending()
+                run.ends[name] = item
+            elif not isinstance(item, Chunk):
+                self._change_state(name, item, output)
+        self._finish(run, output, with_scores)
         return output
 
     def _reload(self, model: Model, config: Config) -> None:
@@ -149,17 +160,20 @@ class Detector:
         thresholds = self._thresholds(name)
         return Spotter(self._model, rate_hz, start_seconds=start_seconds, thresholds=thresholds, batch=self._batch)
 
-    def _run(self, waiting: dict[str, FloatArray], with_scores: bool) -> Iterator[Event]:
-        """Process the waiting samples of several streams together, and clear them."""
-        streams = {self._streams[name].spotter.row: self._streams[name] for name in waiting}
-        chunks = {row: stream.spotter.resample(waiting[stream.name]) for row, stream in streams.items()}
-        waiting.clear()
+    def _finish(self, run: "_Run", output: Output, with_scores: bool) -> None:
+        """Process the samples of several streams together, end those that end, and empty the run."""
+        streams = {self._streams[name].spotter.row: self._streams[name] for name in run.samples}
+        chunks = {row: run.samples[stream.name] for row, stream in streams.items()}
         for windows in self._batch.process(chunks):
             if with_scores:
-                yield from self._scores(windows, streams)
+                output.events.extend(self._scores(windows, streams))
             for decided in windows.decided:
                 stream = streams[decided.row]
-                yield self._detected(stream.spotter.detection(decided), stream.name)
+                output.events.append(self._detected(stream.spotter.detection(decided), stream.name))
+        for name, end in run.ends.items():
+            self._change_state(name, end, output)
+        run.samples.clear()
+        run.ends.clear()
 
     def _scores(self, windows: Windows, streams: dict[int, _Stream]) -> Iterator[Scores]:
         labels = self._model.card.labels
@@ -183,8 +197,6 @@ class Detector:
             return
         output.audio.append(Ended(name))
         if stream := self._streams.pop(name, None):
-            last = stream.spotter.flush() if isinstance(item, End) else []
-            output.events.extend(self._detected(one, name) for one in last)
             stream.spotter.close()
         if isinstance(item, Down):
             down = SourceDown(stream=name, reason=item.reason, retry_seconds=item.retry_seconds)

@@ -7,6 +7,7 @@ in it is dropped; the positions of the next chunks then show how much was lost.
 import threading
 import time
 from collections import deque
+from itertools import islice
 
 from kwsd.audio import Chunk
 from kwsd.sources.base import Down, End, Item, Up
@@ -16,6 +17,10 @@ QUEUE_SECONDS = 2.0
 
 TAKE_SECONDS = 0.1
 """Audio taken from one stream at once. Short, so that the audio that still waits can be dropped soon."""
+
+_STREAMS_AT_ONCE, _ENDS_AT_ONCE, _ITEMS_AT_ONCE = 512, 8, 16
+"""Streams in one take, those of them that end, and items of one stream. However many there are, a take is soon
+processed. An end costs most: it is followed by a second of silence, so that the last word is decided."""
 
 GATHER_SECONDS = 0.025
 """How long the first chunk waits for the chunks of other streams: a shared run of many streams costs
@@ -61,9 +66,11 @@ class Inbox:
                 self._changed.notify_all()
 
     def take(self) -> list[tuple[str, Item]]:
-        """Wait for items and return some of every stream's, in order; an empty list once closed.
+        """Wait for items and return some of every stream's; an empty list once closed.
 
-        Where several streams are up, the others get `GATHER_SECONDS` to deliver theirs.
+        The first item of every stream comes first, then every second one, and so on: streams that
+        end together can then share runs. Where several streams are up, the others get `GATHER_SECONDS`
+        to deliver theirs.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._queues or self._closed)
@@ -74,11 +81,18 @@ class Inbox:
             if self._closed:
                 return []
             share = TAKE_SECONDS / self._max_seconds
-            taken = {stream: queue.take(share * queue.max_samples) for stream, queue in self._queues.items()}
-            self._queues = {stream: queue for stream, queue in self._queues.items() if queue.items}
+            taken: dict[str, list[Item]] = {}
+            n_ends = 0
+            for stream in list(islice(self._queues, _STREAMS_AT_ONCE)):
+                queue = self._queues.pop(stream)
+                taken[stream] = queue.take(share * queue.max_samples, may_end=n_ends < _ENDS_AT_ONCE)
+                n_ends += any(isinstance(item, End) for item in taken[stream])
+                if queue.items:
+                    self._queues[stream] = queue  # behind the streams whose turn was not yet
             self.taken_since, self._since = oldest, time.monotonic()
             self._changed.notify_all()
-            return [(stream, item) for stream, items in taken.items() for item in items]
+            most = max(map(len, taken.values()))
+            return [(stream, items[n]) for n in range(most) for stream, items in taken.items() if n < len(items)]
 
     def waiting_seconds(self) -> float:
         """How long items have waited since the last `take`; 0 if there are none."""
@@ -118,13 +132,17 @@ class _Queue:
         self.items.append((at, item))
         self.n_samples += _n_samples(item)
 
-    def take(self, n_samples: float) -> list[Item]:
-        """Remove and return items with up to `n_samples` of audio, but at least one item."""
+    def take(self, n_samples: float, may_end: bool) -> list[Item]:
+        """Remove and return items with up to `n_samples` of audio, or one item with more; `may_end`: an End, too."""
         taken: list[Item] = []
-        while self.items and (not taken or _n_samples(self.items[0][1]) <= n_samples):
-            taken.append(self.items.popleft()[1])
-            n_samples -= _n_samples(taken[-1])
-            self.n_samples -= _n_samples(taken[-1])
+        while self.items and len(taken) < _ITEMS_AT_ONCE:
+            item = self.items[0][1]
+            if (taken and _n_samples(item) > n_samples) or (isinstance(item, End) and not may_end):
+                break
+            taken.append(item)
+            self.items.popleft()
+            n_samples -= _n_samples(item)
+            self.n_samples -= _n_samples(item)
         return taken
 
     def drop_audio(self) -> None:

@@ -3,6 +3,7 @@
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -14,7 +15,7 @@ import pytest
 import soundfile
 
 from kwsd.client import subscribe
-from kwsd.protocol.events import Error, Goodbye, Hello, SourceDown, SourceUp, parse_event
+from kwsd.protocol.events import DetectionEvent, Error, Goodbye, Hello, Overrun, SourceDown, SourceUp, parse_event
 from support import DEMO, connect, ends_well, send_audio
 
 
@@ -175,3 +176,38 @@ def test_sigterm_under_load_says_goodbye_to_every_subscriber(start_daemon, tmp_p
         numbers = [event.seq for event in events if hasattr(event, "seq")]
         assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert "Traceback" not in daemon.stderr.read()
+
+
+HAMMER = """
+import contextlib, json, socket, sys
+for n in range(10**9):
+    with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+        connection.connect(sys.argv[1])
+        connection.sendall(json.dumps({"stream": f"short {n}"}).encode() + b"\\n" + bytes(3200))
+        if n % 1000 == 999:
+            print(connection.recv(4096).decode(), end="", flush=True)
+"""
+
+
+def test_thousands_of_short_streams_do_not_deafen_a_good_one(quiet, tmp_path, few_seconds_wav):
+    """Surplus streams are refused; the good one loses nothing, and the daemon still ends at once."""
+    daemon, path, audio = quiet(folder=tmp_path)
+    samples, _ = soundfile.read(few_seconds_wav, dtype="int16")
+    events = subscribe(path)
+    assert isinstance(next(events), Hello)
+    with send_audio(audio, samples[:0], stream="good") as good:
+        assert next(events).stream == "good"
+        command = [sys.executable, "-c", HAMMER, str(audio)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as crowd:
+            assert "more than 20 new streams a second; try again later" in crowd.stdout.readline()
+            began = time.monotonic()
+            for at in range(0, len(samples), 1600):
+                time.sleep(max(0.0, began + at / 16000 - time.monotonic()))
+                good.sendall(samples[at : at + 1600].tobytes())
+            crowd.kill()
+    told = []
+    while not (told and isinstance(told[-1], SourceDown)):
+        told += [event for event in islice(events, 1) if event.stream == "good"]
+    assert [event.label for event in told if isinstance(event, DetectionEvent)] == ["down", "on"]
+    assert not [event for event in told if isinstance(event, Overrun)]
+    assert "audio socket: refuses new streams: more than 20" in ends_well(daemon)
