@@ -1,28 +1,38 @@
 """JSON lines over sockets: `nc -U kwsd.sock | jq`.
 
 Law: a connection first gets `hello`, then every event, or those that it asks for. Where a token is
-required, it gets nothing before it has shown the token. What a client sends is handled in bounded
-memory and time, and cannot affect another client.
+required, it gets nothing before it has shown the token. It stays subscribed until it closes, even
+if it has ended its own side. What a client sends is handled in bounded memory and time, and cannot
+affect another client.
 """
 
 import asyncio
+import logging
+import select
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from hmac import compare_digest
 from socket import AF_UNIX
 from typing import Any
 
+from kwsd.limits import Penalties
 from kwsd.protocol.address import keep_alive
-from kwsd.protocol.events import Error, Hello
+from kwsd.protocol.events import Error, Hello, Position
 from kwsd.protocol.subscription import Subscription, parse_token
 from kwsd.service.bus import Bus, Subscriber, encode
 from kwsd.service.endpoints import ACCEPTED_AT_ONCE, Endpoint, extend_backlog, raise_descriptor_limit, remove_socket
+
+log = logging.getLogger("kwsd")
 
 MAX_LINE_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fills
 _LINE_SECONDS = 5.0  # for the rest of a line, for the token, and for the TLS handshake
 _FAREWELL_SECONDS = 1.0
+_LOOK_SECONDS = 1.0  # between two looks whether a client that sends no more has closed
+_MOST_HANDSHAKES = 64  # unfinished, of TLS: each costs a quarter of a megabyte
+_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS = 0.05, 4.0  # after a wrong token; shorter than the time for a token
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # it may be systemd's
 
 
@@ -35,12 +45,15 @@ class JsonLines:
 
     Attributes:
         connections: those that are open.
+        penalties: how long the addresses of wrong tokens must wait.
     """
 
     def __init__(self, endpoints: list[Endpoint], bus: Bus, hello: Callable[[], Hello]) -> None:
         self._endpoints, self.bus, self.hello = endpoints, bus, hello
         self.connections: set[_Connection] = set()
         self.max_connections = raise_descriptor_limit()
+        self.penalties = Penalties(_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS)
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # unfinished, the oldest first
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
 
@@ -48,19 +61,12 @@ class JsonLines:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         for endpoint in self._endpoints:
-            connect = partial(_Connection, self, endpoint)
+            accept = partial(_Handshake if endpoint.tls else _Connection, self, endpoint)
+            options: dict[str, Any] = {"sock": endpoint.listener, "backlog": ACCEPTED_AT_ONCE}
             if endpoint.listener.family == AF_UNIX:
-                server = await loop.create_unix_server(
-                    connect, sock=endpoint.listener, backlog=ACCEPTED_AT_ONCE, **_KEEP_FILE
-                )
+                server = await loop.create_unix_server(accept, **options, **_KEEP_FILE)
             else:
-                server = await loop.create_server(
-                    connect,
-                    sock=endpoint.listener,
-                    backlog=ACCEPTED_AT_ONCE,
-                    ssl=endpoint.tls,
-                    ssl_handshake_timeout=_LINE_SECONDS if endpoint.tls else None,
-                )
+                server = await loop.create_server(accept, **options)
             extend_backlog(endpoint.listener)
             self._servers.append(server)
 
@@ -68,6 +74,8 @@ class JsonLines:
         """Accept no more connections, and give open ones a second to read what waits for them."""
         for server in self._servers:
             server.close()
+        for handshake in list(self._handshakes):
+            handshake.cancel()
         for path, inode in self._inodes.items():
             remove_socket(path, inode)
         for connection in list(self.connections):
@@ -77,12 +85,57 @@ class JsonLines:
         while self.connections and loop.time() < deadline:
             await asyncio.sleep(0.01)
 
+    def secure(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
+        """Begin a TLS handshake.
+
+        When too many are unfinished, the oldest is given up: a client that works finishes its own in
+        milliseconds. Unfinished ones count as connections.
+        """
+        if len(self.connections) + len(self._handshakes) >= self.max_connections:
+            transport.abort()
+            return
+        if len(self._handshakes) >= _MOST_HANDSHAKES:
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.cancel()
+        task = asyncio.get_running_loop().create_task(self._shake_hands(transport, endpoint))
+        self._handshakes[task] = None
+        task.add_done_callback(lambda task: self._handshakes.pop(task, None))
+
+    async def _shake_hands(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
+        assert endpoint.tls
+        connection, loop = _Connection(self, endpoint), asyncio.get_running_loop()
+        try:
+            secure = await loop.start_tls(
+                transport, connection, endpoint.tls, server_side=True, ssl_handshake_timeout=_LINE_SECONDS
+            )
+        except (OSError, asyncio.CancelledError):  # the client is too slow, or does not speak TLS
+            transport.abort()
+            return
+        if secure and not secure.is_closing():
+            connection.connection_made(secure)
+
+
+class _Handshake(asyncio.Protocol):
+    """A TCP client that has not finished its TLS handshake yet."""
+
+    def __init__(self, server: JsonLines, endpoint: Endpoint) -> None:
+        self._server, self._endpoint = server, endpoint
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()  # what the client sends belongs to the handshake
+        self._server.secure(transport, self._endpoint)
+
 
 class _Connection(asyncio.Protocol):
     """One client. It becomes a subscriber at once, or when it has shown the token."""
 
     def __init__(self, server: JsonLines, endpoint: Endpoint) -> None:
         self._server, self._token = server, endpoint.token
+        self._is_open = False  # after TLS, the first data may come before `connection_made`
+        self._has_ended = False  # its own side
+        self._is_waiting = False  # for the check of its token
         self._subscriber: Subscriber | None = None
         self._transport = asyncio.Transport()  # replaced as soon as the connection is made
         self._pending = b""
@@ -101,11 +154,39 @@ class _Connection(asyncio.Protocol):
         elif self._token is None:
             self._greet()
         else:
-            self._set_deadline(f"no token within {_LINE_SECONDS:g} s")
+            self._deadline = asyncio.get_running_loop().call_later(_LINE_SECONDS, self._refuse_late_token)
+        self._is_open = True
+        self._read_line()
 
     def data_received(self, data: bytes) -> None:
         self._pending += data
-        self._read_line()
+        if self._is_open:
+            self._read_line()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. Keep it if it is a subscriber: `nc` does so at the end of its input.
+
+        A connection with TLS ends here, because asyncio cannot keep it half open.
+        """
+        if self._subscriber is None or self._transport.get_extra_info("ssl_object"):
+            return False
+        if not self._has_ended:
+            self._has_ended = True
+            if self._transport.get_extra_info("socket").family != AF_UNIX:  # TCP tells only in answer to a write
+                self._subscriber.put_now(encode(Position(next_seq=self._server.bus.numbering.next_seq)))
+            self._look_for_end()
+        return not self._transport.is_closing()
+
+    def _look_for_end(self) -> None:
+        """Abort the connection once the client has closed it. Without reads, only poll(2) tells."""
+        if self._transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):
+            self._transport.abort()
+        else:
+            asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_for_end)
 
     def pause_writing(self) -> None:
         self._is_held = True
@@ -121,7 +202,7 @@ class _Connection(asyncio.Protocol):
 
     def _read_line(self) -> None:
         """Handle one line for each turn of the loop, so that many lines do not delay other clients."""
-        if self._transport.is_closing() or self._is_held:
+        if self._transport.is_closing() or self._is_held or self._is_waiting:
             return
         line, newline, rest = self._pending.partition(b"\n")
         if len(line) > MAX_LINE_BYTES:
@@ -164,11 +245,43 @@ class _Connection(asyncio.Protocol):
                 self._server.bus.resume(self._subscriber, Subscription.parse(line))
             except ValueError as error:
                 self._refuse(str(error))
+        else:
+            self._check_token(line)
+
+    def _check_token(self, line: bytes) -> None:
+        """Check the token. An address that has shown wrong ones waits first, and so does this connection."""
+        if self._transport.is_closing():
+            return
+        seconds = self._server.penalties.waits(self._host, time.monotonic())
+        self._is_waiting = seconds > 0
+        if self._is_waiting:
+            asyncio.get_running_loop().call_later(seconds, self._check_token, line)
         elif compare_digest(parse_token(line), self._token or b""):
+            self._server.penalties.succeed(self._host)
             self._clear_deadline()
             self._greet()
+            self._read_line()
         else:
-            self._refuse("wrong token")
+            self._refuse_token("wrong token")
+
+    def _refuse_late_token(self) -> None:
+        if self._is_waiting:
+            self._refuse("too many wrong tokens came from your address; try again later", retryable=True)
+        else:
+            self._refuse_token(f"no token within {_LINE_SECONDS:g} s")
+
+    @property
+    def _host(self) -> str:
+        """The client's address, without its port."""
+        return str(self._transport.get_extra_info("peername")[0])
+
+    def _refuse_token(self, problem: str) -> None:
+        """Refuse a client that does not show the token. Its address must wait, longer each time."""
+        penalties, now = self._server.penalties, time.monotonic()
+        if not penalties.waits(self._host, now):
+            n, seconds = penalties.fail(self._host, now)
+            log.warning("%s: %s (attempt %d); this address now waits for %.1f s", self._host, problem, n, seconds)
+        self._refuse(problem)
 
     def _refuse(self, reason: str, retryable: bool = False) -> None:
         self._transport.write(encode(Error(reason=reason, retryable=retryable)))
