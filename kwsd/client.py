@@ -30,6 +30,8 @@ _RETRY_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5)
 _GREETING_SECONDS = 60.0
 """A running daemon greets at once. One that systemd starts for the connection greets when its source is open."""
 
+_MOST_UNANSWERED = 3
+
 
 def subscribe(
     address: Path | str | None = None,
@@ -62,6 +64,7 @@ def subscribe(
     session = _Session(server, _subscription(labels, streams, since, scores))
     connection = server.connect()
     while True:
+        reason = f"{server}: the daemon ended without a goodbye"
         with closing(connection), connection.makefile("rb") as lines:
             try:
                 connection.sendall(server.introduction)
@@ -74,11 +77,11 @@ def subscribe(
                     yield from events
                     if not reconnect and any(isinstance(event, Goodbye) for event in events):
                         return
-                if not reconnect:
-                    raise SocketError(f"{server}: the daemon ended without a goodbye")
             except (_BrokenError, OSError) as error:
-                if not reconnect:
-                    raise SocketError(str(error)) from None
+                reason = str(error)
+        session.end_connection()
+        if not reconnect:
+            raise SocketError(reason)
         connection = _reconnect(session)
 
 
@@ -111,6 +114,7 @@ async def subscribe_async(
             pass
         finally:
             writer.close()
+        session.end_connection()
         reader, writer = await _reconnect_async(session)
 
 
@@ -136,6 +140,8 @@ class _Session:
         self.server, self._subscription = server, subscription
         self._is_waiting = False  # for the answer to a subscription
         self._n_failures = 0
+        self._n_unanswered = 0  # connections in a row that ended before the server said anything
+        self._is_answered = False
         self._boot_id = ""  # of the last daemon that greeted
 
     def pause(self) -> float:
@@ -144,11 +150,28 @@ class _Session:
         self._n_failures += 1
         return seconds
 
-    def no_greeting(self) -> SocketError:
-        """The error for a server that sends no greeting. Where a daemon greeted before, the client reconnects."""
-        kind = _BrokenError if self._boot_id else SocketError
+    def end_connection(self) -> None:
+        """A connection has ended.
+
+        Raises:
+            SocketError: the server said nothing, and no daemon ever greeted there; or the token was sent in
+                plain text to a silent server a third time, since a daemon greeted. A daemon that is
+                being restarted may be silent once.
+        """
+        self._n_unanswered = 0 if self._is_answered else self._n_unanswered + 1
+        self._is_answered = False
+        shows_token = self.server.token is not None and self.server.tls is None
+        if self._n_unanswered and (not self._boot_id or (shows_token and self._n_unanswered >= _MOST_UNANSWERED)):
+            raise self._no_greeting("closed the connection without a greeting")
+
+    def late(self) -> SocketError:
+        """The error for a greeting that does not come. Where a daemon greeted before, the client reconnects."""
+        error = self._no_greeting(f"no greeting in {_GREETING_SECONDS:g} s")
+        return _BrokenError(str(error)) if self._boot_id else error
+
+    def _no_greeting(self, what: str) -> SocketError:
         advice = "no kwsd serves there, or it uses TLS and its certificate is needed (kwsd listen --tls-ca)"
-        return kind(f"{self.server}: no greeting in {_GREETING_SECONDS:g} s; {advice}")
+        return SocketError(f"{self.server}: {what}; {advice}")
 
     def receive(self, line: bytes) -> tuple[bytes, list[Event]]:
         """Process a line from the daemon: what to send to it now, and the events for the caller.
@@ -160,6 +183,7 @@ class _Session:
             event = parse_event(line)
         except ValueError as error:
             raise SocketError(f"{self.server}: {error}") from None
+        self._is_answered = True
         match event:
             case Error():
                 kind = _BrokenError if event.retryable and self._boot_id else SocketError
@@ -201,7 +225,7 @@ def _read_line(lines: BinaryIO, session: _Session) -> bytes:
     try:
         line = lines.readline(LINE_BYTES)
     except TimeoutError:
-        raise session.no_greeting() from None
+        raise session.late() from None
     except OSError as error:
         raise _BrokenError(f"{session.server}: the connection broke ({error.strerror})") from None
     if len(line) == LINE_BYTES:
@@ -214,7 +238,7 @@ async def _read_line_async(reader: asyncio.StreamReader, session: _Session, seco
         async with asyncio.timeout(seconds):
             return await reader.readline()
     except TimeoutError:
-        raise session.no_greeting() from None
+        raise session.late() from None
     except ValueError:  # longer than the reader's limit
         raise _endless_line(session.server) from None
 

@@ -202,8 +202,8 @@ def first_of(events, n):
     return [next(events) for _ in range(n)]
 
 
-async def first_of_async(path, n):
-    async with aclosing(subscribe_async(path)) as events:
+async def first_of_async(address, n, **options):
+    async with aclosing(subscribe_async(address, **options)) as events:
         return [await anext(events) for _ in range(n)]
 
 
@@ -261,6 +261,40 @@ def test_a_server_that_does_not_greet_is_an_error(tmp_path, monkeypatch, how):
             first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
 
 
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_server_that_closes_without_a_greeting_is_an_error_and_gets_the_token_once(how):
+    with ClosingServer() as server:
+        first = {
+            "sync": lambda: next(subscribe(server.address, token="correct horse")),
+            "async": lambda: asyncio.run(first_of_async(server.address, 1, token="correct horse")),
+        }
+        with pytest.raises(SocketError, match=r"closed the connection without a greeting; .* --tls-ca"):
+            first[how]()
+        time.sleep(0.5)  # in which it would try again
+    assert [b"correct horse" in said for said in server.told] == [True]
+
+
+class ClosingServer:
+    """Reads a line and closes, as a server of another protocol does."""
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._listener.getsockname())
+        self.told = []
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def _serve(self):
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection:
+                    self.told.append(connection.recv(4096))
+
+    def __exit__(self, *exception):
+        self._listener.close()
+
+
 def test_the_next_resume_begins_at_the_last_position(tmp_path):
     path = tmp_path / "s"
     later = b'{"type":"position","next_seq":300}\n'
@@ -281,9 +315,9 @@ def test_missing_permission_is_an_error_with_advice(tmp_path, monkeypatch):
 
 def test_a_client_that_is_always_disconnected_waits_longer_each_time(tmp_path):
     path = tmp_path / "s"
-    daemon = FakeDaemon(path, *[b""] * 1000)
+    daemon = FakeDaemon(path, HELLO, *[b""] * 1000)
     with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(first_of_async(path, 1), 1.5))
+        asyncio.run(asyncio.wait_for(first_of_async(path, 2), 1.5))
     assert 2 <= daemon.n_accepted <= 5
 
 
