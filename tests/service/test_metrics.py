@@ -1,4 +1,4 @@
-"""The metrics for Prometheus, read with its own parser."""
+"""The metrics for Prometheus, read with its own parser; which streams are deaf, and when a restart would help."""
 
 import json
 import socket
@@ -6,13 +6,20 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kwsd.client import subscribe
+from kwsd.config import Config, StreamConfig
 from kwsd.protocol.events import DetectionEvent
+from kwsd.service.capture import Capture
+from kwsd.service.detector import Detector
+from kwsd.service.health import DEAF_SECONDS, Health
+from kwsd.service.inbox import Inbox
+from kwsd.sources.base import Up
 from support import DEMO, free_port, kwsd
 
 
@@ -76,6 +83,24 @@ def test_health_reports_a_stream_without_audio_as_deaf(start, demo):
 
 
 @pytest.mark.slow
+def test_clients_that_send_a_byte_now_and_then_do_not_lock_others_out(start):
+    _, _, address = start(source="network", audio=f"127.0.0.1:{free_port()}")
+    host, _, port = address.rpartition(":")
+    slow = [socket.create_connection((host, int(port))) for _ in range(40)]
+    ended = time.monotonic() + 4
+    try:
+        while time.monotonic() < ended:
+            for one in slow:
+                with suppress(OSError):
+                    one.send(b"G")
+            time.sleep(0.4)
+        assert ask(address, "/metrics")[0] == 200
+        assert b"".join(one.recv(100) for one in slow) == b""  # the daemon has hung up
+    finally:
+        for one in slow:
+            one.close()
+
+
 def test_idle_connections_use_few_threads(start):
     daemon, path, address = start(source=str(DEMO))
     next(event for event in subscribe(path) if isinstance(event, DetectionEvent))  # so all its threads run
@@ -112,3 +137,62 @@ def test_a_port_in_use_is_a_one_line_error_and_leaves_no_socket(tmp_path):
 
 def n_threads(daemon):
     return len(list(Path(f"/proc/{daemon.pid}/task").iterdir()))
+
+
+class Nothing:
+    name, is_live = "nothing", True
+
+
+@pytest.fixture
+def parts(model):
+    config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
+    detector, inbox = Detector(model, config), Inbox()
+    capture = Capture(Nothing(), ["hall"], inbox)
+    return detector, inbox, capture, Health(detector, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
+
+
+def hear(detector, *streams):
+    for stream in streams:
+        detector.process([(stream, Up(16000, 0.0))])
+        detector.figures[stream].heard_seconds += 1
+
+
+def test_all_streams_are_deaf_at_first(parts):
+    detector, _, _, health = parts
+    assert health.deaf(0.0) == {"hall": "no audio yet", "yard": "no audio yet"}
+    assert not health.has_heard_all
+    hear(detector, "hall")
+    health.look(1.0)
+    assert health.has_heard_all  # all sources that kwsd reads itself
+    assert health.deaf(1.0) == {"yard": "no audio yet"}
+
+
+def test_only_a_deaf_source_that_kwsd_reads_itself_counts_as_stuck(parts):
+    detector, _, _, health = parts
+    hear(detector, "hall", "yard")
+    health.look(0.0)
+    later = DEAF_SECONDS + 1
+    assert health.deaf(later) == {"hall": "no audio for 11 s", "yard": "no audio for 11 s"}
+    assert health.is_stuck(later)
+    detector.figures["hall"].heard_seconds += 1
+    health.look(later)
+    assert health.deaf(later) == {"yard": "no audio for 11 s"}
+    assert not health.is_stuck(later)
+
+
+def test_a_source_that_is_down_counts_as_stuck_only_if_opening_it_hangs(parts):
+    _, _, capture, health = parts
+    assert not health.is_stuck(1000.0)
+    capture.opening_since = 900.0
+    assert not health.is_stuck(950.0)
+    assert health.is_stuck(961.0)
+
+
+def test_audio_that_is_not_taken_counts_as_stuck(parts, monkeypatch):
+    _, inbox, _, health = parts
+    now = 100.0
+    monkeypatch.setattr("kwsd.service.capture.time.monotonic", lambda: now)
+    inbox.put("yard", Up(16000, 0.0), waits=False)
+    assert not health.is_stuck(now)
+    now += DEAF_SECONDS + 1
+    assert health.is_stuck(now)
