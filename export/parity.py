@@ -17,6 +17,7 @@ from kwsd.core.frontend import clip_features
 from kwsd.core.model import Model
 from kwsd.core.state import step_through
 from kwsd.errors import ExportError
+from kwsd.files import wavs_in
 from kwsd.sources.recording import read_recording
 
 TOLERANCE = 1e-4
@@ -56,7 +57,7 @@ def check_parity(keras_model: keras.Model, model: Model, data: Path | None) -> f
 def _clips(data: Path | None) -> Iterator[list[Path]]:
     """Paths of some clips: evenly chosen from those below a folder, or synthetic."""
     if data:
-        paths = sorted(data.rglob("*.wav"))
+        paths = wavs_in(data, also_below=True)
         if not paths:
             raise ExportError(f"{data}: no WAV files below it for the comparison")
         yield paths[:: max(1, len(paths) // _N_CLIPS)][:_N_CLIPS]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Which files are recordings, and files that appear whole or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +19,13 @@ def whole(path: Path) -> Iterator[Path]:
 def part_of(path: Path) -> Path:
     """The path that `whole` writes to. It keeps the suffix, by which some libraries choose the format."""
     return path.with_name(f"part-{path.name}")
+
+
+def is_wav(name: str) -> bool:
+    """Whether a file's name is that of a WAV. `._x.wav` is not: a Mac keeps a file's attributes there."""
+    return name.lower().endswith(".wav") and not name.startswith("._")
+
+
+def wavs_in(folder: Path, also_below: bool = False) -> list[Path]:
+    """The WAVs in a folder, and in the folders below it if wanted, in order."""
+    return sorted(path for path in folder.glob("**/*" if also_below else "*") if is_wav(path.name))

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from kwsd.audio import FloatArray
+from kwsd.files import is_wav
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS maker (digest TEXT);
@@ -145,7 +146,7 @@ def _wavs(folder: Path, closed: list[tuple[bytes, OSError]]) -> Iterator[tuple[b
                         if place not in visited:
                             visited.add(place)
                             waiting.append(path)
-                    elif entry.name.lower().endswith(b".wav"):
+                    elif is_wav(os.fsdecode(entry.name)):
                         yield path, entry.name, _state(entry)
         except OSError as error:
             closed.append((parent, error))

@@ -5,6 +5,7 @@ official lists; samples are read when features are made.
 """
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import soundfile
 
 from kwsd.errors import TrainingError
+from kwsd.files import wavs_in
 from kwsd.sources.recording import open_recording
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -106,12 +108,12 @@ def find_corpus(
     listed = {name.partition("/")[0] for name in split_of}  # words of the official data, not the user's own
     clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for word in words:
-        for path in sorted((root / word).glob("*.wav")):
+        for path in wavs_in(root / word):
             name = f"{word}/{path.name}"
             split = split_of.get(name, "training") if word in listed else split_by_speaker(path.name)
             clips[split].append(_whole(path, word if word in keywords else UNKNOWN))
     for word in keywords:
-        if not any((root / word).glob("*.wav")):
+        if not wavs_in(root / word):
             raise TrainingError(f"{root / word}: contains no WAV files")
     noises = [_whole(path, SILENCE) for folder in (root / NOISE_FOLDER, *noise) for path in _wavs_below(folder)]
     by_reader: dict[str, list[Clip]] = {split: [] for split in SPLITS}
@@ -219,21 +221,21 @@ def read_clip(clip: Clip) -> np.ndarray:
 
 
 def read_samples(clip: Clip) -> np.ndarray:
-    """Shape: -> (clip.n_samples,), int16, as recorded.
+    """Shape: -> (clip.n_samples,), int16; full scale is 32768, whatever the file's own format.
 
     Raises:
         TrainingError: the file cannot be read any more.
     """
     try:
-        samples, _ = soundfile.read(clip.path, clip.n_samples, clip.start, dtype="int16")
+        samples, _ = soundfile.read(os.fsencode(clip.path), clip.n_samples, clip.start, dtype="float32")
     except soundfile.LibsndfileError as error:
         raise TrainingError(f"{clip.path}: cannot be read ({error.error_string})") from None
-    return samples
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def _find_root(data: Path, keywords: tuple[str, ...]) -> Path:
     for root in (data, data / "train" / "audio", data / "audio", data / "speech_commands"):
-        if any(True for word in keywords for _ in (root / word).glob("*.wav")):
+        if any(wavs_in(root / word) for word in keywords):
             return root
     raise TrainingError(f"{data}: no recordings found; expected a folder of WAV files for each word")
 
@@ -252,7 +254,7 @@ def _split_lists(root: Path) -> dict[str, str]:
 def _wavs_below(folder: Path) -> list[Path]:
     if not folder.is_dir() and folder.name != NOISE_FOLDER:
         raise TrainingError(f"{folder}: no such folder")
-    found = sorted(folder.rglob("*.wav"))
+    found = wavs_in(folder, also_below=True)
     if not found and folder.name != NOISE_FOLDER:
         raise TrainingError(f"{folder}: no WAV files below it")
     return found

@@ -6,6 +6,7 @@ word begins and ends; all other recordings are only samples. Samples are int16, 
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ _ENERGY_FRAME = RATE_HZ // 100
 _PAUSE_FRAMES = 19  # a longer pause ends a word: 190 ms, more than a stop consonant's closure
 _LOWEST_DB = -36.0  # a word's edges are above this, relative to its loudest 10 ms
 _LOWEST_SHARE = 0.15  # and above this share of the way (in dB) from the quietest to the loudest
+_NAMED = 5  # recordings in one message
 _EMPHASIS = 0.97  # pre-emphasis: this share of the previous sample is subtracted; the usual value
 
 
@@ -88,6 +90,9 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
     words = (*corpus.labels, *sorted(every - set(corpus.labels)))
     kinds = [*names, *[UNKNOWN] * len(corpus.speech[split])]
     word_of = np.array([words.index(kind) for kind in kinds] + [words.index(SILENCE)] * (len(clips) - len(kinds)))
+    silent = [n for n in range(len(kinds)) if not samples[starts[n] : starts[n] + lengths[n]].any()]
+    _warn_of_silence([clips[n] for n in silent])
+    word_of[silent] = words.index(SILENCE)
     keywords = corpus.labels[:-2]
     if missing := [word for word in keywords if words.index(word) not in word_of]:
         raise TrainingError(f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}")
@@ -103,9 +108,17 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
         word_of,
         tuple(index[word_of == words.index(word)] for word in keywords),
         others=index[: len(names)][word_of[: len(names)] >= len(corpus.labels)],
-        speech=index[n_words : len(kinds)],
+        speech=index[n_words : len(kinds)][word_of[n_words : len(kinds)] == words.index(UNKNOWN)],
         noises=index[len(kinds) :],
     )
+
+
+def _warn_of_silence(clips: list[Clip]) -> None:
+    """Name recordings that hold nothing but zeros. They are not learnt from."""
+    if clips:
+        names = ", ".join(str(clip.path) for clip in clips[:_NAMED])
+        more = f" and {len(clips) - _NAMED} more" if len(clips) > _NAMED else ""
+        print(f"left out, because they hold only silence: {names}{more}", file=sys.stderr)
 
 
 def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 
 from train.recordings.corpus import find_corpus, read_samples
 from train.recordings.material import gather, word_edges
@@ -27,6 +29,29 @@ def test_every_recording_is_read_back_unchanged(corpus, tmp_path):
         assert material.words[material.word_of[index]] == clips[index].path.parent.name
     assert len(material.noises) == 1
     assert material.lengths[material.noises[0]] < 12 * 16000  # only this split's part
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_samples_are_equal_in_every_format(corpus, tmp_path, subtype):
+    clip = corpus.clips["training"][0]
+    samples, rate_hz = soundfile.read(clip.path)
+    other = tmp_path / "clip.wav"
+    soundfile.write(other, samples, rate_hz, subtype=subtype)
+    np.testing.assert_array_equal(read_samples(replace(clip, path=other)), read_samples(clip))
+
+
+def test_silent_recordings_are_named_and_left_out(corpus_folder, tmp_path, capsys):
+    data = shutil.copytree(corpus_folder, tmp_path / "data")
+    silent = [next((data / word).glob("*.wav")) for word in ("yes", "tree")]
+    for path in silent:
+        soundfile.write(path, np.zeros(16000, "<i2"), 16000)
+    silent_corpus = find_corpus(data, ("yes", "no"))
+    materials = [gather(silent_corpus, split, tmp_path / "cache") for split in ("training", "validation", "testing")]
+    assert sum(len(one.keywords[0]) for one in materials) == 39
+    assert sum(len(one.others) for one in materials) == 39
+    said = capsys.readouterr().err
+    assert "left out, because they hold only silence: " in said
+    assert all(str(path) in said for path in silent)
 
 
 def test_recordings_are_collected_only_once(corpus, tmp_path):
