@@ -25,7 +25,7 @@ from tqdm import tqdm
 from kwsd.audio import FloatArray, fit_length
 from kwsd.commands.ledger import Ledger
 from kwsd.core.card import ModelCard
-from kwsd.core.frontend import clip_samples, log_spectrogram
+from kwsd.core.clip import ClipWindows, clip_posteriors, clip_windows
 from kwsd.core.model import Model, load_model
 from kwsd.errors import AudioError, OutputError
 from kwsd.files import part_of, whole
@@ -33,8 +33,8 @@ from kwsd.sources.recording import read_recording
 from kwsd.workers import begin_worker
 
 JOB_CLIPS = 256
-_RUN_WINDOWS = 32  # a larger batch is no faster
-_MIDDLE_SECONDS = 60.0  # read of a long recording: far more than its middle second needs
+_CLIPS_AT_ONCE = 32  # their samples stay in the core's cache
+_MOST_SECONDS = 600.0  # of a longer recording, the middle; `kwsd spot` is for those
 
 _VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
 """Shift in seconds and gain. Without `augment` only the first is used."""
@@ -91,20 +91,19 @@ def label_folder(
     return summary
 
 
-def views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_VIEWS) -> FloatArray:
+def views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_VIEWS) -> list[ClipWindows]:
     """A clip as it is, then shifted, softer and louder: what `augment` averages over.
 
-    Shape: (n_samples,) at `rate_hz` -> (n_views, window_samples) at the model's rate, float32.
+    Args:
+        samples: shape (n_samples,), float32, at `rate_hz`.
     """
     second = round(card.window_samples / card.frontend.sample_rate_hz * rate_hz)
     if n_views > 1:  # padding first, so that a shift cannot push a short clip out of the window
         samples = fit_length(samples, max(len(samples), second))
-    return np.stack(
-        [
-            clip_samples(gain * _shift(samples, round(seconds * rate_hz)), rate_hz, card.window_frames, card.frontend)
-            for seconds, gain in _VIEWS[:n_views]
-        ]
-    )
+    return [
+        clip_windows(gain * _shift(samples, round(seconds * rate_hz)), rate_hz, card)
+        for seconds, gain in _VIEWS[:n_views]
+    ]
 
 
 def _shift(samples: FloatArray, n_samples: int) -> FloatArray:
@@ -133,24 +132,23 @@ class _Labeller:
     n_views: int
 
     def label(self, paths: list[bytes]) -> _Labelled:
-        """Label a job's clips in small batches, whose samples stay in the core's cache."""
+        """Label a job's clips, some at once."""
         card = self.model.card
         labelled: list[bytes] = []
         unreadable: list[str] = []
         of_views = [np.empty((0, len(card.labels)), np.float32)]
-        n_at_once = max(1, _RUN_WINDOWS // self.n_views)
-        for start in range(0, len(paths), n_at_once):
-            samples = []
-            for path in paths[start : start + n_at_once]:
+        for start in range(0, len(paths), _CLIPS_AT_ONCE):
+            clips: list[ClipWindows] = []
+            for path in paths[start : start + _CLIPS_AT_ONCE]:
                 try:
-                    recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MIDDLE_SECONDS)
+                    recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MOST_SECONDS)
                 except AudioError as error:
                     unreadable.append(str(error))
                 else:
                     labelled.append(path)
-                    samples.append(views(recording, rate_hz, card, self.n_views))
-            if samples:
-                of_views.append(self.model.posteriors(log_spectrogram(np.concatenate(samples), card.frontend)))
+                    clips += views(recording, rate_hz, card, self.n_views)
+            if clips:
+                of_views.append(clip_posteriors(clips, card, self.model.posteriors))
         mean = np.concatenate(of_views).reshape(len(labelled), self.n_views, len(card.labels)).mean(axis=1)
         return _Labelled(labelled, card.with_unknown_odds(mean), unreadable)
 

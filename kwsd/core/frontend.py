@@ -160,12 +160,8 @@ def clip_features(samples: FloatArray, rate_hz: int, window_frames: int, params:
 
     Shape: (n_samples,) at `rate_hz` -> (window_frames, n_bands), float32.
     """
-    return log_spectrogram(clip_samples(samples, rate_hz, window_frames, params), params)
-
-
-def clip_samples(samples: FloatArray, rate_hz: int, window_frames: int, params: FrontendParams) -> FloatArray:
-    """The samples under that window. Shape: (n_samples,) -> (window_samples,) at the model's rate, float32."""
-    return fit_length(resample(samples, rate_hz, params.sample_rate_hz), params.n_samples(window_frames))
+    at_rate = resample(samples, rate_hz, params.sample_rate_hz)
+    return log_spectrogram(fit_length(at_rate, params.n_samples(window_frames)), params)
 
 
 class Resampler:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from kwsd.commands.label import views
-from kwsd.core.frontend import log_spectrogram
+from kwsd.core.clip import clip_posteriors, clip_windows
 from kwsd.errors import TrainingError
 from train.files import write_json
 from train.measure import plots
 from train.measure.subject import KerasModel, Subject, digest, posteriors
-from train.recordings.corpus import RATE_HZ, Corpus, read_clip
-from train.recordings.features import Examples, held_out_examples
+from train.recordings.corpus import RATE_HZ, Corpus, noise_parts, read_clip
+from train.recordings.features import Examples, held_out_examples, in_longer_noise
 
 SNRS_DB = (20, 10, 5, 0)
 _OF_RUN = ("hyperparameters", "git_revision")  # facts about the training, in reports as in cards
@@ -47,6 +47,7 @@ def evaluate(
         "files_digest": corpus.files_digest(),
         **score(examples.y, heard, card.labels),
         "accuracy_augmented": _augmented(subject, examples),
+        "longer_clips": _in_longer_clips(subject, corpus, split, examples),
         "accuracy_at_snr_db": {str(snr_db): _in_noise(subject, corpus, split, snr_db) for snr_db in SNRS_DB},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,13 +117,25 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 def _augmented(subject: Subject, examples: Examples) -> float:
     """Accuracy of `kwsd label --augment`."""
-    params = subject.card.frontend
-    windows = np.concatenate(
-        [log_spectrogram(views(read_clip(clip), RATE_HZ, subject.card), params) for clip in examples.clips]
-    )
-    of_views = posteriors(subject, windows)
-    mean = of_views.reshape(len(examples.clips), -1, of_views.shape[1]).mean(axis=1)
-    return float(np.mean(np.argmax(subject.card.with_unknown_odds(mean), axis=1) == examples.y))
+    card = subject.card
+    of_views = [
+        clip_posteriors(views(read_clip(clip), RATE_HZ, card), card, subject.posteriors) for clip in examples.clips
+    ]
+    mean = np.mean(of_views, axis=1)
+    return float(np.mean(np.argmax(card.with_unknown_odds(mean), axis=1) == examples.y))
+
+
+def _in_longer_clips(subject: Subject, corpus: Corpus, split: str, examples: Examples) -> dict[str, Any]:
+    """Accuracy of `kwsd label` on the same clips, each at a random place in 1.2 to 4 s of noise."""
+    card, random = subject.card, np.random.default_rng(0)
+    noises = noise_parts(corpus, split)
+    heard = []
+    for clip in examples.clips:
+        samples = in_longer_noise(read_clip(clip), noises, random)
+        [posteriors] = clip_posteriors([clip_windows(samples, RATE_HZ, card)], card, subject.posteriors)
+        heard.append(int(np.argmax(card.with_unknown_odds(posteriors[None]))))
+    n_right = int(np.sum(heard == examples.y))
+    return {"accuracy": n_right / len(heard), "interval_95": wilson(n_right, len(heard))}
 
 
 def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:

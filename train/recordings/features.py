@@ -11,6 +11,8 @@ from train.recordings import augment
 from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
 from train.recordings.windows import window_frames
 
+_LONGER_SECONDS, _SOFTER_DB = (1.2, 4.0), (10.0, 40.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -44,11 +46,29 @@ def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db
         samples = read_clip(clip)
         if snr_db is not None:
             samples = fit_length(samples, CLIP_SAMPLES)
-            noise = augment.coloured_noise(CLIP_SAMPLES, random.uniform(0, 2), random)
-            if noises:
-                [cut] = cut_at_random(noises, 1, random)
-                noise = np.resize(read_clip(cut), CLIP_SAMPLES)
+            noise = _noise(noises, CLIP_SAMPLES, random)
             samples = augment.limit(augment.add_noise(samples, noise, snr_db, floor_db=-100))
         x.append(clip_features(samples, RATE_HZ, window_frames(params), params))
     y = np.array([corpus.labels.index(clip.label) for clip in clips])
     return Examples(np.stack(x), y, clips, corpus.labels)
+
+
+def in_longer_noise(samples: FloatArray, noises: list[Clip], random: np.random.Generator) -> FloatArray:
+    """A clip at a random place in 1.2 to 4 s of noise, as people record single words.
+
+    The noise is 10 to 40 dB softer than the clip. Shape: (any,) -> (any,), float32.
+    """
+    n_samples = round(random.uniform(*_LONGER_SECONDS) * RATE_HZ)
+    placed = augment.place(samples[:n_samples], n_samples, 0, random)
+    level = augment.rms(samples) * 10 ** (-random.uniform(*_SOFTER_DB) / 20)
+    noise = _noise(noises, n_samples, random)
+    return augment.limit(placed + noise * np.float32(level / max(augment.rms(noise), 1e-9)))
+
+
+def _noise(noises: list[Clip], n_samples: int, random: np.random.Generator) -> FloatArray:
+    """A second of a noise recording, repeated; coloured noise without recordings. Shape: -> (n_samples,), float32."""
+    noise = augment.coloured_noise(n_samples, random.uniform(0, 2), random)
+    if noises:
+        [cut] = cut_at_random(noises, 1, random)
+        noise = np.resize(read_clip(cut), n_samples)
+    return noise

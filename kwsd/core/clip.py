@@ -1,0 +1,80 @@
+"""A clip: a recording of one word, as `kwsd label` and every evaluation of clips hear it.
+
+Law: a clip of about a second is one window, its middle. A longer clip has a window for each stride,
+and the windows with the loudest sound decide. What shares a run with a clip does not matter.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from kwsd.audio import FloatArray, fit_length
+from kwsd.core.card import ModelCard
+from kwsd.core.frontend import log_spectrogram, resample
+
+_RUN_WINDOWS = 32  # a larger batch is no faster
+
+
+class ClipWindows(NamedTuple):
+    """The windows of a clip.
+
+    Attributes:
+        features: shape (n_windows, window_frames, n_bands), float32.
+        energies: of the samples under each window, shape (n_windows,).
+    """
+
+    features: FloatArray
+    energies: NDArray[np.float64]
+
+
+def clip_windows(samples: FloatArray, rate_hz: int, card: ModelCard) -> ClipWindows:
+    """Cut a clip into windows. A clip that is longer than a window by less than a stride has one.
+
+    Args:
+        samples: shape (n_samples,), float32, at `rate_hz`.
+    """
+    params = card.frontend
+    samples = resample(samples, rate_hz, params.sample_rate_hz)
+    if len(samples) - card.window_samples < card.stride_frames * params.hop_samples:
+        return ClipWindows(log_spectrogram(fit_length(samples, card.window_samples), params)[None], np.ones(1))
+    frames = log_spectrogram(samples, params)
+    last = len(frames) - card.window_frames
+    starts = np.append(np.arange(0, last, card.stride_frames), last)
+    features = sliding_window_view(frames, card.window_frames, axis=0).transpose(0, 2, 1)[starts]
+    so_far = np.append(0.0, np.cumsum(np.square(samples, dtype=np.float64)))
+    begins = starts * params.hop_samples
+    return ClipWindows(features, so_far[begins + card.window_samples] - so_far[begins])
+
+
+def clip_posteriors(
+    clips: Sequence[ClipWindows], card: ModelCard, posteriors: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Posteriors of clips. Shape: -> (n_clips, n_labels), float32.
+
+    Of a longer clip they are the mean of its windows' posteriors. A window weighs as much as the
+    square of its energy, times its probability of not being silence. This was chosen on validation
+    clips in longer noise: the middle second is right for 50 % of them, the loudest for 90.5 %, the
+    highest keyword of any window for 92.6 %, and this mean for 93.5 %.
+
+    Args:
+        posteriors: of windows, as `kwsd.core.model.Model.posteriors`.
+    """
+    windows = np.concatenate([clip.features for clip in clips])
+    runs = [posteriors(windows[at : at + _RUN_WINDOWS]) for at in range(0, len(windows), _RUN_WINDOWS)]
+    ends = np.cumsum([len(clip.energies) for clip in clips])
+    silence = card.labels.index(card.silence)
+    of_clips = np.split(np.concatenate(runs), ends[:-1])
+    return np.stack([_mean(own, clip.energies, silence) for own, clip in zip(of_clips, clips, strict=True)])
+
+
+def _mean(posteriors: FloatArray, energies: NDArray[np.float64], silence: int) -> FloatArray:
+    if len(posteriors) == 1:  # to the last bit
+        alone: FloatArray = posteriors[0]
+        return alone
+    loudness = np.square(energies / max(energies.max(), 1e-30))
+    weights = loudness * (1 - posteriors[:, silence]) + 1e-30  # never all zero
+    mean: FloatArray = (weights / weights.sum()).astype(np.float32) @ posteriors
+    return mean

@@ -1,0 +1,57 @@
+"""A clip of a second is one window; in a longer clip, the loudest windows with a word decide."""
+
+import numpy as np
+import pytest
+
+from kwsd.core.clip import ClipWindows, clip_posteriors, clip_windows
+from kwsd.core.frontend import clip_features
+
+
+@pytest.mark.parametrize(("rate_hz", "seconds"), [(16000, 0.3), (16000, 1.0), (48000, 1.05), (8000, 1.0)])
+def test_a_clip_of_a_second_has_one_window(model, rate_hz, seconds):
+    samples = np.random.default_rng(0).standard_normal(round(rate_hz * seconds)).astype(np.float32)
+    features, energies = clip_windows(samples, rate_hz, model.card)
+    assert features.shape == (1, model.card.window_frames, model.card.frontend.n_bands)
+    assert energies.shape == (1,)
+    np.testing.assert_array_equal(
+        features[0], clip_features(samples, rate_hz, model.card.window_frames, model.card.frontend)
+    )
+
+
+def test_windows_of_a_longer_clip_reach_from_its_first_to_its_last_sample(model, demo):
+    features, energies = clip_windows(demo[:40000], 16000, model.card)
+    first, last = (
+        clip_features(part, 16000, model.card.window_frames, model.card.frontend)
+        for part in (demo[: model.card.window_samples], demo[40000 - model.card.window_samples :][:16000])
+    )
+    np.testing.assert_allclose(features[0], first, atol=1e-4)
+    assert features[-1].shape == last.shape
+    assert len(features) == len(energies) == 16  # over 1.5 s, one for each 0.1 s
+    assert energies[0] == pytest.approx(np.sum(np.square(demo[: model.card.window_samples], dtype=np.float64)))
+
+
+def test_loud_windows_that_are_not_silence_decide(model):
+    card = model.card
+    silence, yes, no = (card.labels.index(label) for label in ("silence", "yes", "no"))
+    of_windows = np.full((3, len(card.labels)), 0.01, np.float32)
+    of_windows[[0, 1, 2], [silence, yes, no]] = 0.88
+    shape = (3, card.window_frames, card.frontend.n_bands)
+    clip = ClipWindows(np.zeros(shape, np.float32), np.array([9.0, 4.0, 1.0]))
+    [heard] = clip_posteriors([clip], card, lambda windows: of_windows[: len(windows)])
+    assert np.argmax(heard) == yes
+    assert heard.sum() == pytest.approx(of_windows[0].sum())
+    assert heard[yes] > heard[silence] > heard[no]
+
+
+def test_what_shares_a_run_does_not_change_a_clip(model, demo):
+    clips = [clip_windows(demo[start : start + n], 16000, model.card) for start, n in ((0, 16000), (16000, 50000))]
+    together = clip_posteriors(clips, model.card, model.posteriors)
+    alone = [clip_posteriors([clip], model.card, model.posteriors)[0] for clip in clips]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_a_long_clip_of_zeros_has_posteriors(model):
+    [heard] = clip_posteriors(
+        [clip_windows(np.zeros(48000, np.float32), 16000, model.card)], model.card, model.posteriors
+    )
+    assert heard.sum() == pytest.approx(1, abs=1e-3)
