@@ -119,10 +119,10 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
     n_clips = next(iter(models.values()))["clips"]["n_clips"]
     rows += [
         "",
-        f"Clips: 12 classes, {n_clips} clips of a second; longer ones: the same, each at a random place in 1.2 to 4 s of\n"
-        f"noise that is 10 to 40 dB softer. Streams: keywords missed at {_RATE} false accept an hour of audio\n"
-        "without keywords, one threshold for all; in brackets the substitutions for a hundred keywords, and the\n"
-        "misses by the count of earlier reports, in which a substitution was a false accept.",
+        f"Clips: 12 classes, {n_clips} clips of a second; longer ones: the same, each at a random place\n"
+        f"in 1.2 to 4 s of noise that is 10 to 40 dB softer. Streams: keywords missed at {_RATE} false accept an hour\n"
+        "of audio without keywords, one threshold for all; in brackets the substitutions for a hundred keywords,\n"
+        "and the misses by the count of earlier reports, in which a substitution was a false accept.",
     ]
     return "\n".join(rows)
 
