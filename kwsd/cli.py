@@ -137,10 +137,8 @@ def _label(args: argparse.Namespace) -> int:
         print(f"{label:>10}  {summary.counts[label]}")
     before = f", {summary.n_before} of them by an earlier run" if summary.n_before else ""
     print(f"{summary.counts.total()} clips labelled in {args.output}{before}")
-    for error in summary.unreadable:
-        _complain(error)
-    if summary.unreadable:
-        _complain(f"{len(summary.unreadable)} clips could not be read and are not in {args.output}")
+    for line in summary.complaints(args.folder, args.output):
+        _complain(line)
     return 1 if summary.unreadable else 0
 
 

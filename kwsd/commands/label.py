@@ -22,10 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from kwsd.audio import FloatArray, fit_length
+from kwsd.audio import FloatArray
 from kwsd.commands.ledger import Ledger
-from kwsd.core.card import ModelCard
-from kwsd.core.clip import ClipWindows, clip_posteriors, clip_windows
+from kwsd.core.clip import N_VIEWS, ClipWindows, clip_posteriors, clip_views
 from kwsd.core.model import Model, load_model
 from kwsd.errors import AudioError, OutputError
 from kwsd.files import part_of, whole
@@ -36,10 +35,7 @@ JOB_CLIPS = 256
 _CLIPS_AT_ONCE = 32  # their samples stay in the core's cache
 _MOST_SECONDS = 600.0  # of a longer recording, the middle; `kwsd spot` is for those
 
-_VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
-"""Shift in seconds and gain. Without `augment` only the first is used."""
-
-N_VIEWS = len(_VIEWS)
+_RULE = b"every window of a clip"  # changes with the rule, so that no ledger mixes two
 
 
 @dataclass
@@ -49,12 +45,23 @@ class Summary:
     Attributes:
         counts: number of clips for each label.
         n_before: how many of them an earlier run had labelled.
+        n_sharing: how many share their file name with another clip, and are therefore named by their path.
         unreadable: one error for each clip that could not be read.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     n_before: int = 0
+    n_sharing: int = 0
     unreadable: list[AudioError] = field(default_factory=list)
+
+    def complaints(self, folder: Path, output: Path) -> list[str]:
+        """What the user should know about, a line each."""
+        lines = [str(error) for error in self.unreadable]
+        if self.n_sharing:
+            lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path below {folder}")
+        if self.unreadable:
+            lines.append(f"{len(self.unreadable)} clips could not be read and are not in {output}")
+        return lines
 
 
 def label_folder(
@@ -80,6 +87,7 @@ def label_folder(
     path = _ledger(output)
     with _readable_errors(path), Ledger(path, _maker(model, n_views, folder)) as ledger:
         _find_clips(folder, ledger, summary)
+        summary.n_sharing = ledger.n_sharing()
         for target in filter(None, (output, scores)):
             _refuse_clip(target, folder, ledger)
         _label_missing(_Labeller(model, folder, n_views), ledger, summary)
@@ -89,30 +97,6 @@ def label_folder(
         _write_csv(output, ("fname", "label"), _count(ledger, labels, summary.counts))
         ledger.remove()
     return summary
-
-
-def views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_VIEWS) -> list[ClipWindows]:
-    """A clip as it is, then shifted, softer and louder: what `augment` averages over.
-
-    Args:
-        samples: shape (n_samples,), float32, at `rate_hz`.
-    """
-    second = round(card.window_samples / card.frontend.sample_rate_hz * rate_hz)
-    if n_views > 1:  # padding first, so that a shift cannot push a short clip out of the window
-        samples = fit_length(samples, max(len(samples), second))
-    return [
-        clip_windows(gain * _shift(samples, round(seconds * rate_hz)), rate_hz, card)
-        for seconds, gain in _VIEWS[:n_views]
-    ]
-
-
-def _shift(samples: FloatArray, n_samples: int) -> FloatArray:
-    """Move later by `n_samples`, or earlier if negative. The length stays; what moves out is lost."""
-    if n_samples == 0:
-        return samples
-    if n_samples > 0:
-        return np.pad(samples, (n_samples, 0))[: len(samples)]
-    return np.pad(samples, (0, -n_samples))[-n_samples:]
 
 
 class _Labelled(NamedTuple):
@@ -146,7 +130,7 @@ class _Labeller:
                     unreadable.append(str(error))
                 else:
                     labelled.append(path)
-                    clips += views(recording, rate_hz, card, self.n_views)
+                    clips += clip_views(recording, rate_hz, card, self.n_views)
             if clips:
                 of_views.append(clip_posteriors(clips, card, self.model.posteriors))
         mean = np.concatenate(of_views).reshape(len(labelled), self.n_views, len(card.labels)).mean(axis=1)
@@ -158,7 +142,7 @@ def _label_missing(labeller: _Labeller, ledger: Ledger, summary: Summary) -> Non
     summary.n_before = n_done
     n_workers = min(len(os.sched_getaffinity(0)), -(-(n_clips - n_done) // JOB_CLIPS))
     results: Iterator[_Labelled]
-    if n_workers < 2:
+    if n_workers < 2 or not _can_use_processes():
         results = (labeller.label(paths) for paths in ledger.missing(JOB_CLIPS))
     else:
         results = _label_in_pool(labeller, ledger, n_workers)
@@ -167,6 +151,15 @@ def _label_missing(labeller: _Labeller, ledger: Ledger, summary: Summary) -> Non
             ledger.add(one.paths, one.posteriors)
             summary.unreadable += map(AudioError, one.unreadable)
             bar.update(len(one.paths) + len(one.unreadable))
+
+
+def _can_use_processes() -> bool:
+    """Whether this system has what a pool needs: shared semaphores, which some containers and chroots lack."""
+    try:
+        get_context("spawn").Lock()
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _label_in_pool(labeller: _Labeller, ledger: Ledger, n_workers: int) -> Iterator[_Labelled]:
@@ -213,7 +206,7 @@ def _find_clips(folder: Path, ledger: Ledger, summary: Summary) -> None:
 
 def _maker(model: Model, n_views: int, folder: Path) -> str:
     """Identifies everything that posteriors depend on except for the clips."""
-    made_of = model.path.read_bytes() + bytes([n_views]) + os.fsencode(folder.resolve())
+    made_of = model.path.read_bytes() + bytes([n_views]) + _RULE + os.fsencode(folder.resolve())
     return hashlib.sha256(made_of).hexdigest()
 
 

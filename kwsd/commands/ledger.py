@@ -93,6 +93,13 @@ class Ledger:
         [[n_clips, n_done]] = self._connection.execute("SELECT count(*), count(posteriors) FROM clips").fetchall()
         return n_clips, n_done
 
+    def n_sharing(self) -> int:
+        """The number of clips that share their name with another one."""
+        [[n]] = self._connection.execute(
+            "SELECT coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM clips GROUP BY name HAVING n > 1)"
+        ).fetchall()
+        return int(n)
+
     def has(self, path: Path) -> bool:
         """Whether a path, relative to the folder, is one of the clips."""
         return bool(self._connection.execute("SELECT 1 FROM clips WHERE path = ?", (os.fsencode(path),)).fetchall())
@@ -115,12 +122,12 @@ class Ledger:
     def done(self) -> Iterator[tuple[str, FloatArray]]:
         """Names and posteriors, shape (n_labels,), of finished clips, ordered by name.
 
-        A name is the file's name. If two clips share one, all names are paths relative to the folder.
+        A name is the file's name. Clips that share one have their paths, relative to the folder.
         """
-        shared = self._connection.execute("SELECT 1 FROM clips GROUP BY name HAVING count(*) > 1 LIMIT 1").fetchall()
-        column = "path" if shared else "name"
         for name, posteriors in self._connection.execute(
-            f"SELECT {column}, posteriors FROM clips WHERE posteriors IS NOT NULL ORDER BY {column}"  # noqa: S608
+            "WITH shared AS (SELECT name FROM clips GROUP BY name HAVING count(*) > 1) "
+            "SELECT CASE WHEN name IN shared THEN path ELSE name END AS fname, posteriors FROM clips "
+            "WHERE posteriors IS NOT NULL ORDER BY fname"
         ):
             yield name.decode("utf-8", "surrogateescape"), np.frombuffer(posteriors, np.float32)
 

@@ -17,6 +17,11 @@ from kwsd.core.frontend import log_spectrogram, resample
 
 _RUN_WINDOWS = 32  # a larger batch is no faster
 
+_VIEWS = ((0.0, 1.0), (-0.06, 1.0), (0.06, 1.0), (0.0, 0.5), (0.0, 2.0))
+"""Shift in seconds and gain. Without `augment` only the first is used."""
+
+N_VIEWS = len(_VIEWS)
+
 
 class ClipWindows(NamedTuple):
     """The windows of a clip.
@@ -47,6 +52,30 @@ def clip_windows(samples: FloatArray, rate_hz: int, card: ModelCard) -> ClipWind
     so_far = np.append(0.0, np.cumsum(np.square(samples, dtype=np.float64)))
     begins = starts * params.hop_samples
     return ClipWindows(features, so_far[begins + card.window_samples] - so_far[begins])
+
+
+def clip_views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int = N_VIEWS) -> list[ClipWindows]:
+    """A clip as it is, then shifted, softer and louder: what `augment` averages over.
+
+    Args:
+        samples: shape (n_samples,), float32, at `rate_hz`.
+    """
+    second = round(card.window_samples / card.frontend.sample_rate_hz * rate_hz)
+    if n_views > 1:  # padding first, so that a shift cannot push a short clip out of the window
+        samples = fit_length(samples, max(len(samples), second))
+    return [
+        clip_windows(gain * _shift(samples, round(seconds * rate_hz)), rate_hz, card)
+        for seconds, gain in _VIEWS[:n_views]
+    ]
+
+
+def _shift(samples: FloatArray, n_samples: int) -> FloatArray:
+    """Move later by `n_samples`, or earlier if negative. The length stays; what moves out is lost."""
+    if n_samples == 0:
+        return samples
+    if n_samples > 0:
+        return np.pad(samples, (n_samples, 0))[: len(samples)]
+    return np.pad(samples, (0, -n_samples))[-n_samples:]
 
 
 def clip_posteriors(

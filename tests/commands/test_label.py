@@ -257,11 +257,27 @@ def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
     assert names == ["fname", "a b,c.wav", os.fsdecode(b"bad\xff.wav"), "new\nline.wav"]
 
 
-def test_clips_with_the_same_name_are_listed_by_path(tmp_path, write_wav, noise, model):
+def test_only_clips_that_share_a_name_are_listed_by_path(tmp_path, write_wav, noise, model):
     for name in ("yes/1.wav", "no/1.wav", "2.wav"):
         write_wav(f"clips/{name}", noise)
-    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
-    assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["2.wav", "no/1.wav", "yes/1.wav"]
+    write_wav("clips/yes/3.wav", noise)
+    summary = label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["2.wav", "3.wav", "no/1.wav", "yes/1.wav"]
+    [line] = summary.complaints(Path("clips"), Path("s.csv"))
+    assert line == "2 clips share their names; their fname is the path below clips"
+
+
+def test_clips_are_labelled_where_no_pool_can_be_made(tmp_path, write_wav, noise, model, monkeypatch):
+    """Some containers and chroots have no usable /dev/shm."""
+
+    def no_semaphores(self):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", no_semaphores)
+    path = write_wav("clips/0.wav", noise)
+    for n in range(1, 300):
+        os.link(path, path.with_name(f"{n}.wav"))
+    assert label_folder(tmp_path / "clips", tmp_path / "s.csv", model).counts.total() == 300
 
 
 def test_a_folder_without_wavs_is_an_error(tmp_path, model):

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kwsd.commands.label import views
-from kwsd.core.clip import clip_posteriors, clip_windows
+from kwsd.core.clip import clip_posteriors, clip_views, clip_windows
 from kwsd.errors import TrainingError
 from train.files import write_json
 from train.measure import plots
@@ -119,7 +118,7 @@ def _augmented(subject: Subject, examples: Examples) -> float:
     """Accuracy of `kwsd label --augment`."""
     card = subject.card
     of_views = [
-        clip_posteriors(views(read_clip(clip), RATE_HZ, card), card, subject.posteriors) for clip in examples.clips
+        clip_posteriors(clip_views(read_clip(clip), RATE_HZ, card), card, subject.posteriors) for clip in examples.clips
     ]
     mean = np.mean(of_views, axis=1)
     return float(np.mean(np.argmax(card.with_unknown_odds(mean), axis=1) == examples.y))
@@ -145,7 +144,7 @@ def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> fl
 
 
 def _write_labels(examples: Examples, heard: np.ndarray, labels: list[str], root: Path, path: Path) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "start", "gain", "truth", "label"))
         for clip, index in zip(examples.clips, heard, strict=True):
