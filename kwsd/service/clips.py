@@ -6,6 +6,7 @@ costs clips, which is logged, and nothing else. A file has its final name only w
 
 import io
 import logging
+import os
 import queue
 import re
 import threading
@@ -14,7 +15,9 @@ import wave
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -144,12 +147,22 @@ class Clips:
             if not len(samples):
                 log.warning("clips: the audio of event %d is no longer kept; there is no clip of it", event.seq)
                 continue
-            try:
-                self._save(event, samples, recent.rate_hz)
-            except OSError as error:
-                log.warning("clips: %s: event %d has no clip (%s)", self._config.folder, event.seq, error.strerror)
+            while not self._try_to_save(event, samples, recent.rate_hz):
+                pass  # the oldest clip made room
         if events:
             self._remove_old()
+
+    def _try_to_save(self, event: DetectionEvent, samples: FloatArray, rate_hz: int) -> bool:
+        """Save a clip, or give it up with a log line. False: the disk is full, and the oldest clip was removed."""
+        try:
+            self._save(event, samples, rate_hz)
+        except OSError as error:
+            if error.errno in (ENOSPC, EDQUOT) and (clips := self._clips_by_age()):
+                log.warning("clips: %s: the disk is full; the oldest clip is removed", self._config.folder)
+                self._remove(clips[0][2])
+                return False
+            log.warning("clips: %s: event %d has no clip (%s)", self._config.folder, event.seq, error.strerror)
+        return True
 
     def _around(self, recent: _Recent, event: DetectionEvent) -> FloatArray:
         """The audio of an event, as far as it has arrived. Shape: (any,)."""
@@ -168,7 +181,7 @@ class Clips:
         parts = {whole: whole.with_name(f"{whole.name}.part") for whole in contents}
         try:
             for whole, content in contents.items():
-                parts[whole].write_bytes(content)
+                _write_private(parts[whole], content)
             for whole, part in parts.items():
                 part.replace(whole)
         except BaseException:
@@ -191,13 +204,22 @@ class Clips:
         try:
             clips = self._clips_by_age()
             total, most = sum(size for _, size, _ in clips), self._config.max_megabytes * 1e6
+            n_old = 0
             for age_seconds, size, path in clips:
-                if total > most or age_seconds > self._config.max_days * 86400:
+                is_old = age_seconds > self._config.max_days * 86400
+                n_old += is_old
+                if total > most or is_old:
                     total -= size
-                    path.unlink(missing_ok=True)
-                    path.with_suffix(".json").unlink(missing_ok=True)
+                    self._remove(path)
+            if n_old:
+                log.info("clips: removed %d that are older than %g days", n_old, self._config.max_days)
         except OSError as error:
             log.warning("clips: %s: old clips cannot be removed (%s)", self._config.folder, error.strerror)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a clip and its event."""
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
 
     def _clips_by_age(self) -> list[tuple[float, int, Path]]:
         """Age in seconds, size in bytes, path: clips from the future (the clock was set back), then the oldest."""
@@ -225,10 +247,16 @@ def _wav(samples: FloatArray, rate_hz: int) -> bytes:
     return buffer.getvalue()
 
 
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a new file that other users cannot read. A link at its path is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o640), "wb") as file:  # noqa: PTH123  (a descriptor)
+        file.write(content)
+
+
 def _refuse_unwritable(folder: Path) -> None:
-    probe = folder / ".kwsd-probe"
     try:
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OutputError(f"clips: {folder}: {error.strerror}; create this folder, and let kwsd write to it") from None

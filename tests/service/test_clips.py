@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
+import kwsd.service.clips
 from kwsd.client import subscribe
 from kwsd.config import ClipsConfig
 from kwsd.errors import OutputError
 from kwsd.protocol.events import DetectionEvent, parse_event
 from kwsd.service.clips import Clips, Ended, Piece
-from support import kwsd
+from support import kwsd as run_kwsd
 
 
 def event(seq=1, end=3.0, stream="a"):
@@ -164,7 +165,7 @@ def test_the_daemon_writes_a_clip_of_each_detection(start_daemon, tmp_path, few_
     assert daemon.wait(30) == 0
     labels = [parse_event(path.read_text()).label for path in sorted(folder.glob("*.json"))]
     assert labels == ["down", "on"]
-    heard = [kwsd("spot", path, "--json").stdout for path in sorted(folder.glob("*.wav"))]
+    heard = [run_kwsd("spot", path, "--json").stdout for path in sorted(folder.glob("*.wav"))]
     for label, out in zip(labels, heard, strict=True):
         assert f'"label":"{label}"' in out
 
@@ -195,3 +196,45 @@ def test_no_clips_are_written_by_default(start_daemon, tmp_path, few_seconds_wav
     daemon, _ = start_daemon("--source", few_seconds_wav, cwd=tmp_path)
     assert daemon.wait(20) == 0
     assert not list(tmp_path.glob("**/*.wav"))
+
+
+def test_other_users_cannot_read_clips(tmp_path):
+    old_umask = os.umask(0)
+    try:
+        [path] = keep(tmp_path, [piece(0), piece(1000), piece(2000), event()])
+    finally:
+        os.umask(old_umask)
+    for kept in (path, path.with_suffix(".json")):
+        assert kept.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_that_somebody_planted_is_not_followed(tmp_path):
+    victim, folder = tmp_path / "victim", tmp_path / "clips"
+    folder.mkdir()
+    for name in (".kwsd-probe", "20261122T222001.000Z_a_stop_1.wav.part"):
+        (folder / name).symlink_to(victim)
+    keep(folder, [piece(0), piece(1000), piece(2000), event()])
+    assert not victim.exists()
+
+
+def test_on_a_full_disk_the_newest_clips_are_kept(tmp_path, monkeypatch, caplog):
+    keep(tmp_path, [piece(0), piece(1000), piece(2000), event()])
+    write = kwsd.service.clips._write_private
+
+    def full(path, content):
+        if len(list(tmp_path.glob("*.wav"))) >= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(kwsd.service.clips, "_write_private", full)
+    kept = keep(tmp_path, [item for n in range(2, 5) for item in (piece(0), piece(1000), piece(2000), event(n))])
+    assert [path.name[-5] for path in kept] == ["3", "4"]
+    assert "the disk is full; the oldest clip is removed" in caplog.text
+
+
+def test_clips_that_are_removed_for_their_age_leave_a_log_line(tmp_path, caplog):
+    [old] = keep(tmp_path, [piece(0), piece(1000), piece(2000), event()])
+    os.utime(old, (0, 0))
+    with caplog.at_level("INFO", "kwsd"):
+        keep(tmp_path, [piece(0), piece(1000), piece(2000), event(2)])
+    assert "clips: removed 1 that are older than" in caplog.text
