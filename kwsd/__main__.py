@@ -1,10 +1,16 @@
 """python -m kwsd: the same as the kwsd command."""
 
+import signal
 import sys
 
 
 def main() -> int:
-    """Run `kwsd.cli.main`. Ctrl-C during the imports shows no traceback either."""
+    """Run `kwsd.cli.main`. Ctrl-C during the imports shows no traceback either.
+
+    A daemon that is still starting has nothing to reload, so it ignores SIGHUP until it handles it.
+    """
+    if sys.argv[1:2] == ["run"]:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         from kwsd.cli import main as command
 

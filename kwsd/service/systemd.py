@@ -80,8 +80,8 @@ class JournalHandler(logging.Handler):
         data = b"".join(_journal_field(name, str(value)) for name, value in fields.items())
         try:
             self._socket.sendto(data, self._path)
-        except OSError:
-            self.handleError(record)
+        except OSError:  # no journal there: the line itself is what counts
+            sys.stderr.write(self.format(record) + "\n")
 
     def close(self) -> None:
         self._socket.close()

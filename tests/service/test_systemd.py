@@ -111,3 +111,10 @@ def test_a_missing_notify_socket_does_not_stop_the_daemon(start_daemon, tmp_path
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(5) == 0
     assert "NOTIFY_SOCKET" in daemon.stderr.read()
+
+
+def test_without_a_journal_the_log_line_goes_to_standard_error(tmp_path, capsys):
+    handler = JournalHandler(str(tmp_path / "nobody"))
+    handler.emit(logging.LogRecord("kwsd", logging.WARNING, "file", 1, "source down: hall", None, None))
+    handler.close()
+    assert capsys.readouterr().err == "source down: hall\n"
