@@ -15,7 +15,7 @@ def describe(model: Model, run: Path, path: Path) -> None:
     picture = path.with_suffix(".png")
     try:
         shutil.copyfile(run / "validation.png", picture)
-        path.write_text(_markdown(model, picture.name))
+        path.write_text(_markdown(model, picture.name), encoding="utf-8")
     except OSError as error:
         raise ExportError(f"{error.filename}: {error.strerror}; the model file was written") from None
 

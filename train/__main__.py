@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ _HOURS, _SEED = 3.0, 3  # for streams; the thresholds were chosen with another s
 def main() -> int:
     """Run the command and return its exit status."""
     args = _parser().parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
     try:
         args.function(args)
     except KwsdError as error:
@@ -57,7 +61,16 @@ def _fit(args: argparse.Namespace) -> None:
 
     changes = [f"{name}={value}" for name in ("seed", "epochs") if (value := getattr(args, name)) is not None]
     hyper = Hyperparameters().changed([*changes, *args.set])
-    fit(_corpus(args, tuple(args.words.split(","))), args.architecture, hyper, args.run, args.cache)
+    if missing := [name for name in ("speech", "noise") if not getattr(args, name)]:
+        names = " and ".join(f"--{name}" for name in missing)
+        print(f"train: without {names} the model will fire more often in talk and noise", file=sys.stderr)
+    fit(_corpus(args, tuple(args.words.split(","))), args.architecture, hyper, args.run, _cache(args))
+
+
+def _cache(args: argparse.Namespace) -> Path:
+    from train.recordings.material import default_cache
+
+    return args.cache or default_cache()
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -79,6 +92,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(f"{label:>10}  {recall:.3f}")
     for snr_db, accuracy in report["accuracy_at_snr_db"].items():
         print(f"accuracy at {snr_db:>2} dB SNR: {accuracy:.4f}")
+    print(f"accuracy in longer clips: {report['longer_clips']['accuracy']:.4f}")
     print(f"accuracy with kwsd label --augment: {report['accuracy_augmented']:.4f}")
     low, high = report["interval_95"]
     print(
@@ -113,9 +127,9 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
     if args.background:
         streams = _over_own_recordings(args, corpus)
     elif args.home:
-        streams = day_at_home(gather(corpus, args.split, args.cache), args.hours, args.seed)
+        streams = day_at_home(gather(corpus, args.split, _cache(args)), args.hours, args.seed)
     else:
-        streams = streams_of(gather(corpus, args.split, args.cache), args.hours, args.seed)
+        streams = streams_of(gather(corpus, args.split, _cache(args)), args.hours, args.seed)
     report = evaluate_streams(subject, streams, args.split, folder)
     for name, stream in report["streams"].items():
         _print_stream(name, stream)
@@ -133,7 +147,7 @@ def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
     from train.recordings.material import gather
 
     own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
-    material = gather(own, args.split, args.cache, whole_noises=True)
+    material = gather(own, args.split, _cache(args), whole_noises=True)
     hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
     if hours < args.hours:
         print(f"the stream lasts {hours:.2f} hours, like your recordings: repeating them would prove nothing")
@@ -208,8 +222,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _data_options() -> argparse.ArgumentParser:
     """The options that locate the recordings."""
-    from train.recordings.material import default_cache
-
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data", type=Path, required=True, metavar="DIR", help="contains a folder for each word")
     data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="adds noise recordings")
@@ -224,9 +236,8 @@ def _data_options() -> argparse.ArgumentParser:
     data.add_argument(
         "--cache",
         type=Path,
-        default=default_cache(),
         metavar="DIR",
-        help="folder for cached recordings (%(default)s)",
+        help="folder for cached recordings ($XDG_CACHE_HOME/kwsd, or ~/.cache/kwsd)",
     )
     return data
 

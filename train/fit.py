@@ -80,9 +80,9 @@ def _lock(run: Path) -> Iterator[None]:
 def _fit(corpus: Corpus, architecture: str, hyper: Hyperparameters, run: Path, cache: Path) -> None:
     params = ARCHITECTURES[architecture].frontend
     config = _configuration(corpus, architecture, params, hyper)
-    _claim(run, config)
     held_out = gather(corpus, "validation", cache)  # before the training, so that missing recordings are reported
     validation = held_out_examples(corpus, "validation", params)
+    _claim(run, config)
     history = _history(run)
     if not (run / "model.keras").exists():
         _train(_recipe(corpus, architecture, hyper, cache), architecture, run, history, validation)

@@ -249,52 +249,6 @@ def test_a_line_without_an_end_is_an_error(tmp_path, how):
         first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
 
 
-@pytest.mark.parametrize("how", ["sync", "async"])
-def test_a_server_that_does_not_greet_is_an_error(tmp_path, monkeypatch, how):
-    """A daemon that waits for TLS behaves like this."""
-    monkeypatch.setattr("kwsd.client._GREETING_SECONDS", 0.2)
-    path = tmp_path / "s"
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(path))
-        silent.listen()
-        with pytest.raises(SocketError, match=r"no greeting in 0\.2 s; .* --tls-ca"):
-            first_of(subscribe(path), 1) if how == "sync" else asyncio.run(first_of_async(path, 1))
-
-
-@pytest.mark.parametrize("how", ["sync", "async"])
-def test_a_server_that_closes_without_a_greeting_is_an_error_and_gets_the_token_once(how):
-    with ClosingServer() as server:
-        first = {
-            "sync": lambda: next(subscribe(server.address, token="correct horse")),
-            "async": lambda: asyncio.run(first_of_async(server.address, 1, token="correct horse")),
-        }
-        with pytest.raises(SocketError, match=r"closed the connection without a greeting; .* --tls-ca"):
-            first[how]()
-        time.sleep(0.5)  # in which it would try again
-    assert [b"correct horse" in said for said in server.told] == [True]
-
-
-class ClosingServer:
-    """Reads a line and closes, as a server of another protocol does."""
-
-    def __enter__(self):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "{}:{}".format(*self._listener.getsockname())
-        self.told = []
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def _serve(self):
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                with connection:
-                    self.told.append(connection.recv(4096))
-
-    def __exit__(self, *exception):
-        self._listener.close()
-
-
 def test_the_next_resume_begins_at_the_last_position(tmp_path):
     path = tmp_path / "s"
     later = b'{"type":"position","next_seq":300}\n'

@@ -83,7 +83,7 @@ def write_results(folder: Path, path: Path) -> None:
         base = earlier.pop(DEFAULT_MODEL.stem)
         sections += ["## What each part gave on the earlier recordings", _EARLIER, _ablations(base, earlier)]
     sections += ["## Published", _PUBLISHED]
-    path.write_text("\n\n".join(sections) + "\n")
+    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def _reports(folder: Path) -> dict[str, dict[str, Any]]:

@@ -75,7 +75,7 @@ class Corpus:
             for group, clips in groups
             for clip in clips
         ]
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def find_corpus(
@@ -141,7 +141,7 @@ def split_by_speaker(name: str) -> str:
     everything before `_nohash_`, so a speaker's clips stay together as the data set grows.
     """
     speaker = re.sub(r"_nohash_.*$", "", name)
-    percent = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % 2**27 * (100 / (2**27 - 1))
+    percent = int(hashlib.sha1(speaker.encode(errors="surrogateescape")).hexdigest(), 16) % 2**27 * (100 / (2**27 - 1))
     return "validation" if percent < 10 else "testing" if percent < 20 else "training"
 
 
@@ -246,7 +246,7 @@ def _split_lists(root: Path) -> dict[str, str]:
     for split in ("validation", "testing"):
         for path in (root / f"{split}_list.txt", root.parent / f"{split}_list.txt"):
             if path.is_file():
-                split_of.update(dict.fromkeys(path.read_text().split(), split))
+                split_of.update(dict.fromkeys(path.read_text(encoding="utf-8-sig").split(), split))
                 break
     return split_of
 

@@ -149,8 +149,15 @@ def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
 
 
 def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/kwsd`, or `~/.cache/kwsd`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kwsd"
+    """`$XDG_CACHE_HOME/kwsd`, or `~/.cache/kwsd`.
+
+    Raises:
+        TrainingError: there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kwsd"
+    except RuntimeError:
+        raise TrainingError("no home folder for cached recordings; give --cache DIR") from None
 
 
 def _read_all(clips: list[Clip], path: Path, what: str) -> None:
@@ -179,4 +186,4 @@ def _mapped(path: Path) -> NDArray[np.int16]:
 def _digest(clips: list[Clip]) -> str:
     """Identify the samples by the path, modification time, start and length of each clip."""
     lines = (f"{clip.path.resolve()} {clip.path.stat().st_mtime_ns} {clip.start} {clip.n_samples}" for clip in clips)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

@@ -1,5 +1,6 @@
 """Each speaker is in only one split. Errors in the recordings are reported in one line."""
 
+import os
 import shutil
 from collections import Counter
 
@@ -9,6 +10,7 @@ import soundfile
 
 from kwsd.errors import KwsdError, TrainingError
 from train.recordings.corpus import balanced, find_corpus, read_clip, silence, split_by_speaker
+from train.recordings.material import gather
 
 KEYWORDS = ("yes", "no")
 
@@ -140,3 +142,16 @@ def test_an_empty_split_and_too_short_noise_are_errors(copy):
     for split in ("validation", "training"):
         with pytest.raises(TrainingError, match="no noise recordings of at least 3 s"):
             silence(find_corpus(copy, KEYWORDS), split, 5, np.random.default_rng(0))
+
+
+def test_any_file_name_that_ends_like_a_wav_counts_except_a_macs(copy, tmp_path):
+    loud, strange = copy / "yes" / "0_nohash_0.WAV", copy / "yes" / os.fsdecode(b"\xff_nohash_0.wav")
+    for path in (loud, strange):
+        shutil.copy(next((copy / "yes").glob("*.wav")), path)
+    (copy / "yes" / "._0_nohash_0.wav").write_bytes(b"Mac OS X")
+    found = find_corpus(copy, ("yes", "no"))
+    paths = {clip.path for clips in found.clips.values() for clip in clips}
+    assert {loud, strange} <= paths
+    assert len(found.files_digest()) == 64
+    for split in found.clips:
+        gather(found, split, tmp_path / "cache")
