@@ -8,6 +8,11 @@ from kwsd.audio import PCM_ENCODINGS, Chunk, PcmDecoder, PcmFormat
 from kwsd.errors import SourceError
 from kwsd.sources.base import CHUNK_SECONDS, Opened, refuse_missing_channel
 
+_CONTAINERS = {
+    b"RIFF": "a WAV file", b"RIFX": "a WAV file", b"RF64": "a WAV file", b"riff": "a W64 file", b"FORM": "an AIFF file",
+    b"caff": "a CAF file", b".snd": "an AU file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file", b"ID3": "an MP3 file",
+    b"\x1aE\xdf\xa3": "a Matroska or WebM file",
+}  # fmt: skip
 _ADVICE = "pipe raw PCM into kwsd: arecord -t raw ... | kwsd run --source -"
 
 
@@ -54,6 +59,10 @@ def _read_first(descriptor: int, n_bytes: int) -> bytes:
 
 
 def _refuse_header(first: bytes) -> bytes:
-    if first[:4] == b"RIFF":
-        raise SourceError("standard input begins with a WAV header; send PCM without a header: arecord -t raw")
+    for magic, kind in _CONTAINERS.items():
+        if first.startswith(magic):
+            raise SourceError(
+                f"standard input begins with the header of {kind}; send PCM without a header: arecord -t raw, "
+                "ffmpeg -f s16le"
+            )
     return first

@@ -1,9 +1,11 @@
 """Recordings: any file that libsndfile reads becomes samples, or one line that says why not."""
 
+import io
 import os
 import stat
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -11,6 +13,7 @@ import soundfile
 from kwsd.audio import RATES_HZ, FloatArray, decode_pcm, to_mono
 from kwsd.errors import AudioError
 
+_UNKNOWN_SIZE = 0xFFFF_FFFF
 _UNKNOWN_RIFF_SIZE = 0x7FFF_0000
 """A writer that cannot seek back (a pipe) leaves a size near the type's maximum."""
 
@@ -26,14 +29,13 @@ _PLAIN_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 def open_recording(path: Path) -> soundfile.SoundFile:
     """Open a recording whose header and length are valid; close it, or use it in `with`.
 
-    libsndfile shortens a truncated file silently, so the RIFF header is first compared with the
-    size on disk.
+    The length that the header declares is first compared with the size on disk. A WAV that was
+    written into a pipe does not know its length: it reaches to the end of the file.
 
     Raises:
         AudioError: missing, empty, truncated, or not readable by libsndfile.
     """
-    _read_first(path)
-    return _open(path)
+    return _open(path, _read_first(path))
 
 
 def read_recording(path: Path, most_seconds: float = np.inf) -> tuple[FloatArray, int]:
@@ -45,10 +47,11 @@ def read_recording(path: Path, most_seconds: float = np.inf) -> tuple[FloatArray
     Raises:
         AudioError: as `open_recording`, or damaged further in.
     """
-    plain = _plain_recording(_read_first(path))
+    first = _read_first(path)
+    plain = _plain_recording(first)
     if plain and len(plain[0]) <= most_seconds * plain[1]:
         return plain
-    with _open(path) as file:
+    with _open(path, first) as file:
         wanted = file.frames
         if wanted > most_seconds * file.samplerate:
             wanted = round(most_seconds * file.samplerate)
@@ -75,10 +78,11 @@ def read_block(file: soundfile.SoundFile, path: Path, n_samples: int, channel: i
         raise AudioError(f"{path}: damaged recording ({error.error_string})") from None
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    """Open a recording that is not truncated."""
+def _open(path: Path, first: bytes) -> soundfile.SoundFile:
+    """Open a recording that is not truncated. `first` are its first bytes."""
     try:
-        file = soundfile.SoundFile(os.fsencode(path))  # as bytes, so that any file name works
+        is_from_pipe = bool(_filled_header(first, path.stat().st_size))
+        file = _PipedWav(path, first) if is_from_pipe else soundfile.SoundFile(os.fsencode(path))  # any file name works
     except soundfile.LibsndfileError as error:
         reason = error.error_string.removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{path}: not a readable recording ({reason})") from None
@@ -133,11 +137,88 @@ def _read_first(path: Path) -> bytes:
         raise AudioError(f"{path}: {error.strerror}") from None
     if not data:
         raise AudioError(f"{path}: empty file")
-    if data[:4] != b"RIFF":
-        return data
-    if len(data) < 12:
-        raise AudioError(f"{path}: truncated inside its header")
-    declared = struct.unpack_from("<I", data, 4)[0] + 8
-    if status.st_size < declared < _UNKNOWN_RIFF_SIZE:
+    declared = _declared_bytes(data)
+    if declared is not None and status.st_size < declared:
         raise AudioError(f"{path}: truncated, {status.st_size} of {declared} bytes are there")
     return data
+
+
+def _declared_bytes(data: bytes) -> int | None:
+    """How long the file is according to its header; None if the header does not say it.
+
+    libsndfile shortens a truncated file silently. Sources: the formats' specifications, and `ds64` of EBU Tech 3306.
+    """
+    kind = data[:4]
+    try:
+        if kind == b"RIFF":
+            n_bytes = _number("<I", data, 4) + 8
+            return n_bytes if n_bytes < _UNKNOWN_RIFF_SIZE else None
+        if kind == b"RF64":
+            return _number("<Q", data, 20) + 8
+        if kind == b"FORM":
+            return _number(">I", data, 4) + 8
+        if kind == b"riff":  # W64: a GUID, then the size of everything
+            return _number("<Q", data, 16)
+        if kind == b".snd":
+            size = _number(">I", data, 8)
+            return None if size == _UNKNOWN_SIZE else _number(">I", data, 4) + size
+        return _declared_caf(data) if kind == b"caff" else None
+    except struct.error:
+        return len(data) + 1  # it ends inside its header
+
+
+def _declared_caf(data: bytes) -> int | None:
+    """A CAF file has chunks: a type, 8 bytes of size, contents. A size of -1 means "to the end"."""
+    at = 8
+    while at + 12 <= len(data):
+        size = _number(">q", data, at + 4)
+        if data[at : at + 4] == b"data":
+            return at + 12 + size if size >= 0 else None
+        at += 12 + max(0, size)
+    return None
+
+
+def _number(format: str, data: bytes, at: int) -> int:  # noqa: A002  (as struct names it)
+    [number] = struct.unpack_from(format, data, at)
+    return int(number)
+
+
+class _SizedWav(io.FileIO):
+    """A file's bytes, with the sizes in its WAV header filled in from its length on disk."""
+
+    def __init__(self, path: Path, first: bytes) -> None:
+        super().__init__(path)
+        self._header = _filled_header(first, path.stat().st_size)
+
+    def readinto(self, buffer: Any) -> int:
+        at = self.tell()
+        n_bytes = super().readinto(buffer) or 0
+        own = self._header[at : at + n_bytes]
+        memoryview(buffer).cast("B")[: len(own)] = own
+        return n_bytes
+
+
+class _PipedWav(soundfile.SoundFile):
+    """A WAV that was written into a pipe."""
+
+    def __init__(self, path: Path, first: bytes) -> None:
+        self._sized = _SizedWav(path, first)
+        super().__init__(self._sized)
+
+    def close(self) -> None:
+        super().close()
+        self._sized.close()
+
+
+def _filled_header(first: bytes, n_bytes: int) -> bytes:
+    """The header of a WAV with its sizes; empty if they are there already, or no data chunk is near its start."""
+    at = 12
+    while first[:4] == b"RIFF" and at + 8 <= len(first):
+        size = _number("<I", first, at + 4)
+        if first[at : at + 4] == b"data":
+            if size and size < _UNKNOWN_RIFF_SIZE:
+                return b""
+            rest = (n_bytes - at - 8).to_bytes(4, "little")
+            return first[:4] + (n_bytes - 8).to_bytes(4, "little") + first[8 : at + 4] + rest
+        at += 8 + size + size % 2
+    return b""
