@@ -5,6 +5,7 @@ Each command imports what it needs, so that `kwsd listen` does not wait for ONNX
 
 import argparse
 import logging
+import signal
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -92,6 +93,7 @@ def _spot(args: argparse.Namespace) -> int:
     from kwsd.protocol.text import readable
     from kwsd.service.bus import Numbering
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends even a model whose graph never ends
     config = load_config(args.config, {"threshold": args.threshold, "model": args.model, "device": args.device})
     model, numbering = _model(config.model, config.device), Numbering()
     check_thresholds(config, model.card.keywords)
@@ -137,8 +139,7 @@ def _label(args: argparse.Namespace) -> int:
         print(f"{label:>10}  {summary.counts[label]}")
     before = f", {summary.n_before} of them by an earlier run" if summary.n_before else ""
     print(f"{summary.counts.total()} clips labelled in {args.output}{before}")
-    for line in summary.complaints(args.folder, args.output):
-        _complain(line)
+    _complain("\n".join(summary.complaints(args.folder, args.output)))
     return 1 if summary.unreadable else 0
 
 
@@ -153,6 +154,7 @@ def _devices(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from kwsd.commands.check import check
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends even a model whose graph never ends
     results = []
     for is_fine, line in check(lambda: _config(args)):
         print(f"{'ok  ' if is_fine else 'FAIL'}  {line}", flush=True)

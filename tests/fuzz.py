@@ -23,7 +23,7 @@ import soundfile
 from kwsd.errors import AudioError
 from kwsd.protocol.events import parse_event
 from kwsd.protocol.subscription import Subscription, parse_token
-from kwsd.service.audio_socket import Header
+from kwsd.sources.header import Header
 from kwsd.sources.recording import read_recording
 
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

@@ -13,18 +13,17 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated
 
-from kwsd.audio import Chunk, PcmDecoder, PcmFormat
+from kwsd.audio import Chunk, PcmDecoder
 from kwsd.config import Config
+from kwsd.errors import SourceError
 from kwsd.limits import Rate
 from kwsd.protocol.address import unix_path
 from kwsd.protocol.events import Error
 from kwsd.service.endpoints import bind_tcp, bind_unix, raise_descriptor_limit, remove_socket
 from kwsd.service.inbox import TAKE_SECONDS, Inbox
 from kwsd.sources.base import End, Up
-from kwsd.typed import Matching, build, parse_json
+from kwsd.sources.header import Header
 
 log = logging.getLogger("kwsd")
 
@@ -34,38 +33,11 @@ _READ_BYTES = 2**16
 _PAUSE_SECONDS = 0.01  # between two rounds of reading
 _IDLE_SECONDS = 0.2  # longest time until late headers and the end of the daemon are noticed
 _JOIN_SECONDS = 0.5
+_LOOK_SECONDS = 0.5  # between two looks at senders that are silent
 _WARNING_SECONDS = 10.0  # between two log lines about refused streams
 _NEW_PER_SECOND, _NEW_AT_ONCE = 20, 512  # streams: a house, even one that has just been restarted, has fewer
 _ACCEPTED_AT_ONCE = 16  # connections in a round: more would take the processor from those that deliver
 _MOST_CLOCKS = 10_000  # names whose clocks are kept: a sender may use each name only once
-
-_EXAMPLE = '{"stream":"hall","rate_hz":16000}'
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header(PcmFormat):
-    """The first line of a connection.
-
-    Attributes:
-        stream: its name in events.
-        live: whether time goes on without kwsd. Audio of a live stream that cannot be processed in
-            time is lost, and reported by `overrun`. Otherwise the sender has to wait.
-    """
-
-    stream: Annotated[str, Matching(r"(?s).{1,100}", "a name of up to 100 letters")]
-    live: bool = True
-
-    @classmethod
-    def parse(cls, line: bytes) -> "Header":
-        """Read a header line.
-
-        Raises:
-            ValueError: with every problem, in one line.
-        """
-        return build(cls, parse_json(line, f"the first line must be JSON, such as {_EXAMPLE}"))
-
-    def problems(self) -> list[str]:
-        return [] if self.stream.isprintable() else ["stream: has letters that cannot be printed"]
 
 
 class AudioSocket:
@@ -84,6 +56,7 @@ class AudioSocket:
         self._busy = set(taken)  # names of streams that deliver now, here or elsewhere
         self._began: dict[str, float] = {}  # when each name first delivered: its clock's zero
         self._senders: set[_Sender] = set()
+        self.silent_seconds = config.silent_seconds
         self._is_full = False
         self._new = Rate(_NEW_PER_SECOND, _NEW_AT_ONCE)
         self._refusals = Rate(1 / _WARNING_SECONDS, 1)
@@ -144,6 +117,7 @@ class AudioSocket:
 
     def _serve(self, listener: socket.socket) -> None:
         """Read in rounds. The pause between them collects more data, so that each wake-up is worth its cost."""
+        look_at = 0.0
         while not self._stopping.is_set():
             is_waiting = any(sender.is_paused for sender in self._senders)
             for key, _ in self._selector.select(_PAUSE_SECONDS if is_waiting else _IDLE_SECONDS):
@@ -152,7 +126,9 @@ class AudioSocket:
                 else:
                     self._accept(listener)
             now = time.monotonic()
-            for sender in [one for one in self._senders if one.is_paused or one.deadline]:
+            is_time = now >= look_at
+            look_at = now + _LOOK_SECONDS if is_time else look_at
+            for sender in [one for one in self._senders if is_time or one.is_paused or one.deadline]:
                 sender.check(now)
             for sender in [one for one in self._senders if one.is_done]:
                 self._remove(sender)
@@ -198,7 +174,7 @@ class AudioSocket:
             self._busy.discard(stream)
             if stream in self._began:  # samples may come faster than real time; the clock must not go back
                 self._began[stream] = min(self._began[stream], time.monotonic() - sender.end_seconds)
-            self.inbox.put(stream, End(), waits=False)
+            self.inbox.put(stream, End(sender.error), waits=False)
 
 
 class _Sender:
@@ -209,6 +185,7 @@ class _Sender:
         deadline: for the header, on the monotonic clock; 0 once it has arrived.
         is_paused: whether its audio waits in place of being dropped.
         is_done: whether it has ended, or was refused.
+        error: why it was ended, if it did not end by itself.
     """
 
     def __init__(self, server: AudioSocket, connection: socket.socket) -> None:
@@ -217,6 +194,8 @@ class _Sender:
         self.stream = ""
         self.deadline = time.monotonic() + _HEADER_SECONDS
         self.is_paused = self.is_done = False
+        self.error: SourceError | None = None
+        self._sounded_at = 0.0  # when its last sound arrived, on the monotonic clock
         self._line = b""  # of the header
         self._header = Header(stream="-")  # replaced by the sender's own
         self._decoder = PcmDecoder(self._header)
@@ -252,6 +231,10 @@ class _Sender:
             self.refuse(f"no header within {_HEADER_SECONDS:g} s", retryable=True)
         elif self.is_paused:
             self._deliver()
+        elif self.stream and self._header.live and now - self._sounded_at > self._server.silent_seconds:
+            reason = f"no sound for {self._server.silent_seconds:g} s"
+            self.error = SourceError(f"{self.stream}: {reason}")
+            self.refuse(f"{reason}; connect again when there is some", retryable=True)
 
     def refuse(self, reason: str, retryable: bool = False) -> None:
         _send_error(self.connection, reason, retryable)
@@ -276,6 +259,7 @@ class _Sender:
             raise ValueError(f"channels: {header.channels}, but channel {channel} is configured for this stream")
         self._start_seconds = time.monotonic() - self._server.claim(header.stream)
         self._header, self.stream, self.deadline = header, header.stream, 0.0
+        self._sounded_at = time.monotonic()
         self._decoder = PcmDecoder(header, channel)
         self._server.inbox.put(self.stream, Up(header.rate_hz, self._start_seconds), waits=False)
 
@@ -287,6 +271,8 @@ class _Sender:
             if self.is_paused:
                 return
             samples = self._decoder.take(piece)
+            if samples.any():
+                self._sounded_at = time.monotonic()
             inbox.put(self.stream, Chunk(samples, self._position), waits=False)
             self._position += len(samples)
 

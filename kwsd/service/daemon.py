@@ -89,6 +89,7 @@ class Daemon:
         self._clips = _make_clips(config)
         self._metrics, self._metrics_server = _make_metrics(config, self._state)
         self._thread = threading.Thread(target=self._process_audio, name="detector", daemon=True)
+        self._reloading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []  # the loop itself holds no strong references
         self._endpoints = open_endpoints(config)  # last, because an error here must leave no socket behind
         self._transport = JsonLines(self._endpoints, self._bus, self._hello)
@@ -140,6 +141,8 @@ class Daemon:
     async def _shutdown(self, reason: str) -> None:
         systemd.notify("STOPPING=1")
         self._stop_audio()
+        if self._reloading:  # Python aborts if it ends while ONNX Runtime is loading a model in another thread
+            await asyncio.wait([self._reloading], timeout=_JOIN_SECONDS)
         await asyncio.sleep(0)  # events that the detector has handed over go out before the goodbye
         self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._detector.heard_seconds, 3)))
         await self._transport.stop()
@@ -159,6 +162,10 @@ class Daemon:
             capture.join(deadline)
         if self._thread.is_alive():  # it finishes its present run
             self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _is_own(self, name: str, end: End) -> bool:
+        """Whether an end concerns the daemon. A sender that breaks does not; a broken audio socket does."""
+        return name in self._captures or (end.error is not None and not isinstance(end.error, KwsdError))
 
     async def _open(self, capture: Capture) -> None:
         """Start a capture. A sound server that hangs delays neither signals nor subscribers.
@@ -196,7 +203,8 @@ class Daemon:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            await self._reloader.reload()
+            self._reloading = self._loop.create_task(self._reloader.reload())
+            await self._reloading
 
     def _process_audio(self) -> None:
         """The detector's thread. Whatever ends it ends the daemon, so the daemon is never deaf and alive."""
@@ -205,7 +213,7 @@ class Daemon:
         try:
             while (left or self._audio_socket) and (items := self._inbox.take()):
                 self._process(items)
-                ends = {name: item.error for name, item in items if isinstance(item, End)}
+                ends = {name: item.error for name, item in items if isinstance(item, End) and self._is_own(name, item)}
                 outcome = next((error for error in ends.values() if error), outcome)
                 left -= ends.keys()
                 if isinstance(outcome, Exception) and not isinstance(outcome, KwsdError):  # a defect in one of many
@@ -262,6 +270,7 @@ class Daemon:
         return State(
             streams=dict(self._detector.figures),
             deaf=self._health.deaf(time.monotonic()),
+            is_stuck=self._health.is_stuck(time.monotonic()),
             n_subscribers=len(self._transport.connections),
             n_events=self._bus.numbering.next_seq,
             n_lagged=self._bus.n_lagged,

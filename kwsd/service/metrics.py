@@ -1,4 +1,6 @@
-"""`/metrics` for Prometheus, and `/healthz`, on a port of this machine.
+"""`/metrics` for Prometheus, `/healthz` and `/livez`, on a port of this machine.
+
+`/healthz` fails while a configured stream brings no audio; `/livez` only when a restart would help.
 
 Law: only the two histograms are filled here. A request reads everything else from the daemon's
 parts, which count anyway.
@@ -35,11 +37,13 @@ class State:
     Attributes:
         streams: counters of each stream.
         deaf: streams from which no audio arrives, and why.
+        is_stuck: whether only a restart would help.
         model, provider: those in use.
     """
 
     streams: dict[str, StreamFigures]
     deaf: dict[str, str]
+    is_stuck: bool
     n_subscribers: int
     n_events: int
     n_lagged: int
@@ -170,5 +174,9 @@ class MetricsServer:
             deaf = self._metrics.state().deaf
             respond("503 Service Unavailable" if deaf else "200 OK", [("Content-Type", "application/json")])
             return [json.dumps({"status": "deaf" if deaf else "ok", "deaf": deaf}).encode() + b"\n"]
+        if path == "/livez":
+            is_stuck = self._metrics.state().is_stuck
+            respond("503 Service Unavailable" if is_stuck else "200 OK", [("Content-Type", "application/json")])
+            return [json.dumps({"status": "stuck" if is_stuck else "ok"}).encode() + b"\n"]
         respond("404 Not Found", [("Content-Type", "text/plain")])
-        return [b"the paths are /metrics and /healthz\n"]
+        return [b"the paths are /metrics, /healthz and /livez\n"]

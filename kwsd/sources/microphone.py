@@ -58,7 +58,7 @@ class Microphone:
             try:
                 stream, rate_hz = self._open_stream(sounddevice)
             except (sounddevice.PortAudioError, ValueError) as error:
-                reason = str(error).splitlines()[0].replace(_NO_DEVICE, "there is none")
+                reason = " ".join(str(error).split()).replace(_NO_DEVICE, "there is none")
                 Microphone._must_end = Microphone._n_open > 0 and _cards() != Microphone._known_cards
                 raise SourceError(
                     f"{self.name}: cannot be opened ({reason}); `kwsd devices` lists the microphones"

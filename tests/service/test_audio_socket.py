@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from kwsd.client import subscribe
 from kwsd.core.spotter import Spotter
 from kwsd.protocol.events import DetectionEvent, Hello, SourceDown, SourceUp
-from kwsd.service.audio_socket import Header
+from kwsd.sources.header import Header
 from support import connect, kwsd, send_audio, serving
 
 
@@ -155,3 +157,25 @@ def test_only_local_programs_can_send_audio(tmp_path):
 
 def test_a_header_needs_only_a_stream_name():
     assert Header.parse(b'{"stream":"a"}') == Header(stream="a", rate_hz=16000, encoding="s16le", channels=1, live=True)
+
+
+@pytest.mark.parametrize("sends", ["nothing", "zeros"])
+def test_a_silent_live_sender_is_ended_and_its_name_is_free(start_daemon, tmp_path, sends):
+    config, audio = tmp_path / "kwsd.yaml", tmp_path / "audio.sock"
+    config.write_text(f"source: network\naudio: {audio}\nsilent_seconds: 1\n")
+    daemon, path = start_daemon("--config", config)
+    serving(audio, daemon)
+    events = subscribe(path)
+    assert isinstance(next(events), Hello)
+    with send_audio(audio, np.ones(1600, "<i2"), stream="hall") as sender:
+        assert isinstance(next(events), SourceUp)
+        with suppress(OSError):
+            for _ in range(30 if sends == "zeros" else 0):
+                sender.sendall(bytes(3200))
+                time.sleep(0.1)
+        down = next(events)
+        assert (down.stream, down.reason) == ("hall", "hall: no sound for 1 s")
+        with suppress(ConnectionResetError):  # the zeros that it had not read yet
+            assert b"no sound for 1 s; connect again when there is some" in sender.recv(4096)
+    with send_audio(audio, np.ones(1600, "<i2"), stream="hall"):
+        assert isinstance(next(events), SourceUp)

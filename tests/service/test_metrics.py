@@ -196,3 +196,9 @@ def test_audio_that_is_not_taken_counts_as_stuck(parts, monkeypatch):
     assert not health.is_stuck(now)
     now += DEAF_SECONDS + 1
     assert health.is_stuck(now)
+
+
+def test_a_sender_that_pauses_is_no_reason_for_a_restart(start):
+    _, _, address = start(streams={"hall": {"source": "network"}}, audio=f"127.0.0.1:{free_port()}")
+    assert ask(address, "/healthz")[0] == 503
+    assert ask(address, "/livez") == (200, '{"status": "ok"}\n')
