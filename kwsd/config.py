@@ -90,8 +90,8 @@ class ServiceConfig:
             machines can reach `tcp`.
         tls_certificate, tls_key: PEM files; with them TCP is encrypted.
         clips: which audio is kept; null for none.
-        metrics: 127.0.0.1:PORT for `/metrics` and `/healthz`.
-        silent_seconds: a live source that delivers only zeros for this long is broken.
+        metrics: 127.0.0.1:PORT for `/metrics`, `/healthz` and `/livez`.
+        silent_seconds: a live source that delivers nothing or only zeros for this long is broken.
     """
 
     audio: Annotated[str, Matching(r"(?s).+", "an address")] | None = None
