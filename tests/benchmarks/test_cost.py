@@ -2,10 +2,13 @@
 
 import re
 
+import pytest
+
 import benchmarks.cost
 from benchmarks.cost import bench
 
 
+@pytest.mark.slow
 def test_every_line_has_its_figures(monkeypatch):
     for name, value in (("_SECONDS", 2), ("_LIVE_SECONDS", 1), ("_ROUNDS", 1), ("_MANY", 3), ("_CLIPS_PER_CORE", 320)):
         monkeypatch.setattr(benchmarks.cost, name, value)

@@ -193,7 +193,7 @@ def test_a_full_disk_loses_clips_but_no_events(start_daemon, tmp_path, few_secon
 
 
 def test_no_clips_are_written_by_default(start_daemon, tmp_path, few_seconds_wav):
-    daemon, _ = start_daemon("--source", few_seconds_wav, cwd=tmp_path)
+    daemon, _ = start_daemon("--source", few_seconds_wav, "--fast", cwd=tmp_path)
     assert daemon.wait(20) == 0
     assert not list(tmp_path.glob("**/*.wav"))
 

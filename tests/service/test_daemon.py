@@ -180,6 +180,7 @@ def test_sighup_reloads_thresholds_and_keeps_the_old_ones_on_an_error(start_daem
     assert daemon.wait(5) == 0
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_in_ten_minutes_without_subscribers(start_daemon):
     """Feed audio as fast as possible. Resident memory at the end is about that after the first minute."""
     daemon, _ = start_daemon("--source", "-", stdin=subprocess.PIPE)

@@ -38,6 +38,7 @@ def choose(subject: KerasModel, clips: Examples, material: Material, run: Path) 
         clips, material: of the validation split.
     """
     streams = streams_of(material, HOURS, _SEED).by_name
+    print(f"choosing thresholds on {HOURS:g} hours of {' and of '.join(streams)}; this takes minutes", flush=True)
     results = [measure(subject, stream, f"choosing on {name}") for name, stream in streams.items()]
     report = choose_from(results, subject.card.keywords, subject.card.decision.smoothing_windows)
     report["unknown_odds"] = unknown_odds(subject, clips)
