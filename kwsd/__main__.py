@@ -7,9 +7,10 @@ import sys
 def main() -> int:
     """Run `kwsd.cli.main`. Ctrl-C during the imports shows no traceback either.
 
-    A daemon that is still starting has nothing to reload, so it ignores SIGHUP until it handles it.
+    A service that is still starting has nothing to reload, so it ignores SIGHUP until it handles it.
+    In a terminal, SIGHUP means that the terminal was closed, and ends it.
     """
-    if sys.argv[1:2] == ["run"]:
+    if sys.argv[1:2] == ["run"] and not (sys.stdin and sys.stdin.isatty()):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         from kwsd.cli import main as command

@@ -31,6 +31,8 @@ _GREETING_SECONDS = 60.0
 """A running daemon greets at once. One that systemd starts for the connection greets when its source is open."""
 
 _MOST_UNANSWERED = 3
+"""Connections in a row that a server closes without a word, until a client stops showing its token in plain text. A
+daemon that is being restarted may close one."""
 
 
 def subscribe(
@@ -58,7 +60,8 @@ def subscribe(
 
     Raises:
         SocketError: no daemon serves there at first, it refuses, or what it sends is not kwsd's
-            protocol; without `reconnect` also when the connection breaks.
+            protocol; with a token and without TLS also when the server closes three connections in a
+            row without a word; without `reconnect` also when the connection breaks.
     """
     server = ServerAddress.at(address, token, tls)
     session = _Session(server, _subscription(labels, streams, since, scores))
@@ -154,9 +157,8 @@ class _Session:
         """A connection has ended.
 
         Raises:
-            SocketError: the server said nothing, and no daemon ever greeted there; or the token was sent in
-                plain text to a silent server a third time, since a daemon greeted. A daemon that is
-                being restarted may be silent once.
+            SocketError: the server said nothing, and either no daemon ever greeted there, or the token
+                went in plain text to this silent server `_MOST_UNANSWERED` times in a row.
         """
         self._n_unanswered = 0 if self._is_answered else self._n_unanswered + 1
         self._is_answered = False

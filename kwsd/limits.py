@@ -27,31 +27,28 @@ class Rate:
 
 
 class Penalties:
-    """How long each address must wait after failures: twice as long after each, at most `longest_seconds`.
+    """How long the answer to a failure waits, for each address: twice as long after each, at most `longest_seconds`.
 
-    A failure of an address that is already waiting changes nothing. An address that has failed less
-    than `longest_seconds` ago is remembered.
+    An address is forgotten `longest_seconds` after its last wait, or when there are too many.
     """
 
     def __init__(self, first_seconds: float, longest_seconds: float) -> None:
         self._first, self._longest = first_seconds, longest_seconds
-        self._failures: dict[str, tuple[int, float]] = {}  # how many, and when the address may try again
-
-    def waits(self, address: str, now: float) -> float:
-        """Seconds that the address must still wait; 0 if it may try."""
-        return max(0.0, self._failures.get(address, (0, 0.0))[1] - now)
+        self._failures: dict[str, tuple[int, float]] = {}  # how many, and when the last wait ends
 
     def fail(self, address: str, now: float) -> tuple[int, float]:
-        """Count a failure. Returns how many there were, and the seconds to wait."""
-        n_before, until = self._failures.pop(address, (0, 0.0))
-        if now - until > self._longest:
-            n_before = 0
-        seconds = min(self._first * 2**n_before, self._longest)
+        """Count a failure, unless the address is already waiting.
+
+        Returns:
+            how many there were, or 0 if this one was not counted; and the seconds to wait.
+        """
+        n_before, until = self._failures.get(address, (0, -self._longest))
+        if now < until:
+            return 0, until - now
+        n = 1 if now - until > self._longest else n_before + 1
+        seconds = min(self._first * 2 ** min(n - 1, 30), self._longest)
+        self._failures.pop(address, None)
         while len(self._failures) >= _MOST_ADDRESSES:
             del self._failures[next(iter(self._failures))]
-        self._failures[address] = n_before + 1, now + seconds
-        return n_before + 1, seconds
-
-    def succeed(self, address: str) -> None:
-        """Forget the failures of an address."""
-        self._failures.pop(address, None)
+        self._failures[address] = n, now + seconds
+        return n, seconds

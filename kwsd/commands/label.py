@@ -32,7 +32,7 @@ from kwsd.sources.recording import read_recording
 from kwsd.workers import begin_worker
 
 JOB_CLIPS = 256
-_CLIPS_AT_ONCE = 32  # their samples stay in the core's cache
+_WINDOWS_AT_ONCE = 32  # their features stay in the core's cache
 _MOST_SECONDS = 600.0  # of a longer recording, the middle; `kwsd spot` is for those
 
 _RULE = b"every window of a clip"  # changes with the rule, so that no ledger mixes two
@@ -121,18 +121,20 @@ class _Labeller:
         labelled: list[bytes] = []
         unreadable: list[str] = []
         of_views = [np.empty((0, len(card.labels)), np.float32)]
-        for start in range(0, len(paths), _CLIPS_AT_ONCE):
-            clips: list[ClipWindows] = []
-            for path in paths[start : start + _CLIPS_AT_ONCE]:
-                try:
-                    recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MOST_SECONDS)
-                except AudioError as error:
-                    unreadable.append(str(error))
-                else:
-                    labelled.append(path)
-                    clips += clip_views(recording, rate_hz, card, self.n_views)
-            if clips:
+        clips: list[ClipWindows] = []
+        for path in paths:
+            try:
+                recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MOST_SECONDS)
+            except AudioError as error:
+                unreadable.append(str(error))
+                continue
+            labelled.append(path)
+            clips += clip_views(recording, rate_hz, card, self.n_views)
+            if sum(len(clip.starts) for clip in clips) >= _WINDOWS_AT_ONCE:
                 of_views.append(clip_posteriors(clips, card, self.model.posteriors))
+                clips.clear()
+        if clips:
+            of_views.append(clip_posteriors(clips, card, self.model.posteriors))
         mean = np.concatenate(of_views).reshape(len(labelled), self.n_views, len(card.labels)).mean(axis=1)
         return _Labelled(labelled, card.with_unknown_odds(mean), unreadable)
 

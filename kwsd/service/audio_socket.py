@@ -40,6 +40,10 @@ _ACCEPTED_AT_ONCE = 16  # connections in a round: more would take the processor 
 _MOST_CLOCKS = 10_000  # names whose clocks are kept: a sender may use each name only once
 
 
+class _BusyError(ValueError):
+    """A sender's name is in use, which may pass."""
+
+
 class AudioSocket:
     """The audio socket and its thread.
 
@@ -100,8 +104,10 @@ class AudioSocket:
         Raises:
             ValueError: the name is in use.
         """
+        for ended in [sender for sender in self._senders if sender.is_done and sender.stream == stream]:
+            self._remove(ended)
         if stream in self._busy:
-            raise ValueError(f"stream: {stream!r:.40} is already connected")
+            raise _BusyError(f"stream: {stream!r:.40} is already connected")
         self._busy.add(stream)
         if stream not in self._began and len(self._began) >= _MOST_CLOCKS:
             del self._began[next(iter(self._began))]
@@ -120,11 +126,11 @@ class AudioSocket:
         look_at = 0.0
         while not self._stopping.is_set():
             is_waiting = any(sender.is_paused for sender in self._senders)
-            for key, _ in self._selector.select(_PAUSE_SECONDS if is_waiting else _IDLE_SECONDS):
-                if key.data:
-                    key.data.read()
-                else:
-                    self._accept(listener)
+            ready = [key.data for key, _ in self._selector.select(_PAUSE_SECONDS if is_waiting else _IDLE_SECONDS)]
+            for sender in sorted(filter(None, ready), key=lambda sender: not sender.stream):
+                sender.read()  # those with a name first: one that ends frees its name
+            if None in ready:
+                self._accept(listener)
             now = time.monotonic()
             is_time = now >= look_at
             look_at = now + _LOOK_SECONDS if is_time else look_at
@@ -233,7 +239,7 @@ class _Sender:
             self._deliver()
         elif self.stream and self._header.live and now - self._sounded_at > self._server.silent_seconds:
             reason = f"no sound for {self._server.silent_seconds:g} s"
-            self.error = SourceError(f"{self.stream}: {reason}")
+            self.error = SourceError(reason)
             self.refuse(f"{reason}; connect again when there is some", retryable=True)
 
     def refuse(self, reason: str, retryable: bool = False) -> None:
@@ -248,7 +254,7 @@ class _Sender:
         try:
             self._begin(Header.parse(line[:_HEADER_BYTES]))
         except ValueError as error:
-            self.refuse(str(error))
+            self.refuse(str(error), retryable=isinstance(error, _BusyError))
             return
         self._decoder.push(rest)
         self._deliver()

@@ -9,6 +9,7 @@ import logging
 import os
 import queue
 import re
+import stat
 import threading
 import time
 import wave
@@ -33,6 +34,7 @@ _QUEUE_PIECES = 2000  # some seconds of many streams while the disk is slow
 _LAST_EVENT_SECONDS = 1.0
 _JOIN_SECONDS = 0.7
 _WINDOW_SECONDS = 2.0  # at least the window of any model
+_MOST_REMOVED = 10  # clips that make room for one on a full disk: another program may have filled it
 _CLEANUP_SECONDS = 600.0  # how often clips that are too old are looked for
 _OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z_.+_\d+\.(wav|json)(\.part)?")
 
@@ -147,22 +149,30 @@ class Clips:
             if not len(samples):
                 log.warning("clips: the audio of event %d is no longer kept; there is no clip of it", event.seq)
                 continue
-            while not self._try_to_save(event, samples, recent.rate_hz):
-                pass  # the oldest clip made room
+            self._save_or_give_up(event, samples, recent.rate_hz)
         if events:
             self._remove_old()
 
-    def _try_to_save(self, event: DetectionEvent, samples: FloatArray, rate_hz: int) -> bool:
-        """Save a clip, or give it up with a log line. False: the disk is full, and the oldest clip was removed."""
-        try:
-            self._save(event, samples, rate_hz)
-        except OSError as error:
-            if error.errno in (ENOSPC, EDQUOT) and (clips := self._clips_by_age()):
-                log.warning("clips: %s: the disk is full; the oldest clip is removed", self._config.folder)
-                self._remove(clips[0][2])
-                return False
-            log.warning("clips: %s: event %d has no clip (%s)", self._config.folder, event.seq, error.strerror)
-        return True
+    def _save_or_give_up(self, event: DetectionEvent, samples: FloatArray, rate_hz: int) -> None:
+        """Save a clip, or log why there is none. On a full disk, the oldest clips make room."""
+        for n_removed in range(_MOST_REMOVED + 1):
+            try:
+                self._save(event, samples, rate_hz)
+            except OSError as error:
+                is_full = error.errno in (ENOSPC, EDQUOT) and n_removed < _MOST_REMOVED
+                if is_full and self._remove_oldest():
+                    continue
+                log.warning("clips: %s: event %d has no clip (%s)", self._config.folder, event.seq, error.strerror)
+            else:
+                if n_removed:
+                    log.warning("clips: %s: the disk is full; removed the oldest %d", self._config.folder, n_removed)
+            return
+
+    def _remove_oldest(self) -> bool:
+        """Remove the oldest clip that can be removed. Returns whether there was one."""
+        with suppress(OSError):
+            return any(self._remove(path) for _, _, path in self._clips_by_age())
+        return False
 
     def _around(self, recent: _Recent, event: DetectionEvent) -> FloatArray:
         """The audio of an event, as far as it has arrived. Shape: (any,)."""
@@ -207,19 +217,23 @@ class Clips:
             n_old = 0
             for age_seconds, size, path in clips:
                 is_old = age_seconds > self._config.max_days * 86400
-                n_old += is_old
-                if total > most or is_old:
+                if (total > most or is_old) and self._remove(path):
                     total -= size
-                    self._remove(path)
+                    n_old += is_old
             if n_old:
                 log.info("clips: removed %d that are older than %g days", n_old, self._config.max_days)
         except OSError as error:
             log.warning("clips: %s: old clips cannot be removed (%s)", self._config.folder, error.strerror)
 
-    def _remove(self, path: Path) -> None:
-        """Remove a clip and its event."""
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
+    def _remove(self, path: Path) -> bool:
+        """Remove a clip and its event, or log why not. Returns whether it is gone."""
+        try:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("clips: %s cannot be removed (%s)", path, error.strerror)
+            return False
+        return True
 
     def _clips_by_age(self) -> list[tuple[float, int, Path]]:
         """Age in seconds, size in bytes, path: clips from the future (the clock was set back), then the oldest."""
@@ -227,7 +241,8 @@ class Clips:
         for path in self._ours(".wav"):
             with suppress(FileNotFoundError):  # just removed by another program
                 status = path.stat()
-                clips.append((now - status.st_mtime, status.st_size, path))
+                if stat.S_ISREG(status.st_mode):
+                    clips.append((now - status.st_mtime, status.st_size, path))
         return sorted(clips, key=lambda clip: (clip[0] >= 0, -clip[0]))
 
 
@@ -248,8 +263,9 @@ def _wav(samples: FloatArray, rate_hz: int) -> bytes:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a new file that other users cannot read. A link at its path is not followed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    """Write a new file that only its owner and group can read. What was at its path is removed, a link too."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(path, flags, 0o640), "wb") as file:  # noqa: PTH123  (a descriptor)
         file.write(content)
 

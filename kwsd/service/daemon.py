@@ -89,7 +89,6 @@ class Daemon:
         self._clips = _make_clips(config)
         self._metrics, self._metrics_server = _make_metrics(config, self._state)
         self._thread = threading.Thread(target=self._process_audio, name="detector", daemon=True)
-        self._reloading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []  # the loop itself holds no strong references
         self._endpoints = open_endpoints(config)  # last, because an error here must leave no socket behind
         self._transport = JsonLines(self._endpoints, self._bus, self._hello)
@@ -140,9 +139,11 @@ class Daemon:
 
     async def _shutdown(self, reason: str) -> None:
         systemd.notify("STOPPING=1")
+        self._signals.ignore_reloads()
+        for task in self._tasks:
+            task.cancel()
         self._stop_audio()
-        if self._reloading:  # Python aborts if it ends while ONNX Runtime is loading a model in another thread
-            await asyncio.wait([self._reloading], timeout=_JOIN_SECONDS)
+        await self._reloader.finish(_JOIN_SECONDS)
         await asyncio.sleep(0)  # events that the detector has handed over go out before the goodbye
         self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._detector.heard_seconds, 3)))
         await self._transport.stop()
@@ -203,8 +204,7 @@ class Daemon:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            self._reloading = self._loop.create_task(self._reloader.reload())
-            await self._reloading
+            await self._reloader.start()
 
     def _process_audio(self) -> None:
         """The detector's thread. Whatever ends it ends the daemon, so the daemon is never deaf and alive."""
@@ -270,7 +270,7 @@ class Daemon:
         return State(
             streams=dict(self._detector.figures),
             deaf=self._health.deaf(time.monotonic()),
-            is_stuck=self._health.is_stuck(time.monotonic()),
+            is_stuck=self._thread.is_alive() and self._health.is_stuck(time.monotonic()),
             n_subscribers=len(self._transport.connections),
             n_events=self._bus.numbering.next_seq,
             n_lagged=self._bus.n_lagged,

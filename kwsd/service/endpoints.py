@@ -134,8 +134,9 @@ def bind_tcp(address: str) -> socket.socket:
     """
     host, port = host_and_port(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except OSError as error:
         raise SocketError(f"{address}: cannot be bound ({error.strerror or error}); choose another address") from None
 

@@ -19,8 +19,8 @@ TAKE_SECONDS = 0.1
 """Audio taken from one stream at once. Short, so that the audio that still waits can be dropped soon."""
 
 _STREAMS_AT_ONCE, _ENDS_AT_ONCE, _ITEMS_AT_ONCE = 512, 8, 16
-"""Streams in one take, those of them that end, and items of one stream. However many there are, a take is soon
-processed. An end costs most: it is followed by a second of silence, so that the last word is decided."""
+"""Limits of one take: streams, those of them that may end, and items of one stream. So a take is soon processed,
+however much waits. An end costs most: a second of silence follows it, so that the last word is decided."""
 
 GATHER_SECONDS = 0.025
 """How long the first chunk waits for the chunks of other streams: a shared run of many streams costs
@@ -57,8 +57,8 @@ class Inbox:
                 self._since = now
             if isinstance(item, Up):
                 self._rates_hz[stream] = item.rate_hz
-            if stream not in self._queues:
-                self._queues[stream] = _Queue(self._max_seconds * self._rates_hz.get(stream, 1))
+            max_samples = self._max_seconds * self._rates_hz.get(stream, 1)
+            self._queues.setdefault(stream, _Queue(max_samples)).max_samples = max_samples
             self._queues[stream].append(item, now)
             if isinstance(item, Down | End):
                 self._rates_hz.pop(stream, None)
@@ -68,8 +68,8 @@ class Inbox:
     def take(self) -> list[tuple[str, Item]]:
         """Wait for items and return some of every stream's; an empty list once closed.
 
-        The first item of every stream comes first, then every second one, and so on: streams that
-        end together can then share runs. Where several streams are up, the others get `GATHER_SECONDS`
+        The first item of every stream comes first, then the second item of every stream, and so on:
+        streams that end together can then share runs. Where several streams are up, the others get `GATHER_SECONDS`
         to deliver theirs.
         """
         with self._changed:
@@ -82,14 +82,16 @@ class Inbox:
                 return []
             share = TAKE_SECONDS / self._max_seconds
             taken: dict[str, list[Item]] = {}
+            since = time.monotonic()
             n_ends = 0
             for stream in list(islice(self._queues, _STREAMS_AT_ONCE)):
                 queue = self._queues.pop(stream)
+                since = min(since, queue.items[0][0])
                 taken[stream] = queue.take(share * queue.max_samples, may_end=n_ends < _ENDS_AT_ONCE)
                 n_ends += any(isinstance(item, End) for item in taken[stream])
                 if queue.items:
                     self._queues[stream] = queue  # behind the streams whose turn was not yet
-            self.taken_since, self._since = oldest, time.monotonic()
+            self.taken_since, self._since = since, time.monotonic()
             self._changed.notify_all()
             most = max(map(len, taken.values()))
             return [(stream, items[n]) for n in range(most) for stream, items in taken.items() if n < len(items)]

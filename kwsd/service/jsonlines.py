@@ -11,13 +11,14 @@ import logging
 import select
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from hmac import compare_digest
 from socket import AF_UNIX
 from typing import Any
 
-from kwsd.limits import Penalties
+from kwsd.limits import Penalties, Rate
 from kwsd.protocol.address import keep_alive
 from kwsd.protocol.events import Error, Hello, Position
 from kwsd.protocol.subscription import Subscription, parse_token
@@ -31,8 +32,9 @@ _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fill
 _LINE_SECONDS = 5.0  # for the rest of a line, for the token, and for the TLS handshake
 _FAREWELL_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # between two looks whether a client that sends no more has closed
+_WARNING_SECONDS = 10.0  # between two log lines about handshakes
 _MOST_HANDSHAKES = 64  # unfinished, of TLS: each costs a quarter of a megabyte
-_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS = 0.05, 4.0  # after a wrong token; shorter than the time for a token
+_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS = 0.05, 4.0  # for the answer to a wrong token
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # it may be systemd's
 
 
@@ -45,7 +47,7 @@ class JsonLines:
 
     Attributes:
         connections: those that are open.
-        penalties: how long the addresses of wrong tokens must wait.
+        penalties: how long the answers to wrong tokens wait.
     """
 
     def __init__(self, endpoints: list[Endpoint], bus: Bus, hello: Callable[[], Hello]) -> None:
@@ -53,7 +55,8 @@ class JsonLines:
         self.connections: set[_Connection] = set()
         self.max_connections = raise_descriptor_limit()
         self.penalties = Penalties(_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS)
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # unfinished, the oldest first
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # unfinished, and their addresses, the oldest first
+        self._warnings = Rate(1 / _WARNING_SECONDS, 1)
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
 
@@ -85,21 +88,28 @@ class JsonLines:
         while self.connections and loop.time() < deadline:
             await asyncio.sleep(0.01)
 
+    @property
+    def n_connections(self) -> int:
+        """Open connections, with those that have not finished their TLS handshake."""
+        return len(self.connections) + len(self._handshakes)
+
     def secure(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
         """Begin a TLS handshake.
 
-        When too many are unfinished, the oldest is given up: a client that works finishes its own in
-        milliseconds. Unfinished ones count as connections.
+        When too many are unfinished, the oldest of the address that has most of them is given up.
         """
-        if len(self.connections) + len(self._handshakes) >= self.max_connections:
+        if self.n_connections >= self.max_connections:
             transport.abort()
             return
         if len(self._handshakes) >= _MOST_HANDSHAKES:
-            oldest = next(iter(self._handshakes))
+            [(host, n)] = Counter(self._handshakes.values()).most_common(1)
+            oldest = next(task for task, its_host in self._handshakes.items() if its_host == host)
             del self._handshakes[oldest]
             oldest.cancel()
+            if self._warnings.allows(time.monotonic()):
+                log.warning("%s: has %d unfinished TLS handshakes; the oldest are given up", host, n)
         task = asyncio.get_running_loop().create_task(self._shake_hands(transport, endpoint))
-        self._handshakes[task] = None
+        self._handshakes[task] = str(transport.get_extra_info("peername")[0])
         task.add_done_callback(lambda task: self._handshakes.pop(task, None))
 
     async def _shake_hands(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
@@ -135,7 +145,7 @@ class _Connection(asyncio.Protocol):
         self._server, self._token = server, endpoint.token
         self._is_open = False  # after TLS, the first data may come before `connection_made`
         self._has_ended = False  # its own side
-        self._is_waiting = False  # for the check of its token
+        self._is_waiting = False  # for the answer to a wrong token
         self._subscriber: Subscriber | None = None
         self._transport = asyncio.Transport()  # replaced as soon as the connection is made
         self._pending = b""
@@ -147,7 +157,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(_BUFFER_BYTES)
         keep_alive(transport.get_extra_info("socket"))
-        n_others, most = len(self._server.connections), self._server.max_connections
+        n_others, most = self._server.n_connections, self._server.max_connections
         self._server.connections.add(self)
         if n_others >= most:
             self._refuse(f"{most} subscribers are connected, which is the limit", retryable=True)
@@ -172,6 +182,8 @@ class _Connection(asyncio.Protocol):
             return False
         if not self._has_ended:
             self._has_ended = True
+            if self._pending:  # the end of its input also ends its last line
+                self.data_received(b"\n")
             if self._transport.get_extra_info("socket").family != AF_UNIX:  # TCP tells only in answer to a write
                 self._subscriber.put_now(encode(Position(next_seq=self._server.bus.numbering.next_seq)))
             self._look_for_end()
@@ -249,39 +261,27 @@ class _Connection(asyncio.Protocol):
             self._check_token(line)
 
     def _check_token(self, line: bytes) -> None:
-        """Check the token. An address that has shown wrong ones waits first, and so does this connection."""
-        if self._transport.is_closing():
-            return
-        seconds = self._server.penalties.waits(self._host, time.monotonic())
-        self._is_waiting = seconds > 0
-        if self._is_waiting:
-            asyncio.get_running_loop().call_later(seconds, self._check_token, line)
-        elif compare_digest(parse_token(line), self._token or b""):
-            self._server.penalties.succeed(self._host)
+        """Greet a client that shows the token. The answer to a wrong one waits, longer each time."""
+        if compare_digest(parse_token(line), self._token or b""):
             self._clear_deadline()
             self._greet()
-            self._read_line()
-        else:
-            self._refuse_token("wrong token")
+            return
+        self._clear_deadline()
+        self._is_waiting = True
+        asyncio.get_running_loop().call_later(self._count_failure("wrong token"), self._refuse, "wrong token")
 
     def _refuse_late_token(self) -> None:
-        if self._is_waiting:
-            self._refuse("too many wrong tokens came from your address; try again later", retryable=True)
-        else:
-            self._refuse_token(f"no token within {_LINE_SECONDS:g} s")
+        reason = f"no token within {_LINE_SECONDS:g} s"
+        self._count_failure(reason)
+        self._refuse(reason)
 
-    @property
-    def _host(self) -> str:
-        """The client's address, without its port."""
-        return str(self._transport.get_extra_info("peername")[0])
-
-    def _refuse_token(self, problem: str) -> None:
-        """Refuse a client that does not show the token. Its address must wait, longer each time."""
-        penalties, now = self._server.penalties, time.monotonic()
-        if not penalties.waits(self._host, now):
-            n, seconds = penalties.fail(self._host, now)
-            log.warning("%s: %s (attempt %d); this address now waits for %.1f s", self._host, problem, n, seconds)
-        self._refuse(problem)
+    def _count_failure(self, problem: str) -> float:
+        """Count it for the client's address. Returns how long the answer to a wrong token waits, in seconds."""
+        host = str(self._transport.get_extra_info("peername")[0])
+        n, seconds = self._server.penalties.fail(host, time.monotonic())
+        if n:  # each wait has one line
+            log.warning("%s: %s (attempt %d); the answer waits for %.2f s", host, problem, n, seconds)
+        return seconds
 
     def _refuse(self, reason: str, retryable: bool = False) -> None:
         self._transport.write(encode(Error(reason=reason, retryable=retryable)))

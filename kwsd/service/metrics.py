@@ -8,6 +8,7 @@ parts, which count anyway.
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -113,10 +114,15 @@ class _Server(ThreadingWSGIServer):
             self._slots.release()
             raise
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log nothing of a client that has gone, or was too slow; a defect has its traceback."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         deadline = threading.Timer(_REQUEST_SECONDS, _hang_up, [request])
-        deadline.start()
         try:
+            deadline.start()
             super().process_request_thread(request, client_address)
         finally:
             deadline.cancel()
@@ -169,6 +175,7 @@ class MetricsServer:
     def _answer(self, environ: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO")
         if path == "/metrics":
+            environ.pop("HTTP_ACCEPT", None)  # the package fails on odd versions in it; the text format serves all
             return self._figures(environ, respond)
         if path == "/healthz":
             deaf = self._metrics.state().deaf

@@ -4,6 +4,7 @@ Law: everything is loaded and checked first. Then the detector changes between t
 changes at all.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -60,6 +61,17 @@ class Reloader:
     ) -> None:
         self._configure, self.setup = configure, setup
         self._detector, self._endpoints = detector, endpoints
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Reload. Cancelling this call does not cancel the reload."""
+        self._running = asyncio.get_running_loop().create_task(self.reload())
+        await asyncio.wait([self._running])
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for a running reload. Python may abort if it ends while another thread loads a model."""
+        if self._running:
+            await asyncio.wait([self._running], timeout=seconds)
 
     async def reload(self) -> None:
         """Load the new setup and use it, or log one line that says why the old one stays."""

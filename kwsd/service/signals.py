@@ -41,6 +41,11 @@ class Signals:
         else:
             self.ended.set_result(outcome)
 
+    def ignore_reloads(self) -> None:
+        """From now on, SIGHUP does nothing."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     def _hang_up(self) -> None:
         if self._had_terminal and not _has_terminal():
             self.end("the terminal was closed")

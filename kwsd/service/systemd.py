@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import ClassVar
 
@@ -81,7 +82,8 @@ class JournalHandler(logging.Handler):
         try:
             self._socket.sendto(data, self._path)
         except OSError:  # no journal there: the line itself is what counts
-            sys.stderr.write(self.format(record) + "\n")
+            with suppress(OSError, ValueError, AttributeError):  # standard error is gone, too
+                sys.stderr.write(self.format(record) + "\n")
 
     def close(self) -> None:
         self._socket.close()

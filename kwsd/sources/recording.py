@@ -14,6 +14,7 @@ from kwsd.audio import RATES_HZ, FloatArray, decode_pcm, to_mono
 from kwsd.errors import AudioError
 
 _UNKNOWN_SIZE = 0xFFFF_FFFF
+_UNKNOWN_FORM_SIZE = 0x7F00_0000
 _UNKNOWN_RIFF_SIZE = 0x7FFF_0000
 """A writer that cannot seek back (a pipe) leaves a size near the type's maximum."""
 
@@ -86,12 +87,14 @@ def _open(path: Path, first: bytes) -> soundfile.SoundFile:
     except soundfile.LibsndfileError as error:
         reason = error.error_string.removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{path}: not a readable recording ({reason})") from None
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror}") from None
     except TypeError:  # raised by soundfile for a name that ends with .raw
         raise AudioError(f"{path}: raw PCM does not say its rate; pipe it to kwsd run --source -") from None
     if file.frames == 0 or not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
         file.close()
-        reason = f"has a rate of {file.samplerate} Hz" if file.frames else "holds no audio"
-        raise AudioError(f"{path}: {reason}; kwsd accepts {RATES_HZ[0]} to {RATES_HZ[1]} Hz")
+        accepted = f"has a rate of {file.samplerate} Hz; kwsd accepts {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
+        raise AudioError(f"{path}: {accepted if file.frames else 'holds no audio'}")
     return file
 
 
@@ -137,34 +140,55 @@ def _read_first(path: Path) -> bytes:
         raise AudioError(f"{path}: {error.strerror}") from None
     if not data:
         raise AudioError(f"{path}: empty file")
-    declared = _declared_bytes(data)
+    try:
+        declared = _declared_bytes(data, status.st_size)
+    except struct.error:
+        raise AudioError(f"{path}: truncated inside its header") from None
     if declared is not None and status.st_size < declared:
         raise AudioError(f"{path}: truncated, {status.st_size} of {declared} bytes are there")
     return data
 
 
-def _declared_bytes(data: bytes) -> int | None:
+def _declared_bytes(data: bytes, n_on_disk: int) -> int | None:
     """How long the file is according to its header; None if the header does not say it.
 
     libsndfile shortens a truncated file silently. Sources: the formats' specifications, and `ds64` of EBU Tech 3306.
+
+    Raises:
+        struct.error: the file ends inside its header.
     """
     kind = data[:4]
-    try:
-        if kind == b"RIFF":
-            n_bytes = _number("<I", data, 4) + 8
-            return n_bytes if n_bytes < _UNKNOWN_RIFF_SIZE else None
-        if kind == b"RF64":
-            return _number("<Q", data, 20) + 8
-        if kind == b"FORM":
-            return _number(">I", data, 4) + 8
-        if kind == b"riff":  # W64: a GUID, then the size of everything
-            return _number("<Q", data, 16)
-        if kind == b".snd":
-            size = _number(">I", data, 8)
-            return None if size == _UNKNOWN_SIZE else _number(">I", data, 4) + size
-        return _declared_caf(data) if kind == b"caff" else None
-    except struct.error:
-        return len(data) + 1  # it ends inside its header
+    if kind == b"RIFF":
+        n_bytes = _number("<I", data, 4) + 8
+        return n_bytes if n_bytes < _UNKNOWN_RIFF_SIZE else _declared_data(data)
+    if kind in (b"FORM", b"RIFX"):
+        n_bytes = _number(">I", data, 4)
+        is_whole = n_bytes == n_on_disk  # some writers count the first 8 bytes, too
+        return None if n_bytes >= _UNKNOWN_FORM_SIZE or is_whole else n_bytes + 8
+    if kind in (b"RF64", b"riff"):  # riff: W64, a GUID, then the size of everything
+        n_bytes = _number("<Q", data, 20) + 8 if kind == b"RF64" else _number("<Q", data, 16)
+        return n_bytes if n_bytes < 2**63 else None
+    if kind == b".snd":
+        size = _number(">I", data, 8)
+        return None if size == _UNKNOWN_SIZE else _number(">I", data, 4) + size
+    return _declared_caf(data) if kind == b"caff" else None
+
+
+def _declared_data(data: bytes) -> int | None:
+    """Where the data chunk of a WAV ends according to its own size; None if that is not known either."""
+    at, size = _data_chunk(data)
+    return at + 8 + size if at and 0 < size < _UNKNOWN_RIFF_SIZE else None
+
+
+def _data_chunk(data: bytes) -> tuple[int, int]:
+    """Place and size of a WAV's data chunk; two zeros if it is not near the file's beginning."""
+    at = 12
+    while data[:4] == b"RIFF" and at + 8 <= len(data):
+        size = _number("<I", data, at + 4)
+        if data[at : at + 4] == b"data":
+            return at, size
+        at += 8 + size + size % 2
+    return 0, 0
 
 
 def _declared_caf(data: bytes) -> int | None:
@@ -210,15 +234,14 @@ class _PipedWav(soundfile.SoundFile):
         self._sized.close()
 
 
+def _size(n_bytes: int) -> bytes:
+    """The size of a chunk; of one beyond 4 GiB, the largest size that a WAV can hold."""
+    return min(n_bytes, _UNKNOWN_SIZE - 1).to_bytes(4, "little")
+
+
 def _filled_header(first: bytes, n_bytes: int) -> bytes:
     """The header of a WAV with its sizes; empty if they are there already, or no data chunk is near its start."""
-    at = 12
-    while first[:4] == b"RIFF" and at + 8 <= len(first):
-        size = _number("<I", first, at + 4)
-        if first[at : at + 4] == b"data":
-            if size and size < _UNKNOWN_RIFF_SIZE:
-                return b""
-            rest = (n_bytes - at - 8).to_bytes(4, "little")
-            return first[:4] + (n_bytes - 8).to_bytes(4, "little") + first[8 : at + 4] + rest
-        at += 8 + size + size % 2
-    return b""
+    at, size = _data_chunk(first)
+    if not at or 0 < size < _UNKNOWN_RIFF_SIZE or _number("<I", first, 4) == n_bytes - 8:
+        return b""
+    return first[:4] + _size(n_bytes - 8) + first[8 : at + 4] + _size(n_bytes - at - 8)

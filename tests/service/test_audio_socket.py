@@ -174,7 +174,7 @@ def test_a_silent_live_sender_is_ended_and_its_name_is_free(start_daemon, tmp_pa
                 sender.sendall(bytes(3200))
                 time.sleep(0.1)
         down = next(events)
-        assert (down.stream, down.reason) == ("hall", "hall: no sound for 1 s")
+        assert (down.stream, down.reason) == ("hall", "no sound for 1 s")
         with suppress(ConnectionResetError):  # the zeros that it had not read yet
             assert b"no sound for 1 s; connect again when there is some" in sender.recv(4096)
     with send_audio(audio, np.ones(1600, "<i2"), stream="hall"):

@@ -229,7 +229,7 @@ def test_on_a_full_disk_the_newest_clips_are_kept(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(kwsd.service.clips, "_write_private", full)
     kept = keep(tmp_path, [item for n in range(2, 5) for item in (piece(0), piece(1000), piece(2000), event(n))])
     assert [path.name[-5] for path in kept] == ["3", "4"]
-    assert "the disk is full; the oldest clip is removed" in caplog.text
+    assert "the disk is full; removed the oldest 1" in caplog.text
 
 
 def test_clips_that_are_removed_for_their_age_leave_a_log_line(tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""The inbox: bounded queues between readers and the detector's thread. `test_capture.py` has it with sources."""
+"""The inbox: bounded queues between readers and the detector's thread; and which streams are deaf."""
 
 import threading
 
@@ -7,7 +7,9 @@ import pytest
 
 from kwsd.audio import Chunk
 from kwsd.config import Config, StreamConfig
-from kwsd.service.capture import make_captures
+from kwsd.service.capture import Capture, make_captures
+from kwsd.service.detector import Detector
+from kwsd.service.health import DEAF_SECONDS, Health
 from kwsd.service.inbox import Inbox
 from kwsd.sources.base import Down, End, Up
 
@@ -82,3 +84,79 @@ def test_streams_of_one_microphone_share_a_capture_and_recordings_do_not():
     assert captures["a"] is captures["b"]
     assert captures["c"] is not captures["d"]
     assert [captures[name].name for name in "ac"] == ["microphone 2", "x.wav"]
+
+
+class Nothing:
+    name, is_live = "nothing", True
+
+
+@pytest.fixture
+def parts(model):
+    config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
+    detector, inbox = Detector(model, config), Inbox()
+    capture = Capture(Nothing(), ["hall"], inbox)
+    return detector, inbox, capture, Health(detector, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
+
+
+def hear(detector, *streams):
+    for stream in streams:
+        detector.process([(stream, Up(16000, 0.0))])
+        detector.figures[stream].heard_seconds += 1
+
+
+def test_all_streams_are_deaf_at_first(parts):
+    detector, _, _, health = parts
+    assert health.deaf(0.0) == {"hall": "no audio yet", "yard": "no audio yet"}
+    assert not health.has_heard_all
+    hear(detector, "hall")
+    health.look(1.0)
+    assert health.has_heard_all  # all sources that kwsd reads itself
+    assert health.deaf(1.0) == {"yard": "no audio yet"}
+
+
+def test_only_a_deaf_source_that_kwsd_reads_itself_counts_as_stuck(parts):
+    detector, _, _, health = parts
+    hear(detector, "hall", "yard")
+    health.look(0.0)
+    later = DEAF_SECONDS + 1
+    assert health.deaf(later) == {"hall": "no audio for 11 s", "yard": "no audio for 11 s"}
+    assert health.is_stuck(later)
+    detector.figures["hall"].heard_seconds += 1
+    health.look(later)
+    assert health.deaf(later) == {"yard": "no audio for 11 s"}
+    assert not health.is_stuck(later)
+
+
+def test_a_source_that_is_down_counts_as_stuck_only_if_opening_it_hangs(parts):
+    _, _, capture, health = parts
+    assert not health.is_stuck(1000.0)
+    capture.opening_since = 900.0
+    assert not health.is_stuck(950.0)
+    assert health.is_stuck(961.0)
+
+
+def test_audio_that_is_not_taken_counts_as_stuck(parts, monkeypatch):
+    _, inbox, _, health = parts
+    now = 100.0
+    monkeypatch.setattr("kwsd.service.capture.time.monotonic", lambda: now)
+    inbox.put("yard", Up(16000, 0.0), waits=False)
+    assert not health.is_stuck(now)
+    now += DEAF_SECONDS + 1
+    assert health.is_stuck(now)
+
+
+def test_a_take_has_few_ends_and_every_stream_gets_its_turn():
+    inbox = Inbox()
+    for n in range(600):
+        inbox.put(str(n), Up(16000, 0.0), waits=False)
+        inbox.put(str(n), chunk(0), waits=False)
+        inbox.put(str(n), End(), waits=False)
+    taken = inbox.take()
+    assert [item for _, item in taken[:512]] == [Up(16000, 0.0)] * 512  # first items first
+    assert sum(isinstance(item, End) for _, item in taken) == 8
+    n_takes = 1
+    while sum(isinstance(item, End) for _, item in taken) < 600:
+        taken += inbox.take()
+        n_takes += 1
+    assert len(taken) == 1800
+    assert n_takes <= 80

@@ -1,4 +1,4 @@
-"""The metrics for Prometheus, read with its own parser; which streams are deaf, and when a restart would help."""
+"""The metrics for Prometheus, read with its own parser."""
 
 import json
 import socket
@@ -13,13 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kwsd.client import subscribe
-from kwsd.config import Config, StreamConfig
 from kwsd.protocol.events import DetectionEvent
-from kwsd.service.capture import Capture
-from kwsd.service.detector import Detector
-from kwsd.service.health import DEAF_SECONDS, Health
-from kwsd.service.inbox import Inbox
-from kwsd.sources.base import Up
 from support import DEMO, free_port, kwsd
 
 
@@ -82,7 +76,6 @@ def test_health_reports_a_stream_without_audio_as_deaf(start, demo):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_clients_that_send_a_byte_now_and_then_do_not_lock_others_out(start):
     _, _, address = start(source="network", audio=f"127.0.0.1:{free_port()}")
     host, _, port = address.rpartition(":")
@@ -101,6 +94,7 @@ def test_clients_that_send_a_byte_now_and_then_do_not_lock_others_out(start):
             one.close()
 
 
+@pytest.mark.slow
 def test_idle_connections_use_few_threads(start):
     daemon, path, address = start(source=str(DEMO))
     next(event for event in subscribe(path) if isinstance(event, DetectionEvent))  # so all its threads run
@@ -108,9 +102,9 @@ def test_idle_connections_use_few_threads(start):
     host, _, port = address.partition(":")
     idle = [socket.create_connection((host, int(port)), timeout=10) for _ in range(50)]
     try:
-        for connection in idle[8:]:
+        for connection in idle[32:]:
             assert connection.recv(1) == b""  # refused
-        assert n_threads(daemon) <= before + 8
+        assert before + 8 < n_threads(daemon) <= before + 64  # one for each of 32, and one for its deadline
     finally:
         for connection in idle:
             connection.close()
@@ -137,65 +131,6 @@ def test_a_port_in_use_is_a_one_line_error_and_leaves_no_socket(tmp_path):
 
 def n_threads(daemon):
     return len(list(Path(f"/proc/{daemon.pid}/task").iterdir()))
-
-
-class Nothing:
-    name, is_live = "nothing", True
-
-
-@pytest.fixture
-def parts(model):
-    config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
-    detector, inbox = Detector(model, config), Inbox()
-    capture = Capture(Nothing(), ["hall"], inbox)
-    return detector, inbox, capture, Health(detector, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
-
-
-def hear(detector, *streams):
-    for stream in streams:
-        detector.process([(stream, Up(16000, 0.0))])
-        detector.figures[stream].heard_seconds += 1
-
-
-def test_all_streams_are_deaf_at_first(parts):
-    detector, _, _, health = parts
-    assert health.deaf(0.0) == {"hall": "no audio yet", "yard": "no audio yet"}
-    assert not health.has_heard_all
-    hear(detector, "hall")
-    health.look(1.0)
-    assert health.has_heard_all  # all sources that kwsd reads itself
-    assert health.deaf(1.0) == {"yard": "no audio yet"}
-
-
-def test_only_a_deaf_source_that_kwsd_reads_itself_counts_as_stuck(parts):
-    detector, _, _, health = parts
-    hear(detector, "hall", "yard")
-    health.look(0.0)
-    later = DEAF_SECONDS + 1
-    assert health.deaf(later) == {"hall": "no audio for 11 s", "yard": "no audio for 11 s"}
-    assert health.is_stuck(later)
-    detector.figures["hall"].heard_seconds += 1
-    health.look(later)
-    assert health.deaf(later) == {"yard": "no audio for 11 s"}
-    assert not health.is_stuck(later)
-
-
-def test_a_source_that_is_down_counts_as_stuck_only_if_opening_it_hangs(parts):
-    _, _, capture, health = parts
-    assert not health.is_stuck(1000.0)
-    capture.opening_since = 900.0
-    assert not health.is_stuck(950.0)
-    assert health.is_stuck(961.0)
-
-
-def test_audio_that_is_not_taken_counts_as_stuck(parts, monkeypatch):
-    _, inbox, _, health = parts
-    now = 100.0
-    monkeypatch.setattr("kwsd.service.capture.time.monotonic", lambda: now)
-    inbox.put("yard", Up(16000, 0.0), waits=False)
-    assert not health.is_stuck(now)
-    now += DEAF_SECONDS + 1
-    assert health.is_stuck(now)
 
 
 def test_a_sender_that_pauses_is_no_reason_for_a_restart(start):

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import signal
+import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -119,3 +121,15 @@ def test_an_error_that_ends_the_daemon_is_raised():
 
     with pytest.raises(ConfigError, match="first"):
         asyncio.run(end())
+
+
+@pytest.mark.parametrize(("n_reloads", "seconds"), [(1, 0.02), (2, 0.05), (40, 0.005)])
+def test_a_daemon_ends_well_while_it_reloads(start_daemon, n_reloads, seconds):
+    daemon, _ = start_daemon("--source", "-", stdin=subprocess.PIPE)
+    for _ in range(n_reloads):
+        daemon.send_signal(signal.SIGHUP)
+        time.sleep(seconds)
+    daemon.send_signal(signal.SIGTERM)
+    daemon.send_signal(signal.SIGHUP)
+    assert daemon.wait(10) == 0
+    assert "Traceback" not in daemon.stderr.read()

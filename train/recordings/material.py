@@ -24,6 +24,7 @@ _ENERGY_FRAME = RATE_HZ // 100
 _PAUSE_FRAMES = 19  # a longer pause ends a word: 190 ms, more than a stop consonant's closure
 _LOWEST_DB = -36.0  # a word's edges are above this, relative to its loudest 10 ms
 _LOWEST_SHARE = 0.15  # and above this share of the way (in dB) from the quietest to the loudest
+_READING = "any format, rounded to int16"  # changes with `read_samples`, so that no cache is out of date
 _NAMED = 5  # recordings in one message
 _EMPHASIS = 0.97  # pre-emphasis: this share of the previous sample is subtracted; the usual value
 
@@ -184,6 +185,6 @@ def _mapped(path: Path) -> NDArray[np.int16]:
 
 
 def _digest(clips: list[Clip]) -> str:
-    """Identify the samples by the path, modification time, start and length of each clip."""
+    """Identify the samples by the path, modification time, start and length of each clip, and by how they are read."""
     lines = (f"{clip.path.resolve()} {clip.path.stat().st_mtime_ns} {clip.start} {clip.n_samples}" for clip in clips)
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256("\n".join([_READING, *lines]).encode(errors="surrogateescape")).hexdigest()
