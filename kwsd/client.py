@@ -59,9 +59,8 @@ def subscribe(
         reconnect: False ends with the daemon's `Goodbye`.
 
     Raises:
-        SocketError: no daemon serves there at first, it refuses, or what it sends is not kwsd's
-            protocol; with a token and without TLS also when the server closes three connections in a
-            row without a word; without `reconnect` also when the connection breaks.
+        SocketError: no daemon serves there at first, it refuses, or speaks another protocol; with a token and
+            without TLS, three connections in a row were silent; without `reconnect`, the connection broke.
     """
     server = ServerAddress.at(address, token, tls)
     session = _Session(server, _subscription(labels, streams, since, scores))

@@ -61,10 +61,11 @@ def _fit(args: argparse.Namespace) -> None:
 
     changes = [f"{name}={value}" for name in ("seed", "epochs") if (value := getattr(args, name)) is not None]
     hyper = Hyperparameters().changed([*changes, *args.set])
+    corpus = _corpus(args, tuple(args.words.split(",")))
     if missing := [name for name in ("speech", "noise") if not getattr(args, name)]:
         names = " and ".join(f"--{name}" for name in missing)
         print(f"train: without {names} the model will fire more often in talk and noise", file=sys.stderr)
-    fit(_corpus(args, tuple(args.words.split(","))), args.architecture, hyper, args.run, _cache(args))
+    fit(corpus, args.architecture, hyper, args.run, _cache(args))
 
 
 def _cache(args: argparse.Namespace) -> Path:
