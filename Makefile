@@ -13,7 +13,7 @@ test: .venv-test/ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest -n auto --dist loadfile
 
 # The same with the long tests (the sandbox, whole trainings), and the coverage of what runs in the tests' own process.
 test-all: .venv-test/ready

@@ -64,7 +64,7 @@ def _fit(args: argparse.Namespace) -> None:
     corpus = _corpus(args, tuple(args.words.split(",")))
     if missing := [name for name in ("speech", "noise") if not getattr(args, name)]:
         names = " and ".join(f"--{name}" for name in missing)
-        print(f"train: without {names} the model will fire more often in talk and noise", file=sys.stderr)
+        print(f"without {names} the model will fire more often in talk and noise", flush=True)
     fit(corpus, args.architecture, hyper, args.run, _cache(args))
 
 

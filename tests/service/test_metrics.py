@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kwsd.client import subscribe
-from kwsd.protocol.events import DetectionEvent
+from kwsd.protocol.events import DetectionEvent, Hello
 from support import DEMO, free_port, kwsd
 
 
@@ -77,7 +77,8 @@ def test_health_reports_a_stream_without_audio_as_deaf(start, demo):
 
 
 def test_clients_that_send_a_byte_now_and_then_do_not_lock_others_out(start):
-    _, _, address = start(source="network", audio=f"127.0.0.1:{free_port()}")
+    _, path, address = start(source="network", audio=f"127.0.0.1:{free_port()}")
+    assert isinstance(next(subscribe(path)), Hello)  # so the server for metrics runs, too
     host, _, port = address.rpartition(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(40)]
     ended = time.monotonic() + 4
@@ -134,6 +135,7 @@ def n_threads(daemon):
 
 
 def test_a_sender_that_pauses_is_no_reason_for_a_restart(start):
-    _, _, address = start(streams={"hall": {"source": "network"}}, audio=f"127.0.0.1:{free_port()}")
+    _, path, address = start(streams={"hall": {"source": "network"}}, audio=f"127.0.0.1:{free_port()}")
+    assert isinstance(next(subscribe(path)), Hello)
     assert ask(address, "/healthz")[0] == 503
     assert ask(address, "/livez") == (200, '{"status": "ok"}\n')
