@@ -96,7 +96,8 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
     word_of[silent] = words.index(SILENCE)
     keywords = corpus.labels[:-2]
     if missing := [word for word in keywords if words.index(word) not in word_of]:
-        raise TrainingError(f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}")
+        advice = "splits are by speaker; add speakers, or take _nohash_ out of the names, so that each file is one"
+        raise TrainingError(f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}; {advice}")
     index = np.arange(len(clips))
     return Material(
         path,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from kwsd.errors import TrainingError
 from train.recordings.corpus import find_corpus, read_samples
 from train.recordings.material import gather, word_edges
 
@@ -108,3 +109,15 @@ def test_a_full_disk_is_an_error_and_leaves_no_files(corpus, tmp_path):
 def test_silence_and_very_short_recordings_have_edges_too():
     assert word_edges(np.zeros(16000, np.int16)) == (0, 16000)
     assert word_edges(np.ones(100, np.int16)) == (0, 100)
+
+
+def test_a_single_speaker_gets_advice(corpus_folder, tmp_path):
+    data = shutil.copytree(corpus_folder, tmp_path / "data")
+    for word in ("yes", "no", "tree"):
+        for n, path in enumerate(sorted((data / word).glob("*.wav"))):
+            path.rename(path.with_name(f"me_nohash_{n}.wav"))
+    mine = find_corpus(data, ("yes", "no"))
+    [own] = [split for split, clips in mine.clips.items() if clips]
+    other = next(split for split in mine.clips if split != own)
+    with pytest.raises(TrainingError, match="no recording of yes, no; splits are by speaker; add speakers, or take"):
+        gather(mine, other, tmp_path)
