@@ -1,6 +1,7 @@
 """A user's mistake gives one clear line and a nonzero exit status, never a traceback."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -162,3 +163,16 @@ def test_help_lists_the_commands():
     text = kwsd("--help").stdout
     for command in ("run", "listen", "spot", "label", "devices", "check"):
         assert f"    {command} " in text
+
+
+def test_ctrl_c_ends_spot_at_once_and_without_a_traceback(tmp_path):
+    samples, rate_hz = soundfile.read(DEMO, dtype="int16")
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(samples, 60), rate_hz)
+    command = [sys.executable, "-m", "kwsd", "spot", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as spot:
+        assert "down" in spot.stdout.readline()
+        spot.send_signal(signal.SIGINT)
+        _, errors = spot.communicate(timeout=10)
+    assert spot.returncode == -signal.SIGINT
+    assert errors == ""

@@ -49,3 +49,20 @@ def test_a_long_clip_of_zeros_has_posteriors(model):
         [clip_windows(np.zeros(48000, np.float32), 16000, model.card)], model.card, model.posteriors
     )
     assert heard.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_however_long_the_clips_a_run_has_few_windows(model):
+    random = np.random.default_rng(0)
+    clips = [
+        clip_windows(random.standard_normal(16000 * seconds).astype(np.float32), 16000, model.card)
+        for seconds in (1, 30, 2)
+    ]
+    sizes = []
+
+    def posteriors(windows):
+        sizes.append(len(windows))
+        return model.posteriors(windows)
+
+    assert clip_posteriors(clips, model.card, posteriors).shape == (3, len(model.card.labels))
+    assert max(sizes) <= 32
+    assert sum(sizes) == sum(len(clip.starts) for clip in clips)

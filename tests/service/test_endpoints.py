@@ -18,6 +18,7 @@ import pytest
 from kwsd.client import subscribe, subscribe_async
 from kwsd.errors import SocketError
 from kwsd.protocol.events import DetectionEvent, Hello, Scores, parse_event
+from kwsd.service.endpoints import bind_tcp
 from support import DEMO, free_port, kwsd
 
 TLS = Path(__file__).parent / "tls"
@@ -259,3 +260,10 @@ def test_check_examines_the_token_and_the_folder_of_clips(token_file, tmp_path):
     assert result.returncode == 1
     assert f"FAIL  tcp: {token_file}: every user can read the token; chmod o-r it\n" in result.stdout
     assert "create this folder, and let kwsd write to it" in result.stdout
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_all_addresses_of_ipv6_are_also_those_of_ipv4():
+    with bind_tcp("[::]:0") as listener:
+        port = listener.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), 5).close()

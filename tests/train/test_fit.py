@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -22,6 +23,7 @@ from train.measure import decide
 from train.measure.clips import evaluate
 from train.measure.subject import KerasModel, load_subject
 from train.recordings.corpus import find_corpus, read_clip
+from train.recordings.material import default_cache
 
 HYPER = Hyperparameters(epochs=2, restarts=1, restart_epochs=1, scenes_per_epoch=12, batch_seconds=60, clip_noise=0.2)
 LIGHT_HYPER = Hyperparameters(epochs=2, restarts=0, scenes_per_epoch=6, batch_seconds=60)
@@ -268,3 +270,25 @@ def test_the_command_line_reports_mistakes_in_one_line(tmp_path, monkeypatch, ca
         mistake("needs --stream", "evaluate", tmp_path / "r.onnx", "--data", tmp_path, option, value)
     mistake("--home, --background: choose one", "evaluate", "m", "--data", "d", "--home", "--background", "b")
     mistake("no reports", "results", tmp_path, "-o", tmp_path / "R.md")
+
+
+def test_a_refused_fit_does_not_claim_its_folder(corpus, cache, tmp_path):
+    nobody = replace(corpus, clips=corpus.clips | {"validation": []})
+    with pytest.raises(TrainingError, match="no recording of yes, no"):
+        fit(nobody, "ds_tcn", HYPER, tmp_path / "run", cache)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_only_commands_that_need_a_cache_ask_for_a_home_folder(monkeypatch, capsys):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train", "fit", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "--cache DIR" in capsys.readouterr().out
+    with pytest.raises(TrainingError, match="no home folder for cached recordings; give --cache DIR"):
+        default_cache()

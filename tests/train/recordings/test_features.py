@@ -5,8 +5,8 @@ import pytest
 
 from kwsd.core.frontend import SPECTROGRAM_8K, clip_features
 from kwsd.sources.recording import read_recording
-from train.recordings.corpus import find_corpus
-from train.recordings.features import held_out_examples
+from train.recordings.corpus import find_corpus, noise_parts
+from train.recordings.features import held_out_examples, in_longer_noise
 
 
 @pytest.fixture
@@ -33,3 +33,20 @@ def test_noise_is_added_to_the_same_clips(corpus):
     assert np.quantile(noisy.x[words], 0.1) > quietest + 1  # noise fills the quiet parts
     again = held_out_examples(corpus, "validation", SPECTROGRAM_8K, snr_db=0)
     np.testing.assert_array_equal(noisy.x, again.x)
+
+
+def test_longer_clips_contain_the_word_in_softer_noise(corpus):
+    noises = noise_parts(corpus, "validation")
+    clip = 0.5 * np.sin(np.arange(8000) / 3).astype(np.float32)
+    longer = [in_longer_noise(clip, noises, np.random.default_rng(seed)) for seed in range(20)]
+    seconds = [len(samples) / 16000 for samples in longer]
+    assert 1.2 <= min(seconds) < 2
+    assert 3 < max(seconds) <= 4
+    for samples in longer:
+        likeness = np.correlate(samples, clip, "valid")
+        at = int(np.argmax(likeness))
+        assert likeness[at] == pytest.approx(np.dot(clip, clip), rel=0.1)
+        rest = np.delete(samples, slice(at, at + len(clip)))
+        assert np.sqrt(np.mean(rest**2)) < 0.4 * np.sqrt(np.mean(clip**2))
+    same = in_longer_noise(clip, noises, np.random.default_rng(0))
+    np.testing.assert_array_equal(same, longer[0])
