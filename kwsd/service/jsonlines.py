@@ -55,7 +55,7 @@ class JsonLines:
         self.connections: set[_Connection] = set()
         self.max_connections = raise_descriptor_limit()
         self.penalties = Penalties(_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS)
-        self._handshakes: dict[asyncio.Task[None], str] = {}  # unfinished, and their addresses, the oldest first
+        self._handshakes: dict[asyncio.Task[None], asyncio.Transport] = {}  # unfinished, the oldest first
         self._warnings = Rate(1 / _WARNING_SECONDS, 1)
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
@@ -78,7 +78,7 @@ class JsonLines:
         for server in self._servers:
             server.close()
         for handshake in list(self._handshakes):
-            handshake.cancel()
+            self._give_up(handshake)
         for path, inode in self._inodes.items():
             remove_socket(path, inode)
         for connection in list(self.connections):
@@ -102,15 +102,17 @@ class JsonLines:
             transport.abort()
             return
         if len(self._handshakes) >= _MOST_HANDSHAKES:
-            [(host, n)] = Counter(self._handshakes.values()).most_common(1)
-            oldest = next(task for task, its_host in self._handshakes.items() if its_host == host)
-            del self._handshakes[oldest]
-            oldest.cancel()
+            [(host, n)] = Counter(map(_host, self._handshakes.values())).most_common(1)
+            self._give_up(next(task for task, one in self._handshakes.items() if _host(one) == host))
             if self._warnings.allows(time.monotonic()):
                 log.warning("%s: has %d unfinished TLS handshakes; the oldest are given up", host, n)
         task = asyncio.get_running_loop().create_task(self._shake_hands(transport, endpoint))
-        self._handshakes[task] = str(transport.get_extra_info("peername")[0])
+        self._handshakes[task] = transport
         task.add_done_callback(lambda task: self._handshakes.pop(task, None))
+
+    def _give_up(self, handshake: "asyncio.Task[None]") -> None:
+        self._handshakes.pop(handshake).abort()  # here, because a task that is cancelled early never runs
+        handshake.cancel()
 
     async def _shake_hands(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
         assert endpoint.tls
@@ -124,6 +126,10 @@ class JsonLines:
             return
         if secure and not secure.is_closing():
             connection.connection_made(secure)
+
+
+def _host(transport: asyncio.Transport) -> str:
+    return str((transport.get_extra_info("peername") or [""])[0])
 
 
 class _Handshake(asyncio.Protocol):
@@ -174,10 +180,7 @@ class _Connection(asyncio.Protocol):
             self._read_line()
 
     def eof_received(self) -> bool:
-        """The client sends no more. Keep it if it is a subscriber: `nc` does so at the end of its input.
-
-        A connection with TLS ends here, because asyncio cannot keep it half open.
-        """
+        """Keep a subscriber that sends no more, as `nc` does at its input's end. With TLS, asyncio cannot."""
         if self._subscriber is None or self._transport.get_extra_info("ssl_object"):
             return False
         if not self._has_ended:
@@ -277,7 +280,7 @@ class _Connection(asyncio.Protocol):
 
     def _count_failure(self, problem: str) -> float:
         """Count it for the client's address. Returns how long the answer to a wrong token waits, in seconds."""
-        host = str(self._transport.get_extra_info("peername")[0])
+        host = _host(self._transport)
         n, seconds = self._server.penalties.fail(host, time.monotonic())
         if n:  # each wait has one line
             log.warning("%s: %s (attempt %d); the answer waits for %.2f s", host, problem, n, seconds)

@@ -206,3 +206,31 @@ def test_only_so_many_addresses_are_remembered():
         penalties.fail(str(n), 0.0)
     assert penalties.fail("0", 0.5) == (1, 1.0)
     assert penalties.fail("2", 0.5) == (0, 0.5)
+
+
+def test_the_busiest_address_gives_up_its_handshakes_first(tls, monkeypatch, caplog):
+    monkeypatch.setattr(jsonlines, "_MOST_HANDSHAKES", 4)
+
+    async def scenario():
+        address = tls.listener.getsockname()[:2]
+        async with serving(tls) as (_, server):
+            with ExitStack() as stack:
+
+                def connect(host):
+                    one = stack.enter_context(socket.create_connection(address, source_address=(host, 0)))
+                    one.setblocking(False)
+                    return one
+
+                quiet = connect("127.0.0.2")
+                await until(lambda: len(server._handshakes) == 1)
+                busy = [connect("127.0.0.3") for _ in range(8)]
+                loop = asyncio.get_running_loop()
+                for one in busy[:5]:
+                    assert await asyncio.wait_for(loop.sock_recv(one, 100), 5) == b""  # given up
+                hosts = [transport.get_extra_info("peername")[0] for transport in server._handshakes.values()]
+                assert sorted(hosts) == ["127.0.0.2"] + 3 * ["127.0.0.3"]
+                with pytest.raises(BlockingIOError):
+                    quiet.recv(100)  # still waited for
+
+    asyncio.run(scenario())
+    assert caplog.text.count("unfinished TLS handshakes; the oldest are given up") == 1

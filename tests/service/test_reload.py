@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+import kwsd.__main__
 from kwsd.config import Config, StreamConfig
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError
@@ -133,3 +135,18 @@ def test_a_daemon_ends_well_while_it_reloads(start_daemon, n_reloads, seconds):
     daemon.send_signal(signal.SIGHUP)
     assert daemon.wait(10) == 0
     assert "Traceback" not in daemon.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("command", "is_terminal", "is_ignored"), [("run", False, True), ("run", True, False), ("spot", False, False)]
+)
+def test_a_service_that_is_still_starting_ignores_sighup(monkeypatch, command, is_terminal, is_ignored):
+    """The command is replaced by one that returns what the signal would do."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        monkeypatch.setattr("sys.argv", ["kwsd", command])
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_terminal))
+        monkeypatch.setattr("kwsd.cli.main", lambda: signal.getsignal(signal.SIGHUP))
+        assert kwsd.__main__.main() == (signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
