@@ -276,7 +276,7 @@ class _Connection(asyncio.Protocol):
     def _refuse_late_token(self) -> None:
         reason = f"no token within {_LINE_SECONDS:g} s"
         self._count_failure(reason)
-        self._refuse(reason)
+        self._refuse(reason, retryable=True)
 
     def _count_failure(self, problem: str) -> float:
         """Count it for the client's address. Returns how long the answer to a wrong token waits, in seconds."""

@@ -158,6 +158,19 @@ def test_the_answer_to_a_wrong_token_takes_longer_each_time_and_leaves_a_log_lin
     assert len(caplog.records) == 6  # twenty guesses at once count as one
 
 
+def test_a_client_that_is_late_with_its_token_may_try_again(tcp, monkeypatch):
+    monkeypatch.setattr(jsonlines, "_LINE_SECONDS", 0.2)
+
+    async def scenario():
+        async with serving(tcp):
+            reader, writer = await connected(tcp)
+            answer = parse_event(await reader.readline())
+            writer.close()
+        return answer
+
+    assert asyncio.run(scenario()) == Error(reason="no token within 0.2 s", retryable=True)
+
+
 def test_silent_tls_connections_are_bounded_and_delay_no_working_client(tls, monkeypatch):
     monkeypatch.setattr(jsonlines, "_LINE_SECONDS", 2.0)
     trust = ssl.create_default_context(cafile=TLS / "certificate.pem")
