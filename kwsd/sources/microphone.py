@@ -9,7 +9,7 @@ import atexit
 import threading
 import time
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from kwsd.audio import Chunk, to_mono
 from kwsd.errors import SourceError
 from kwsd.sources.base import Opened, refuse_missing_channel
+from kwsd.sources.sound_server import DEVICE, chosen, server_sources
 
 _STALL_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -34,7 +35,8 @@ class Microphone:
     card has appeared, the open streams end with an error, so that a restart can find the card.
 
     Args:
-        device: number, or part of the name, as `kwsd devices` lists them; None for the system's default.
+        device: number, or part of the name, as `kwsd devices` lists them; the whole name of a sound
+            server's source; or None for the system's default.
         channels: one for each stream that shares the device, counted from 1; None for the device's
             own mix, or the mean of all.
     """
@@ -73,17 +75,19 @@ class Microphone:
                 _restart(sounddevice)
             Microphone._must_restart, Microphone._must_end = True, False
             Microphone._known_cards = _cards()
-        info = sounddevice.query_devices(self._device, "input")
+        source = self._device if isinstance(self._device, str) and self._device in server_sources() else None
+        info = sounddevice.query_devices(DEVICE if source else self._device, "input")
         for channel in self._channels:
             refuse_missing_channel(self.name, channel, info["max_input_channels"])
         rate_hz = round(info["default_samplerate"])
-        stream = sounddevice.InputStream(
-            device=info["index"],
-            samplerate=rate_hz,
-            channels=info["max_input_channels"] if any(self._channels) else _n_channels(sounddevice, info, rate_hz),
-            dtype="float32",
-            latency=_LATENCY_SECONDS,
-        )
+        with chosen(source) if source else nullcontext():
+            stream = sounddevice.InputStream(
+                device=info["index"],
+                samplerate=rate_hz,
+                channels=info["max_input_channels"] if any(self._channels) else _n_channels(sounddevice, info, rate_hz),
+                dtype="float32",
+                latency=_LATENCY_SECONDS,
+            )
         try:
             stream.start()
         except sounddevice.PortAudioError:
@@ -127,6 +131,8 @@ class Microphone:
 def list_microphones() -> list[str]:
     """One line for each input device: number, name, native rate, and which is the default.
 
+    The names of a sound server's sources follow.
+
     Raises:
         SourceError: PortAudio is missing.
     """
@@ -140,7 +146,7 @@ def list_microphones() -> list[str]:
         f"{info['index']:>3}  {info['name']}, {info['default_samplerate']:.0f} Hz"
         + (" (default)" if info["index"] == default else "")
         for info in inputs
-    ]
+    ] + [f"     {source} (a source of the sound server)" for source in server_sources()]
 
 
 def _portaudio() -> Any:

@@ -204,12 +204,34 @@ def test_streams_of_one_device_open_it_once_and_get_their_own_channels(tmp_path,
         server.stop()
 
 
-def test_devices_lists_the_microphone(server):
+def test_each_stream_records_from_the_source_that_it_names(server, start_daemon, tmp_path):
+    """PortAudio has one device for all of a sound server's sources."""
+    second = tmp_path / "second.fifo"
+    source = ("module-pipe-source", "source_name=mic_2", f"file={second}", "format=s16le", "rate=16000", "channels=1")
+    subprocess.run(["pactl", "load-module", *source], env=server.environment, check=True, capture_output=True)
+    config = tmp_path / "kwsd.yaml"
+    streams = {name: {"source": f"microphone:{source}"} for name, source in (("desk", "mic"), ("kitchen", "mic_2"))}
+    config.write_text(json.dumps({"streams": streams}))
+    _, path = start_daemon("--config", config, env=server.environment)
+    events = []
+    threading.Thread(target=collect, args=(events, path), daemon=True).start()
+    wait_for(events, Hello, 1)
+    samples, _ = soundfile.read(DEMO, frames=6 * 16000, dtype="int16")
+    server.fifo = second
+    server.speak(samples)
+    wait_for(events, DetectionEvent, 1)
+    heard = [event for event in events if isinstance(event, DetectionEvent)]
+    assert {event.stream for event in heard} == {"kitchen"}
+    assert heard[0].label == "down"
+
+
+def test_devices_lists_the_microphone_and_the_sources(server):
     result = subprocess.run(
         [sys.executable, "-m", "kwsd", "devices"], env=server.environment, capture_output=True, text=True, timeout=30
     )
     assert result.returncode == 0
     assert "(default)" in result.stdout
+    assert "     mic (a source of the sound server)" in result.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
