@@ -1,9 +1,9 @@
-"""Make the bundled recording and its truth: python demo/make_recording.py
+"""Make the two bundled recordings: python demo/make_recording.py
 
-Needs espeak-ng and flite (`apt-get install espeak-ng flite`); kwsd itself does not. Several
-synthetic voices say all ten keywords, and other words between them, over changing background
-noise. `recording.json` has for each word its start and end, its voice, and whether it is a
-keyword.
+Needs espeak-ng and flite (`apt-get install espeak-ng flite`); kwsd itself does not. Synthetic voices
+speak over changing background noise. In `recording.wav` they say all ten keywords, and other words
+between them; `recording.json` has for each word its start and end, its voice, and whether it is a
+keyword. In `talk.wav` they talk for a minute without a keyword, and many words resemble one.
 """
 
 import json
@@ -30,6 +30,23 @@ VOICES = {
     "seven": US, "house": GB, "marvin": RMS, "happy": SLT, "zero": AWB, "bed": US, "three": KAL, "sheila": FEMALE,
 }  # fmt: skip
 """Each keyword has a voice that says it clearly: a model trained on people recognises no synthetic voice throughout."""
+
+TALK = (
+    "Good morning. The weather is fine today, and the children are still asleep.",
+    "We bought bread, milk and a dozen eggs at the market near the river.",
+    "My sister owns a small shop. She sells shoes, coats and woollen hats.",
+    "Nobody goes upstairs before dinner, because the lights are broken there.",
+    "He gave his note to the teacher, and lifted the goat over the wall.",
+    "The town was brown and quiet at dawn. A dog barked once or twice.",
+    "Have you ever seen a rainbow at night? It is gone before you can smile.",
+    "Please put the kettle where it belongs. The tea is much too hot for me.",
+    "Yesterday they laughed at often repeated stories about the old coffee house.",
+    "A cup of soup costs three pounds. The top shelf is for the guests.",
+    "Her brother drives a lorry to the coast, and then he takes the ferry home.",
+    "The answer was alright, said the nurse, but someone else must try it soon.",
+    "Seven upright chairs stood around the oven, and one of them was mine.",
+)
+"""Contains no keyword, and no word that sounds like one (know, write)."""
 
 NOISES = ((2.0, -50), (1.0, -46), (0.0, -52), (1.5, -42), (0.5, -56))
 """Exponent of 1/f, and level in dBFS, of each part of the background."""
@@ -64,12 +81,18 @@ def background(n_samples: int, random: np.random.Generator) -> np.ndarray:
 
 
 def main() -> None:
+    """Write both recordings."""
+    words()
+    talk()
+
+
+def words() -> None:
     """Write recording.wav and recording.json."""
     random = np.random.default_rng(SEED)
-    words = random.permutation(list(VOICES))
-    n_samples = round((LEAD_SECONDS + SLOT_SECONDS * len(words)) * RATE_HZ)
+    spoken_words = random.permutation(list(VOICES)).tolist()
+    n_samples = round((LEAD_SECONDS + SLOT_SECONDS * len(spoken_words)) * RATE_HZ)
     samples, truth = background(n_samples, random), []
-    for index, word in enumerate(words.tolist()):
+    for index, word in enumerate(spoken_words):
         voice = VOICES[word]
         spoken = say(voice, word) * 10 ** (random.uniform(-6, 3) / 20)
         start = round((LEAD_SECONDS + SLOT_SECONDS * index + random.uniform(0, 0.4)) * RATE_HZ)
@@ -78,7 +101,19 @@ def main() -> None:
         truth.append({"word": word, "is_keyword": word in KEYWORDS, **span, "voice": " ".join(voice)})
     soundfile.write(FOLDER / "recording.wav", np.clip(samples, -1, 1), RATE_HZ, subtype="PCM_16")
     (FOLDER / "recording.json").write_text(json.dumps(truth, indent=1) + "\n")
-    print(f"{n_samples / RATE_HZ:.1f} s, {len(truth)} words")
+    print(f"recording.wav: {n_samples / RATE_HZ:.1f} s, {len(truth)} words")
+
+
+def talk() -> None:
+    """Write talk.wav."""
+    random = np.random.default_rng(SEED)
+    voices = (RMS, SLT, AWB, KAL, US, GB, FEMALE)
+    said = [say(voices[n % len(voices)], sentence) for n, sentence in enumerate(TALK)]
+    pauses = random.uniform(0.2, 0.8, len(said)) * RATE_HZ
+    speech = np.concatenate([np.pad(one, (round(pause), 0)) for one, pause in zip(said, pauses, strict=True)])
+    samples = background(len(speech), random) + speech
+    soundfile.write(FOLDER / "talk.wav", np.clip(samples, -1, 1), RATE_HZ, subtype="PCM_16")
+    print(f"talk.wav: {len(samples) / RATE_HZ:.1f} s, {len(said)} sentences")
 
 
 if __name__ == "__main__":

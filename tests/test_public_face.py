@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import soundfile
 
 import kwsd
-from support import ROOT
+from support import DEMO, ROOT
 
 
 def test_the_public_names_are_imported_on_first_use():
@@ -36,6 +37,13 @@ def test_a_spotter_detects_the_keywords_of_a_recording(demo, truth):
     spotter = kwsd.Spotter(kwsd.load_model(device="cpu"), rate_hz=16000)
     detections = spotter.push(demo) + spotter.flush()
     assert [one.label for one in detections] == [word["word"] for word in truth if word["is_keyword"]]
+
+
+def test_a_minute_of_talk_without_keywords_causes_no_event():
+    samples, rate_hz = soundfile.read(DEMO.with_name("talk.wav"), dtype="float32")
+    assert len(samples) > 60 * rate_hz
+    spotter = kwsd.Spotter(kwsd.load_model(device="cpu"), rate_hz)
+    assert spotter.push(samples) + spotter.flush() == []
 
 
 def test_the_readmes_client_sample_passes_mypy_strict(tmp_path):
