@@ -1,6 +1,7 @@
 """Paths, and helpers for commands, daemons and sockets."""
 
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -80,7 +81,9 @@ def ends_well(daemon: subprocess.Popen[str]) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of this machine that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of this machine that is free now, and below those that outgoing connections take."""
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
