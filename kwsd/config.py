@@ -5,18 +5,16 @@ itself: files, devices and ports are looked at elsewhere. `ConfigFile` is what a
 `Config` what the program reads: always a dict of streams, each with its inherited thresholds.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from kwsd.audio import Channel, PcmFormat
 from kwsd.errors import ConfigError
 from kwsd.protocol.address import default_socket, is_loopback, unix_path
 from kwsd.typed import Between, Matching, ProblemsError, build, unknown_key
+from kwsd.yaml_file import read_yaml
 
 _Threshold = Annotated[float, Between(0, 1, above=True)]
 _Name = Annotated[str, Matching(r"(?s).+", "a name")]
@@ -253,43 +251,3 @@ def _address_problems(config: ServiceConfig) -> list[str]:
     if (config.tls_certificate is None) != (config.tls_key is None):
         found.append("tls_certificate, tls_key: one needs the other")
     return found
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads only true and false as booleans, as YAML 1.2 does: yes, no, on and off are keywords here."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's name and kind)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in PyYAML, but a repeated key is an error; PyYAML would take the last one."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ConfigError(f"{', '.join(twice)}: is used twice (near line {node.start_mark.line + 1})")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a file in UTF-8.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds something else.
-    """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506  (a SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold keys and values, not a {type(data).__name__}")
-    return data
