@@ -4,7 +4,6 @@ Each command imports what it needs, so that `kwsd listen` does not wait for ONNX
 """
 
 import argparse
-import logging
 import signal
 import sys
 from io import TextIOWrapper
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
 from kwsd.errors import KwsdError, SocketError
+from kwsd.options import Once, names, seconds, since
+from kwsd.plain import plain
 
 if TYPE_CHECKING:
     import ssl
 
     from kwsd.config import Config
     from kwsd.core.model import Model
-    from kwsd.protocol.subscription import Since
-
 
 _THRESHOLD: dict[str, Any] = {"type": float, "metavar": "T", "help": "one threshold for all keywords, up to 1"}
 
@@ -45,19 +44,20 @@ def main() -> int:
         return 1
 
 
+def _say(lines: str) -> None:
+    print("\n".join(map(plain, lines.split("\n"))), flush=True)
+
+
 def _complain(message: object) -> None:
-    for line in str(message).splitlines():
-        print(f"kwsd: {line}", file=sys.stderr)
+    for line in filter(None, str(message).split("\n")):
+        print(f"kwsd: {plain(line)}", file=sys.stderr)
 
 
 def _run(args: argparse.Namespace) -> int:
     from kwsd.service import systemd
     from kwsd.service.daemon import run
 
-    if systemd.is_under_journal():
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[systemd.JournalHandler()])
-    else:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    systemd.start_log()
     run(lambda: _config(args))
     return 0
 
@@ -119,7 +119,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     model = _model(args.model, args.device)
     with tqdm(desc="listening", unit=" s", unit_scale=True, disable=None, leave=False) as bar:
         calibration = calibrate(args.files, model, args.false_accepts_per_hour, bar.update)
-    print("\n".join(describe(calibration)))
+    _say("\n".join(describe(calibration)))
     if args.output:
         save_thresholds(calibration.thresholds, args.model, args.output)
         print(f"written: {args.output}, for kwsd run --config {args.output}")
@@ -147,7 +147,7 @@ def _devices(args: argparse.Namespace) -> int:
     from kwsd.sources.microphone import list_microphones
 
     lines = list_microphones()
-    print("\n".join(lines) if lines else "no microphones found; is one plugged in, and is the sound server running?")
+    _say("\n".join(lines) if lines else "no microphones found; is one plugged in, and is the sound server running?")
     return 0 if lines else 1
 
 
@@ -157,7 +157,7 @@ def _check(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends even a model whose graph never ends
     results = []
     for is_fine, line in check(lambda: _config(args)):
-        print(f"{'ok  ' if is_fine else 'FAIL'}  {line}", flush=True)
+        _say(f"{'ok  ' if is_fine else 'FAIL'}  {line}")
         results.append(is_fine)
     return 0 if all(results) else 1
 
@@ -165,7 +165,9 @@ def _check(args: argparse.Namespace) -> int:
 def _model(path: Path | None, device: str | None) -> "Model":
     from kwsd.core.model import load_model
 
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends even a model whose graph never ends
     model = load_model(path, device or "auto")
+    signal.signal(signal.SIGINT, handler)
     if model.no_cuda:
         _complain(f"CUDA is not used: {model.no_cuda}")
     return model
@@ -195,34 +197,6 @@ def _trust(path: Path) -> "ssl.SSLContext":
         raise SocketError(f"{path}: not a certificate in PEM ({error.strerror or error})") from None
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def _since(text: str) -> "Since":
-    from kwsd.protocol.subscription import Since
-
-    boot_id, _, seq = text.rpartition(":")
-    if not boot_id or not seq.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not BOOT_ID:SEQ of an event")
-    return Since(boot_id, int(seq))
-
-
-def _seconds(text: str) -> float:
-    if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time limit in seconds")
-    return float(text)
-
-
-class _Once(argparse.Action):
-    """An option that may be given once. By default the last one would win silently."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *given: Any) -> None:
-        if getattr(namespace, self.dest) is not None:
-            parser.error(f"{self.option_strings[0]}: can be given only once; combine the files")
-        setattr(namespace, self.dest, given[0])
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kwsd", description="Listens, and tells other programs which keyword was said."
@@ -241,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("spot", _spot, "print the keywords in recordings", model)
     command.add_argument("--threshold", **_THRESHOLD)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    command.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file with thresholds or model")
+    command.add_argument("--config", type=Path, action=Once, metavar="FILE", help="YAML file with thresholds or model")
     command.add_argument("--json", action="store_true", help="print JSON, one event a line")
     command = add("calibrate", _calibrate, "choose thresholds for a budget of false accepts", model)
     command.add_argument("files", type=Path, nargs="+", metavar="RECORDING", help="of your room, without keywords")
@@ -271,7 +245,7 @@ def _settings() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False, parents=[_model_options()])
     options.add_argument("--threshold", **_THRESHOLD)
     options.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
-    options.add_argument("--config", type=Path, action=_Once, metavar="FILE", help="YAML file; options override it")
+    options.add_argument("--config", type=Path, action=Once, metavar="FILE", help="YAML file; options override it")
     options.add_argument(
         "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
     )
@@ -287,14 +261,14 @@ def _add_listen_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of a daemon on HOST:PORT")
     command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this certificate")
     command.add_argument("--json", action="store_true", help="print JSON, one event a line")
-    command.add_argument("--labels", type=_names, metavar="A,B", help="only detections of these keywords")
-    command.add_argument("--streams", type=_names, metavar="A,B", help="only events of these streams")
+    command.add_argument("--labels", type=names, metavar="A,B", help="only detections of these keywords")
+    command.add_argument("--streams", type=names, metavar="A,B", help="only events of these streams")
     command.add_argument("--scores", action="store_true", help="also print the running scores")
     command.add_argument(
         "--exec", metavar="COMMAND", help="run for each detection, with KWSD_LABEL… set and its JSON as input"
     )
     command.add_argument(
-        "--exec-seconds", type=_seconds, default=10, metavar="N", help="time limit of the command (%(default)s)"
+        "--exec-seconds", type=seconds, default=10, metavar="N", help="time limit of the command (%(default)s)"
     )
-    command.add_argument("--since", type=_since, metavar="BOOT_ID:SEQ", help="first print the events after this one")
+    command.add_argument("--since", type=since, metavar="BOOT_ID:SEQ", help="first print the events after this one")
     command.add_argument("--once", action="store_true", help="end with the daemon, and do not reconnect")

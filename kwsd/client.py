@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kwsd.errors import SocketError
+from kwsd.plain import plain
 from kwsd.protocol.address import LINE_BYTES, ServerAddress
 from kwsd.protocol.events import PROTOCOL, Error, Event, Goodbye, Hello, Position, Published, Subscribed, parse_event
 from kwsd.protocol.subscription import Since, Subscription
@@ -184,11 +185,13 @@ class _Session:
             event = parse_event(line)
         except ValueError as error:
             raise SocketError(f"{self.server}: {error}") from None
+        if not self._is_answered and not isinstance(event, Hello | Error):
+            raise SocketError(f"{self.server}: its first line is no greeting; the server is not kwsd")
         self._is_answered = True
         match event:
             case Error():
                 kind = _BrokenError if event.retryable and self._boot_id else SocketError
-                raise kind(f"{self.server}: {event.reason}")
+                raise kind(f"{self.server}: {plain(event.reason)}")
             case Hello() if event.protocol != PROTOCOL:
                 raise SocketError(
                     f"{self.server}: speaks protocol {event.protocol}, this kwsd {PROTOCOL}; install the newer kwsd"

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
+_MOST_UNKNOWN = 20  # keys of one object that are named
 _HUGE = 1e300  # a whole number may be larger than any float
 _NAMES = {
     str: "text in quotes",
@@ -74,6 +75,14 @@ class Matching:
         return None if re.fullmatch(self.pattern, value) else f"{_short.repr(value)} is not {self.meaning}"
 
 
+@dataclass(frozen=True, slots=True)
+class Printable:
+    """Text that can be shown: not empty, and without control characters."""
+
+    def problem(self, value: str) -> str | None:
+        return None if value and value.isprintable() else f"{_short.repr(value)} is not text that can be shown"
+
+
 def parse_json(text: str | bytes, problem: str) -> Any:
     """Parse JSON from outside.
 
@@ -117,14 +126,16 @@ def _build(kind: type, data: object, prefix: str, problems: list[str]) -> Any:
         problems.append(f"{prefix.rstrip('.') or 'the data'}: {_short.repr(data)} is not {_NAMES[dict]}")
         return None
     hints, required = _fields(kind)
-    n_before = len(problems)
+    n_before, n_unknown = len(problems), 0
     values = {}
     for key, value in data.items():
         path = f"{prefix}{key:.80}" if isinstance(key, str) else f"{prefix}{_short.repr(key)}"
         if key in hints:
             values[key] = _convert(hints[key], value, path, problems)
-        else:
+        elif (n_unknown := n_unknown + 1) <= _MOST_UNKNOWN:
             problems.append(unknown_key(path, str(key), hints))
+    if n_unknown > _MOST_UNKNOWN:
+        problems.append(f"{prefix.rstrip('.') or 'the data'}: {n_unknown - _MOST_UNKNOWN} more unknown keys")
     problems.extend(f"{prefix}{key}: missing" for key in required if key not in data)
     if len(problems) > n_before:
         return None
@@ -170,8 +181,9 @@ def _scalar(hint: Any, value: object) -> tuple[bool, Any]:
         return True, value
     if hint is Path and isinstance(value, str) and value and "\0" not in value:
         return True, expand(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE:
-        return True, float(value)
+    if hint is float:  # neither NaN nor infinite
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
+        return fits, float(value) if fits else None  # type: ignore[arg-type]
     return type(value) is hint, value
 
 

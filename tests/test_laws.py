@@ -21,17 +21,20 @@ PACKAGES = {
 
 ROOMS = {
     "core": {"audio", "errors", "typed", "core"},
-    "protocol": {"errors", "typed", "protocol"},
+    "protocol": {"errors", "plain", "typed", "protocol"},
     "sources": {"audio", "config", "errors", "typed", "sources"},
-    "service": {"audio", "config", "errors", "limits", "typed", "workers", "core", "protocol", "sources", "service"},
+    "service": {"audio", "config", "errors", "limits", "plain", "typed", "workers"}
+    | {"core", "protocol", "sources", "service"},
     "typed": set(),
     "errors": set(),
     "audio": {"typed"},
-    "config": {"audio", "errors", "typed", "protocol"},
+    "config": {"audio", "errors", "typed", "protocol", "yaml_file"},
     "files": set(),
     "limits": set(),
+    "plain": set(),
+    "yaml_file": {"errors"},
     "workers": set(),
-    "client": {"errors", "protocol"},
+    "client": {"errors", "plain", "protocol"},
 }
 """For each subpackage or module of kwsd: the parts of kwsd that it may import."""
 

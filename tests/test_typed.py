@@ -73,7 +73,7 @@ def test_every_kind_of_value_is_converted():
     [
         ({"share": 0}, "share: 0 is not between 0 and 1"),
         ({"share": 1.5}, "share: 1.5 is not between 0 and 1"),
-        ({"share": float("nan")}, "share: nan is not between 0 and 1"),
+        ({"share": float("nan")}, "share: nan is not a number"),
         ({"share": True}, "share: True is not a number"),
         ({"share": "x"}, "share: 'x' is not a number"),
         ({"share": 10**400}, "is not a number"),

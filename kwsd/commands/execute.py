@@ -20,15 +20,19 @@ def execute(command: str, event: DetectionEvent, limit_seconds: float) -> str:
     Returns:
         the problem in one line; empty if there was none.
     """
+    text = event.to_json().encode() + b"\n"
     fields = {f"KWSD_{name.upper()}": str(value) for name, value in asdict(event).items()}
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command],
-        stdin=subprocess.PIPE,
-        env=os.environ | fields,
-        start_new_session=True,  # so that the time limit also ends the processes that it starts
-    )
     try:
-        process.communicate(event.to_json().encode() + b"\n", limit_seconds)
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.PIPE,
+            env=os.environ | fields,
+            start_new_session=True,  # so that the time limit also ends the processes that it starts
+        )
+    except (ValueError, OSError) as error:  # NUL, a lone surrogate, or more than the environment can hold
+        return f"--exec: the command for event {event.seq} cannot be started ({error})"
+    try:
+        process.communicate(text, limit_seconds)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

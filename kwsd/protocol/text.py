@@ -1,5 +1,6 @@
 """Events as lines for people."""
 
+from kwsd.plain import plain
 from kwsd.protocol.events import (
     DetectionEvent,
     Error,
@@ -18,7 +19,11 @@ from kwsd.protocol.events import (
 
 
 def readable(event: Event) -> str:
-    """The event in one line."""
+    """The event in one line, safe to show."""
+    return plain(_line(event))
+
+
+def _line(event: Event) -> str:
     match event:
         case DetectionEvent():
             return (

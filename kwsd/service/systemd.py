@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import cache
 from typing import ClassVar
 
+from kwsd.plain import plain
+
 _FIRST_DESCRIPTOR = 3
 _JOURNAL = "/run/systemd/journal/socket"
 
@@ -53,6 +55,24 @@ def activated() -> list[socket.socket]:
         return []
     n_passed = int(os.environ.get("LISTEN_FDS", "0"))
     return [socket.socket(fileno=_FIRST_DESCRIPTOR + n) for n in range(n_passed)]
+
+
+def start_log() -> None:
+    """Log to the journal, or to standard error. Text from outside cannot forge a line or move the cursor."""
+    if is_under_journal():
+        handler: logging.Handler = JournalHandler()
+        form = logging.Formatter("%(message)s")
+    else:
+        handler = logging.StreamHandler()
+        form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(form)
+    handler.addFilter(_make_plain)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _make_plain(record: logging.LogRecord) -> bool:
+    record.msg, record.args = plain(record.getMessage()), ()
+    return True
 
 
 class JournalHandler(logging.Handler):
