@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kwsd.audio import FloatArray
 from kwsd.core.frontend import FrontendParams, log_spectrogram
 from kwsd.errors import ModelError
-from kwsd.typed import Between, ProblemsError, build, parse_json
+from kwsd.typed import Between, Printable, ProblemsError, build, parse_json
 
 FORMAT = 2
 METADATA_KEY = "kwsd"
@@ -22,6 +22,7 @@ STEP_KEY = "kwsd_step"
 """Metadata key of the step graph, an ONNX file in base 64. `export.causal` describes the graph."""
 
 Threshold = Annotated[float, Between(0, 1, above=True)]
+_LONGEST_SECONDS = 10.0  # of a window
 _Frames = Annotated[int, Between(1, 10_000)]
 
 
@@ -66,8 +67,8 @@ class ModelCard:
     """
 
     format: int = FORMAT
-    name: str
-    labels: list[str]
+    name: Annotated[str, Printable()]
+    labels: list[Annotated[str, Printable()]]
     silence: str
     unknown: str
     frontend: FrontendParams
@@ -139,6 +140,8 @@ class ModelCard:
         found = []
         if len(set(self.labels)) != len(self.labels):
             found.append("labels: one is used twice")
+        if self.window_samples > _LONGEST_SECONDS * self.frontend.sample_rate_hz:
+            found.append(f"window_frames, frontend: a window is longer than {_LONGEST_SECONDS:g} s")
         if not {self.silence, self.unknown} <= set(self.labels):
             found.append("labels: silence or unknown is missing")
         if set(self.decision.thresholds) != set(self.keywords):

@@ -27,7 +27,7 @@ from kwsd.typed import Between
 _CACHED_FRAMES = 160
 """Frames computed at once. Their spectra fit in a core's cache; with more, each takes twice as long."""
 
-_Samples = Annotated[int, Between(1, 65536)]
+_Samples = Annotated[int, Between(1, 16384)]
 
 
 @dataclass(frozen=True, slots=True)
