@@ -27,7 +27,7 @@ class Rate:
 
 
 class Penalties:
-    """How long the answer to a failure waits, for each address: twice as long after each, at most `longest_seconds`.
+    """How long an address waits after a failure: twice as long after each, at most `longest_seconds`.
 
     An address is forgotten `longest_seconds` after its last wait, or when there are too many.
     """
@@ -35,6 +35,11 @@ class Penalties:
     def __init__(self, first_seconds: float, longest_seconds: float) -> None:
         self._first, self._longest = first_seconds, longest_seconds
         self._failures: dict[str, tuple[int, float]] = {}  # how many, and when the last wait ends
+
+    def remaining(self, address: str, now: float) -> float:
+        """Seconds that the address still waits."""
+        _, until = self._failures.get(address, (0, now))
+        return max(0.0, until - now)
 
     def fail(self, address: str, now: float) -> tuple[int, float]:
         """Count a failure, unless the address is already waiting.

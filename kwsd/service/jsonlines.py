@@ -32,9 +32,7 @@ _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fill
 _LINE_SECONDS = 5.0  # for the rest of a line, for the token, and for the TLS handshake
 _FAREWELL_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # between two looks whether a client that sends no more has closed
-_WARNING_SECONDS = 10.0  # between two log lines about handshakes
 _MOST_HANDSHAKES = 64  # unfinished, of TLS: each costs a quarter of a megabyte
-_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS = 0.05, 4.0  # for the answer to a wrong token
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # it may be systemd's
 
 
@@ -42,21 +40,20 @@ class JsonLines:
     """Serves the bus at endpoints.
 
     Args:
-        bus: the source of the events.
         hello: returns the first line of a connection.
 
     Attributes:
         connections: those that are open.
-        penalties: how long the answers to wrong tokens wait.
+        penalties: how long addresses wait that showed wrong tokens.
     """
 
     def __init__(self, endpoints: list[Endpoint], bus: Bus, hello: Callable[[], Hello]) -> None:
         self._endpoints, self.bus, self.hello = endpoints, bus, hello
         self.connections: set[_Connection] = set()
         self.max_connections = raise_descriptor_limit()
-        self.penalties = Penalties(_PENALTY_SECONDS, _LONGEST_PENALTY_SECONDS)
+        self.penalties = Penalties(first_seconds=0.05, longest_seconds=4.0)
         self._handshakes: dict[asyncio.Task[None], asyncio.Transport] = {}  # unfinished, the oldest first
-        self._warnings = Rate(1 / _WARNING_SECONDS, 1)
+        self._warnings = Rate(per_second=0.1, burst=1)
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
 
@@ -83,9 +80,8 @@ class JsonLines:
             remove_socket(path, inode)
         for connection in list(self.connections):
             connection.close()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _FAREWELL_SECONDS
-        while self.connections and loop.time() < deadline:
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while self.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
     @property
@@ -151,7 +147,7 @@ class _Connection(asyncio.Protocol):
         self._server, self._token = server, endpoint.token
         self._is_open = False  # after TLS, the first data may come before `connection_made`
         self._has_ended = False  # its own side
-        self._is_waiting = False  # for the answer to a wrong token
+        self._is_waiting = False  # until its token is looked at, or for the answer to a wrong one
         self._subscriber: Subscriber | None = None
         self._transport = asyncio.Transport()  # replaced as soon as the connection is made
         self._pending = b""
@@ -263,25 +259,29 @@ class _Connection(asyncio.Protocol):
         else:
             self._check_token(line)
 
-    def _check_token(self, line: bytes) -> None:
-        """Greet a client that shows the token. The answer to a wrong one waits, longer each time."""
-        if compare_digest(parse_token(line), self._token or b""):
-            self._clear_deadline()
-            self._greet()
-            return
+    def _check_token(self, line: bytes, has_waited: bool = False) -> None:
+        """Greet a client that shows the token. An address that showed a wrong one waits, longer each time."""
         self._clear_deadline()
-        self._is_waiting = True
-        asyncio.get_running_loop().call_later(self._count_failure("wrong token"), self._refuse, "wrong token")
+        if self._transport.is_closing():
+            return
+        later, self._is_waiting = asyncio.get_running_loop().call_later, True
+        seconds = self._server.penalties.remaining(_host(self._transport), time.monotonic())
+        if seconds and not has_waited:
+            later(seconds, self._check_token, line, True)
+        elif compare_digest(parse_token(line), self._token or b""):
+            self._is_waiting = False
+            self._greet()
+            self._read_line()
+        else:
+            later(self._count_failure("wrong token"), self._refuse, "wrong token")
 
     def _refuse_late_token(self) -> None:
-        reason = f"no token within {_LINE_SECONDS:g} s"
-        self._count_failure(reason)
+        self._count_failure(reason := f"no token within {_LINE_SECONDS:g} s")
         self._refuse(reason, retryable=True)
 
     def _count_failure(self, problem: str) -> float:
         """Count it for the client's address. Returns how long the answer to a wrong token waits, in seconds."""
-        host = _host(self._transport)
-        n, seconds = self._server.penalties.fail(host, time.monotonic())
+        n, seconds = self._server.penalties.fail(host := _host(self._transport), time.monotonic())
         if n:  # each wait has one line
             log.warning("%s: %s (attempt %d); the answer waits for %.2f s", host, problem, n, seconds)
         return seconds
