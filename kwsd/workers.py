@@ -4,13 +4,16 @@ Law: a worker never outlives the process that started it, and never delays its e
 """
 
 import asyncio
+import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 from threading import Thread
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
@@ -42,5 +45,21 @@ async def in_thread(function: Callable[[], T]) -> T:
         except Exception as error:
             finish(future.set_exception, error)
 
-    Thread(target=run, daemon=True).start()
+    thread = Thread(target=run, daemon=True)
+    _threads.add(thread)
+    thread.start()
     return await future
+
+
+def end_with_threads() -> None:
+    """End the process with status 0, if a thread of `in_thread` still runs.
+
+    Such a thread may be inside a library, which aborts when the interpreter ends under it.
+    """
+    if any(thread.is_alive() for thread in _threads):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+_threads: WeakSet[Thread] = WeakSet()

@@ -36,10 +36,10 @@ from kwsd.service.endpoints import open_endpoints
 from kwsd.service.health import Health
 from kwsd.service.inbox import Inbox
 from kwsd.service.jsonlines import JsonLines
-from kwsd.service.reload import Reloader, Setup, load_setup, log_model
+from kwsd.service.reload import Reloader, Setup, first_setup, log_model
 from kwsd.service.signals import LoopTrouble, Signals
 from kwsd.sources.base import End, Item
-from kwsd.workers import in_thread
+from kwsd.workers import end_with_threads, in_thread
 
 if TYPE_CHECKING:  # optional parts are imported only when they are configured
     from kwsd.service.clips import Clips
@@ -63,11 +63,13 @@ def run(configure: Callable[[], Config]) -> None:
         KwsdError: something that the configuration names cannot be used, or the source broke.
     """
     asyncio.run(_run(configure))
+    end_with_threads()
 
 
 async def _run(configure: Callable[[], Config]) -> None:
     signals = Signals()
-    await Daemon(configure, load_setup(configure), signals).run()
+    if setup := await first_setup(configure, signals.ended):
+        await Daemon(configure, setup, signals).run()
 
 
 class Daemon:

@@ -45,6 +45,20 @@ def load_setup(configure: Callable[[], Config]) -> Setup:
     return Setup(config, model)
 
 
+async def first_setup(configure: Callable[[], Config], ended: asyncio.Future[str]) -> Setup | None:
+    """Load what the daemon starts with; None if a signal ends it meanwhile.
+
+    Raises:
+        KwsdError: as `load_setup`.
+    """
+    loading = asyncio.get_running_loop().create_task(in_thread(lambda: load_setup(configure)))
+    await asyncio.wait((loading, ended), return_when=asyncio.FIRST_COMPLETED)
+    if loading.done():
+        return loading.result()
+    log.info("goodbye: %s, while the model was being loaded", ended.result())
+    return None
+
+
 class Reloader:
     """Replaces the setup of a running daemon.
 
