@@ -46,7 +46,7 @@ class Capture:
     Args:
         streams: the name of the stream, or of one stream for each column of the source's chunks.
         inbox: receives the audio.
-        silent_seconds: how long a live source may deliver only zeros.
+        silent_seconds: how long a watched source may deliver nothing but zeros.
 
     Attributes:
         opening_since: when it began to reopen the source, on the monotonic clock; None at other times.
@@ -130,7 +130,7 @@ class Capture:
                     return
                 parts = [replace(chunk, samples=np.ascontiguousarray(own)) for own in np.atleast_2d(chunk.samples.T)]
                 for column, part in zip(columns, parts, strict=True):
-                    column.count_zeros(part)
+                    column.count_zeros(part, rate_hz)
                 if self._is_silent(columns, rate_hz):
                     continue
                 if first is None:
@@ -159,10 +159,13 @@ class Capture:
 
     def _deliver_to(self, column: "_Column", chunk: Chunk, rate_hz: int, start_seconds: float) -> None:
         """Deliver one stream's chunk. A silent channel beside others that deliver is down until its first sound."""
-        if self._source.is_live and column.n_zeros >= self._silent_seconds * rate_hz:
+        if self._source.is_watched and column.n_zeros >= self._silent_seconds * rate_hz:
             if column.first is not None:
                 column.first = None
-                self._put(column.stream, Down(f"{self._source.name}: this channel {_SILENT}", 0.0))
+                which = "this channel " if len(self._streams) > 1 else ""
+                self._put(column.stream, Down(f"{self._source.name}: {which}{_SILENT}", 0.0))
+            return
+        if not len(chunk.samples):
             return
         if column.first is None:
             column.first = chunk.position
@@ -192,5 +195,6 @@ class _Column:
     first: int | None = None
     n_zeros: int = 0
 
-    def count_zeros(self, chunk: Chunk) -> None:
-        self.n_zeros = 0 if chunk.samples.any() else self.n_zeros + len(chunk.samples)
+    def count_zeros(self, chunk: Chunk, rate_hz: int) -> None:
+        """Count a chunk. An empty one stands for a second without audio."""
+        self.n_zeros = 0 if chunk.samples.any() else self.n_zeros + (len(chunk.samples) or rate_hz)

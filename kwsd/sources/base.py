@@ -30,10 +30,12 @@ class Source(Protocol):
         name: for messages.
         is_live: whether time goes on without kwsd. When kwsd cannot follow a live source, audio is
             dropped, and when it breaks, opening it again may help.
+        is_watched: whether nothing but zeros for `silent_seconds` is a fault.
     """
 
     name: str
     is_live: bool
+    is_watched: bool
 
     def open(self) -> Opened:
         """Start delivering.

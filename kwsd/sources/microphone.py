@@ -41,7 +41,7 @@ class Microphone:
             own mix, or the mean of all.
     """
 
-    is_live = True
+    is_live = is_watched = True
 
     _opening = threading.Lock()  # guards the class attributes below
     _n_open = 0

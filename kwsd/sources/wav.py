@@ -21,7 +21,7 @@ class WavFile:
         channel: counted from 1; None for the mean of all.
     """
 
-    is_live = False
+    is_live = is_watched = False
 
     def __init__(self, path: Path, paced: bool, channel: int | None = None) -> None:
         self.name = str(path)

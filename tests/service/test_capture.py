@@ -29,7 +29,8 @@ class FakeSource:
     name = "fake"
 
     def __init__(self, is_live, *script):
-        self.is_live, self._script = is_live, list(script)
+        self.is_live = self.is_watched = is_live
+        self._script = list(script)
 
     def open(self):
         step = self._script.pop(0)

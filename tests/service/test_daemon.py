@@ -19,7 +19,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.errors import SocketError
-from kwsd.protocol.events import DetectionEvent, Error, Goodbye, Hello, parse_event
+from kwsd.protocol.events import DetectionEvent, Error, Goodbye, Hello, SourceDown, SourceUp, parse_event
 from support import DEMO, kwsd, serving
 
 
@@ -144,6 +144,28 @@ def test_a_wav_header_on_standard_input_is_refused(start_daemon):
     daemon.stdin.close()
     assert daemon.wait(10) == 1
     assert "arecord -t raw" in daemon.stderr.read()
+
+
+def test_silence_and_a_pause_on_standard_input_are_reported_once(start_daemon, tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    config.write_text("source: '-'\nsilent_seconds: 2\n")
+    daemon, path = start_daemon("--config", config, stdin=subprocess.PIPE)
+    sound = np.random.default_rng(0).integers(-99, 99, 16000, np.int16).tobytes()
+    events = subscribe(path, reconnect=False)
+    assert isinstance(next(events), Hello)
+
+    def send(data):
+        daemon.stdin.buffer.write(data)
+        daemon.stdin.buffer.flush()
+
+    kinds = []
+    for data in (sound, bytes(5 * 32000), sound, b""):  # the last is a pause
+        send(data)
+        kinds.append(next(event for event in events if isinstance(event, SourceUp | SourceDown)))
+    assert [event.type for event in kinds] == ["source_up", "source_down", "source_up", "source_down"]
+    assert kinds[1].reason == "standard input: delivers nothing but zeros; is it muted?"
+    daemon.stdin.close()
+    assert isinstance(list(events)[-1], Goodbye)
 
 
 def test_sighup_reloads_thresholds_and_keeps_the_old_ones_on_an_error(start_daemon, tmp_path):

@@ -264,6 +264,6 @@ def test_check_examines_the_token_and_the_folder_of_clips(token_file, tmp_path):
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_all_addresses_of_ipv6_are_also_those_of_ipv4():
-    with bind_tcp("[::]:0") as listener:
+    with bind_tcp("[0:0::0]:0") as listener:
         port = listener.getsockname()[1]
         socket.create_connection(("127.0.0.1", port), 5).close()

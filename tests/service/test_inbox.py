@@ -87,7 +87,7 @@ def test_streams_of_one_microphone_share_a_capture_and_recordings_do_not():
 
 
 class Nothing:
-    name, is_live = "nothing", True
+    name, is_live, is_watched = "nothing", True, True
 
 
 @pytest.fixture

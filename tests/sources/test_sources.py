@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
+from kwsd.audio import PcmFormat
 from kwsd.config import StreamConfig
 from kwsd.errors import SourceError
 from kwsd.sources.base import make_source
@@ -95,3 +97,23 @@ def test_an_overflow_is_measured_since_the_last_read(monkeypatch, rate_of_the_de
         ends.append(chunk.end)
     assert len(ends) > 49_000
     assert chunk.position - ends[-1] == pytest.approx(lost, abs=1)
+
+
+@pytest.mark.parametrize(
+    "form", ["MP3", "OGG", "FLAC", "AIFF", "AU", "CAF", "W64", "NIST", "VOC", "PVF", "AVR", "MAT5"]
+)
+def test_a_container_on_standard_input_is_named(form, tmp_path):
+    path = tmp_path / f"x.{form}"
+    tone = 0.3 * np.sin(np.arange(32000) * 0.2)
+    soundfile.write(path, tone, 16000, format=form)
+    with path.open() as piped, pytest.raises(SourceError, match="standard input begins with the header of"):
+        next(PcmInput(PcmFormat())._chunks(piped.fileno()))
+
+
+def test_raw_pcm_is_no_container(tmp_path):
+    path = tmp_path / "x.raw"
+    noise = np.random.default_rng(0).integers(-32768, 32767, 16000, np.int16)
+    noise[:2] = -1025, -28528  # begins like a frame of an MP3
+    path.write_bytes(noise.tobytes())
+    with path.open() as piped:
+        assert len(next(PcmInput(PcmFormat())._chunks(piped.fileno())).samples)
