@@ -23,6 +23,7 @@ STEP_KEY = "kwsd_step"
 
 Threshold = Annotated[float, Between(0, 1, above=True)]
 _LONGEST_SECONDS = 10.0  # of a window
+_MOST_GOLDEN = 100  # windows of the golden check
 _Frames = Annotated[int, Between(1, 10_000)]
 
 
@@ -147,6 +148,8 @@ class ModelCard:
         if set(self.decision.thresholds) != set(self.keywords):
             found.append("decision.thresholds: not the same as the keywords")
         rows = self.golden.posteriors
+        if len(rows) > _MOST_GOLDEN:
+            found.append(f"golden.posteriors: more than {_MOST_GOLDEN} windows")
         if not rows or any(len(row) != len(self.labels) for row in rows):
             found.append("golden.posteriors: no windows, or not a number for each label")
         return found
