@@ -28,4 +28,5 @@ def is_wav(name: str) -> bool:
 
 def wavs_in(folder: Path, also_below: bool = False) -> list[Path]:
     """The WAVs in a folder, and in the folders below it if wanted, in order."""
-    return sorted(path for path in folder.glob("**/*" if also_below else "*") if is_wav(path.name))
+    found = folder.glob("**/*" if also_below else "*")
+    return sorted(path for path in found if is_wav(path.name) and not path.is_dir())

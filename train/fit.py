@@ -264,11 +264,10 @@ def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hy
 
 
 def _claim(run: Path, config: dict[str, Any]) -> None:
-    """Write the configuration, or check that the folder holds the same training."""
+    """Write the configuration, or check that the folder holds the same training. Before its first epoch it has none."""
     path = run / "config.json"
     ignored = ("versions", "git_revision")  # an updated package is no reason to refuse to resume
-    if path.exists():
-        begun = read_json(path)
+    if path.exists() and (begun := read_json(path)) and _history(run):
         if differing := [key for key in config if key not in ignored and begun.get(key) != config[key]]:
             raise TrainingError(
                 f"{run}: holds another training (different {', '.join(differing)}); give -o another folder"

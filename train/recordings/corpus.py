@@ -246,7 +246,8 @@ def _split_lists(root: Path) -> dict[str, str]:
     for split in ("validation", "testing"):
         for path in (root / f"{split}_list.txt", root.parent / f"{split}_list.txt"):
             if path.is_file():
-                split_of.update(dict.fromkeys(path.read_text(encoding="utf-8-sig").split(), split))
+                names = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split()  # file names
+                split_of.update(dict.fromkeys(names, split))
                 break
     return split_of
 

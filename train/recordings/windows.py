@@ -93,7 +93,12 @@ class Epochs:
         self._pending: dict[int, deque[Future[Stretches]]] = {}
 
     def __enter__(self) -> Self:
-        self._pool = ProcessPoolExecutor(len(sched_getaffinity(0)), get_context("spawn"), _initialise, (self._recipe,))
+        n_processes, context = len(sched_getaffinity(0)), get_context("spawn")
+        try:
+            self._pool = ProcessPoolExecutor(n_processes, context, _initialise, (self._recipe,))
+        except OSError as error:
+            reason = f"no shared memory ({error.strerror}): is there room in /dev/shm, and may you write to it?"
+            raise TrainingError(f"the processes that make scenes cannot be started, {reason}") from None
         return self
 
     def __exit__(self, *exception: object) -> None:

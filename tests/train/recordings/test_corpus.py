@@ -149,9 +149,17 @@ def test_any_file_name_that_ends_like_a_wav_counts_except_a_macs(copy, tmp_path)
     for path in (loud, strange):
         shutil.copy(next((copy / "yes").glob("*.wav")), path)
     (copy / "yes" / "._0_nohash_0.wav").write_bytes(b"Mac OS X")
+    (copy / "yes" / "folder_nohash_0.wav").mkdir()
     found = find_corpus(copy, ("yes", "no"))
     paths = {clip.path for clips in found.clips.values() for clip in clips}
     assert {loud, strange} <= paths
     assert len(found.files_digest()) == 64
     for split in found.clips:
         gather(found, split, tmp_path / "cache")
+
+
+def test_a_list_may_name_any_file(copy):
+    strange = copy / "yes" / os.fsdecode(b"\xff_nohash_0.wav")
+    shutil.copy(next((copy / "yes").glob("*.wav")), strange)
+    (copy / "testing_list.txt").write_bytes(b"yes/\xff_nohash_0.wav\n")
+    assert strange in {clip.path for clip in find_corpus(copy, ("yes", "no")).clips["testing"]}

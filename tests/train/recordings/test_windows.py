@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from kwsd.core.frontend import LOGMEL_16K, SPECTROGRAM_8K
+from kwsd.errors import TrainingError
+from train.fit import fit
 from train.hyperparameters import Hyperparameters
+from train.recordings import windows
 from train.recordings.corpus import find_corpus
 from train.recordings.material import gather
 from train.recordings.windows import Epochs, Recipe, window_frames
@@ -61,3 +64,16 @@ def test_a_network_of_single_windows_gets_its_shares_by_sampling(recipe):
     assert (epoch.words >= 0).all()
     assert (epoch.weights == 1).all()
     assert 0.4 < np.mean(epoch.words < 2) < 0.8
+
+
+def test_a_fit_that_failed_before_its_first_epoch_leaves_its_folder_free(corpus_folder, tmp_path, monkeypatch):
+    corpus, run, cache = find_corpus(corpus_folder, ("yes", "no")), tmp_path / "run", tmp_path / "cache"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(windows, "ProcessPoolExecutor", full)
+    with pytest.raises(TrainingError, match=r"no shared memory \(No space left on device\)"):
+        fit(corpus, "ds_tcn", Hyperparameters(seed=8), run, cache)
+    with pytest.raises(TrainingError, match="no shared memory"):  # and not: another training
+        fit(corpus, "ds_tcn", Hyperparameters(seed=9), run, cache)
