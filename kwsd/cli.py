@@ -26,9 +26,9 @@ _THRESHOLD: dict[str, Any] = {"type": float, "metavar": "T", "help": "one thresh
 
 def main() -> int:
     """The `kwsd` command. Returns its exit status."""
-    args = _parser().parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes, and a locale may lack "…"
+    args = _parser().parse_args()
     try:
         return int(args.function(args))
     except KwsdError as error:

@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EACCES, EPERM
 from pathlib import Path
@@ -40,7 +41,10 @@ def host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or len(port) > 20 or int(port) >= 65536:
         raise ValueError(f"{address!r} is not HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    host = host.removeprefix("[").removesuffix("]")
+    with suppress(ValueError):  # a name
+        host = str(ipaddress.ip_address(host))  # one spelling for each address: [0::0] is [::]
+    return host, int(port)
 
 
 def is_loopback(address: str) -> bool:
