@@ -10,13 +10,17 @@ import os
 import socket
 import stat
 import sys
+import time
+from collections import Counter, defaultdict
 from contextlib import suppress
 from functools import cache
 from typing import ClassVar
 
+from kwsd.limits import Rate
 from kwsd.plain import plain
 
 _FIRST_DESCRIPTOR = 3
+_LINES_PER_SECOND, _LINES_AT_ONCE = 1.0, 500  # of one kind
 _JOURNAL = "/run/systemd/journal/socket"
 
 
@@ -66,13 +70,28 @@ def start_log() -> None:
         handler = logging.StreamHandler()
         form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(form)
-    handler.addFilter(_make_plain)
+    handler.addFilter(_Modest())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _make_plain(record: logging.LogRecord) -> bool:
-    record.msg, record.args = plain(record.getMessage()), ()
-    return True
+class _Modest(logging.Filter):
+    """Makes text plain, and leaves out what one place in the code says too often: a client could fill the disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rates: defaultdict[tuple[str, int], Rate] = defaultdict(lambda: Rate(_LINES_PER_SECOND, _LINES_AT_ONCE))
+        self._left_out: Counter[tuple[str, int]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        place = record.pathname, record.lineno
+        if not self._rates[place].allows(time.monotonic()):
+            self._left_out[place] += 1
+            return False
+        n_before = self._left_out.pop(place, 0)
+        text = plain(record.getMessage())
+        record.msg, record.args = f"{text} ({n_before} such lines were left out)" if n_before else text, ()
+        return True
 
 
 class JournalHandler(logging.Handler):

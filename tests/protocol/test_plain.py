@@ -43,6 +43,23 @@ def test_a_log_line_cannot_forge_another():
     assert result.stderr.endswith("INFO a\\n\\x1b[31mb\n")
 
 
+def test_one_place_cannot_fill_the_log():
+    code = """
+from kwsd.service import systemd
+systemd.start_log()
+for n in range(2000):
+    systemd.logging.warning("line %d", n)
+systemd.logging.warning("another")
+systemd.time.sleep(1.1)
+for n in range(2):
+    systemd.logging.info("again")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = result.stderr.splitlines()
+    assert 500 <= sum("line" in line for line in lines) <= 510
+    assert lines[-3].endswith("another")
+
+
 def test_check_shows_a_key_escaped(tmp_path):
     path = tmp_path / "kwsd.yaml"
     path.write_text('"bad\\ekey": 3\n')
