@@ -3,6 +3,12 @@
 Law: no socket and no thread. The caller passes the time, in seconds on the monotonic clock.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
 _MOST_ADDRESSES = 1000  # remembered; the one that failed longest ago is forgotten first
 
 
@@ -57,3 +63,33 @@ class Penalties:
             del self._failures[next(iter(self._failures))]
         self._failures[address] = n, now + seconds
         return n, seconds
+
+
+class Crowd(Generic[T]):
+    """A limited number of newcomers. When it is full, one gives way: the oldest of the address that has most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._addresses: dict[T, str] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._addresses)
+
+    def add(self, newcomer: T, address: str) -> T | None:
+        """Add a newcomer. Returns the one that gave way, if one had to."""
+        gone = self._busiest() if len(self._addresses) >= self._most else None
+        if gone is not None:
+            self.discard(gone)
+        self._addresses[newcomer] = address
+        return gone
+
+    def discard(self, newcomer: T) -> None:
+        """Remove a newcomer, if it is there."""
+        self._addresses.pop(newcomer, None)
+
+    def _busiest(self) -> T:
+        [(busiest, _)] = Counter(self._addresses.values()).most_common(1)
+        return next(newcomer for newcomer, address in self._addresses.items() if address == busiest)

@@ -11,14 +11,13 @@ import logging
 import select
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from hmac import compare_digest
 from socket import AF_UNIX
 from typing import Any
 
-from kwsd.limits import Penalties, Rate
+from kwsd.limits import Crowd, Penalties, Rate
 from kwsd.protocol.address import keep_alive
 from kwsd.protocol.events import Error, Hello, Position
 from kwsd.protocol.subscription import Subscription, parse_token
@@ -32,7 +31,7 @@ _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fill
 _LINE_SECONDS = 5.0  # for the rest of a line, for the token, and for the TLS handshake
 _FAREWELL_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # between two looks whether a client that sends no more has closed
-_MOST_HANDSHAKES = 64  # unfinished, of TLS: each costs a quarter of a megabyte
+_MOST_NEWCOMERS = 64  # with TLS, each costs a quarter of a megabyte
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # it may be systemd's
 
 
@@ -44,15 +43,16 @@ class JsonLines:
 
     Attributes:
         connections: those that are open.
+        newcomers: those of them that have not finished their TLS handshake, or not shown the token.
         penalties: how long addresses wait that showed wrong tokens.
     """
 
     def __init__(self, endpoints: list[Endpoint], bus: Bus, hello: Callable[[], Hello]) -> None:
         self._endpoints, self.bus, self.hello = endpoints, bus, hello
-        self.connections: set[_Connection] = set()
+        self.connections: set[_Handshake | _Connection] = set()
         self.max_connections = raise_descriptor_limit()
         self.penalties = Penalties(first_seconds=0.05, longest_seconds=4.0)
-        self._handshakes: dict[asyncio.Task[None], asyncio.Transport] = {}  # unfinished, the oldest first
+        self.newcomers: Crowd[_Handshake | _Connection] = Crowd(_MOST_NEWCOMERS)
         self._warnings = Rate(per_second=0.1, burst=1)
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
@@ -74,8 +74,6 @@ class JsonLines:
         """Accept no more connections, and give open ones a second to read what waits for them."""
         for server in self._servers:
             server.close()
-        for handshake in list(self._handshakes):
-            self._give_up(handshake)
         for path, inode in self._inodes.items():
             remove_socket(path, inode)
         for connection in list(self.connections):
@@ -84,44 +82,14 @@ class JsonLines:
         while self.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    @property
-    def n_connections(self) -> int:
-        """Open connections, with those that have not finished their TLS handshake."""
-        return len(self.connections) + len(self._handshakes)
-
-    def secure(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
-        """Begin a TLS handshake.
-
-        When too many are unfinished, the oldest of the address that has most of them is given up.
-        """
-        if self.n_connections >= self.max_connections:
-            transport.abort()
-            return
-        if len(self._handshakes) >= _MOST_HANDSHAKES:
-            [(host, n)] = Counter(map(_host, self._handshakes.values())).most_common(1)
-            self._give_up(next(task for task, one in self._handshakes.items() if _host(one) == host))
+    def admit(self, newcomer: "_Handshake | _Connection") -> None:
+        """Let a client begin its TLS handshake, or show its token; another gives way if there are too many."""
+        if gone := self.newcomers.add(newcomer, _host(newcomer.transport)):
+            gone.give_way()
             if self._warnings.allows(time.monotonic()):
-                log.warning("%s: has %d unfinished TLS handshakes; the oldest are given up", host, n)
-        task = asyncio.get_running_loop().create_task(self._shake_hands(transport, endpoint))
-        self._handshakes[task] = transport
-        task.add_done_callback(lambda task: self._handshakes.pop(task, None))
-
-    def _give_up(self, handshake: "asyncio.Task[None]") -> None:
-        self._handshakes.pop(handshake).abort()  # here, because a task that is cancelled early never runs
-        handshake.cancel()
-
-    async def _shake_hands(self, transport: asyncio.Transport, endpoint: Endpoint) -> None:
-        assert endpoint.tls
-        connection, loop = _Connection(self, endpoint), asyncio.get_running_loop()
-        try:
-            secure = await loop.start_tls(
-                transport, connection, endpoint.tls, server_side=True, ssl_handshake_timeout=_LINE_SECONDS
-            )
-        except (OSError, asyncio.CancelledError):  # the client is too slow, or does not speak TLS
-            transport.abort()
-            return
-        if secure and not secure.is_closing():
-            connection.connection_made(secure)
+                log.warning(
+                    "%s: too many clients without TLS handshake or token; the oldest give way", _host(gone.transport)
+                )
 
 
 def _host(transport: asyncio.Transport) -> str:
@@ -129,7 +97,7 @@ def _host(transport: asyncio.Transport) -> str:
 
 
 class _Handshake(asyncio.Protocol):
-    """A TCP client that has not finished its TLS handshake yet."""
+    """A TCP client until it has finished its TLS handshake."""
 
     def __init__(self, server: JsonLines, endpoint: Endpoint) -> None:
         self._server, self._endpoint = server, endpoint
@@ -137,7 +105,33 @@ class _Handshake(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.pause_reading()  # what the client sends belongs to the handshake
-        self._server.secure(transport, self._endpoint)
+        self.transport = transport
+        if len(self._server.connections) >= self._server.max_connections:
+            transport.abort()
+            return
+        self._server.connections.add(self)
+        self._server.admit(self)
+        self._task = asyncio.get_running_loop().create_task(self._shake_hands())
+
+    async def _shake_hands(self) -> None:
+        connection, tls = _Connection(self._server, self._endpoint), self._endpoint.tls
+        assert tls
+        options: dict[str, Any] = {"server_side": True, "ssl_handshake_timeout": _LINE_SECONDS}
+        try:
+            secure = await asyncio.get_running_loop().start_tls(self.transport, connection, tls, **options)
+        except OSError:  # the client is too slow, or does not speak TLS
+            self.transport.abort()
+            return
+        finally:
+            self._server.connections.discard(self)
+            self._server.newcomers.discard(self)
+        if secure and not secure.is_closing():
+            connection.connection_made(secure)
+
+    def give_way(self) -> None:
+        self.transport.abort()
+
+    close = give_way
 
 
 class _Connection(asyncio.Protocol):
@@ -149,23 +143,24 @@ class _Connection(asyncio.Protocol):
         self._has_ended = False  # its own side
         self._is_waiting = False  # until its token is looked at, or for the answer to a wrong one
         self._subscriber: Subscriber | None = None
-        self._transport = asyncio.Transport()  # replaced as soon as the connection is made
+        self.transport = asyncio.Transport()  # replaced as soon as the connection is made
         self._pending = b""
         self._is_held = False
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self.transport = transport
         transport.set_write_buffer_limits(_BUFFER_BYTES)
         keep_alive(transport.get_extra_info("socket"))
-        n_others, most = self._server.n_connections, self._server.max_connections
+        n_others, most = len(self._server.connections), self._server.max_connections
         self._server.connections.add(self)
         if n_others >= most:
             self._refuse(f"{most} subscribers are connected, which is the limit", retryable=True)
         elif self._token is None:
             self._greet()
         else:
+            self._server.admit(self)
             self._deadline = asyncio.get_running_loop().call_later(_LINE_SECONDS, self._refuse_late_token)
         self._is_open = True
         self._read_line()
@@ -177,31 +172,31 @@ class _Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep a subscriber that sends no more, as `nc` does at its input's end. With TLS, asyncio cannot."""
-        if self._subscriber is None or self._transport.get_extra_info("ssl_object"):
+        if self._subscriber is None or self.transport.get_extra_info("ssl_object"):
             return False
         if not self._has_ended:
             self._has_ended = True
             if self._pending:  # the end of its input also ends its last line
                 self.data_received(b"\n")
-            if self._transport.get_extra_info("socket").family != AF_UNIX:  # TCP tells only in answer to a write
+            if self.transport.get_extra_info("socket").family != AF_UNIX:  # TCP tells only in answer to a write
                 self._subscriber.put_now(encode(Position(next_seq=self._server.bus.numbering.next_seq)))
             self._look_for_end()
-        return not self._transport.is_closing()
+        return not self.transport.is_closing()
 
     def _look_for_end(self) -> None:
         """Abort the connection once the client has closed it. Without reads, only poll(2) tells."""
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
         if poll.poll(0):
-            self._transport.abort()
+            self.transport.abort()
         else:
             asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_for_end)
 
     def pause_writing(self) -> None:
         self._is_held = True
-        self._transport.pause_reading()  # a client that does not read is not read either
+        self.transport.pause_reading()  # a client that does not read is not read either
         if self._subscriber:
             self._subscriber.hold()
 
@@ -213,27 +208,28 @@ class _Connection(asyncio.Protocol):
 
     def _read_line(self) -> None:
         """Handle one line for each turn of the loop, so that many lines do not delay other clients."""
-        if self._transport.is_closing() or self._is_held or self._is_waiting:
+        if self.transport.is_closing() or self._is_held or self._is_waiting:
             return
         line, newline, rest = self._pending.partition(b"\n")
         if len(line) > MAX_LINE_BYTES:
             self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
         elif newline:
             self._pending = rest
-            self._transport.pause_reading()
+            self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_line)
             if self._subscriber:
                 self._clear_deadline()
             if line.strip():  # an empty line is allowed
                 self._handle(line)
         else:
-            self._transport.resume_reading()
+            self.transport.resume_reading()
             if line and self._subscriber and not self._deadline:
                 self._set_deadline(f"a line without its end for {_LINE_SECONDS:g} s")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
         self._server.connections.discard(self)
+        self._server.newcomers.discard(self)
         if self._subscriber:
             self._server.bus.unsubscribe(self._subscriber)
 
@@ -242,13 +238,17 @@ class _Connection(asyncio.Protocol):
         if self._subscriber:
             self._server.bus.unsubscribe(self._subscriber)
             self._subscriber.finish()
-        self._transport.close()
+        self.transport.close()
         self._clear_deadline()
-        self._deadline = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._transport.abort)
+        self._deadline = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self.transport.abort)
+
+    def give_way(self) -> None:
+        self._refuse(f"{_MOST_NEWCOMERS} other clients have shown no token yet", retryable=True)
 
     def _greet(self) -> None:
-        self._transport.write(encode(self._server.hello()))
-        self._subscriber = self._server.bus.subscribe(self._transport.write)
+        self._server.newcomers.discard(self)
+        self.transport.write(encode(self._server.hello()))
+        self._subscriber = self._server.bus.subscribe(self.transport.write)
 
     def _handle(self, line: bytes) -> None:
         if self._subscriber:
@@ -262,10 +262,10 @@ class _Connection(asyncio.Protocol):
     def _check_token(self, line: bytes, has_waited: bool = False) -> None:
         """Greet a client that shows the token. An address that showed a wrong one waits, longer each time."""
         self._clear_deadline()
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return
         later, self._is_waiting = asyncio.get_running_loop().call_later, True
-        seconds = self._server.penalties.remaining(_host(self._transport), time.monotonic())
+        seconds = self._server.penalties.remaining(_host(self.transport), time.monotonic())
         if seconds and not has_waited:
             later(seconds, self._check_token, line, True)
         elif compare_digest(parse_token(line), self._token or b""):
@@ -281,13 +281,13 @@ class _Connection(asyncio.Protocol):
 
     def _count_failure(self, problem: str) -> float:
         """Count it for the client's address. Returns how long the answer to a wrong token waits, in seconds."""
-        n, seconds = self._server.penalties.fail(host := _host(self._transport), time.monotonic())
+        n, seconds = self._server.penalties.fail(host := _host(self.transport), time.monotonic())
         if n:  # each wait has one line
             log.warning("%s: %s (attempt %d); the answer waits for %.2f s", host, problem, n, seconds)
         return seconds
 
     def _refuse(self, reason: str, retryable: bool = False) -> None:
-        self._transport.write(encode(Error(reason=reason, retryable=retryable)))
+        self.transport.write(encode(Error(reason=reason, retryable=retryable)))
         self.close()
 
     def _set_deadline(self, reason: str) -> None:

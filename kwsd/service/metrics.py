@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from kwsd.errors import SocketError
+from kwsd.limits import Crowd
 from kwsd.protocol.address import host_and_port
 from kwsd.service.detector import StreamFigures
 
@@ -95,24 +96,30 @@ class Metrics(Collector):
 
 
 class _Server(ThreadingWSGIServer):
-    """A thread for each request. A request beyond the limit is closed at once."""
+    """A thread for each request. When there are too many, the oldest one of the busiest address is closed."""
 
     daemon_threads = True
     address_family = socket.AF_INET
 
     def __init__(self, *arguments: Any) -> None:
-        self._slots = threading.BoundedSemaphore(_REQUESTS_AT_ONCE)
+        self._requests: Crowd[socket.socket] = Crowd(_REQUESTS_AT_ONCE)
+        self._lock = threading.Lock()  # of `_requests`
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        with self._lock:
+            gone = self._requests.add(request, client_address[0])
+        if gone:
+            _hang_up(gone)
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread can be started
-            self._slots.release()
+            self._forget(request)
             raise
+
+    def _forget(self, request: socket.socket) -> None:
+        with self._lock:
+            self._requests.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log nothing of a client that has gone, or was too slow; a defect has its traceback."""
@@ -126,7 +133,7 @@ class _Server(ThreadingWSGIServer):
             super().process_request_thread(request, client_address)
         finally:
             deadline.cancel()
-            self._slots.release()
+            self._forget(request)
 
 
 def _hang_up(request: socket.socket) -> None:

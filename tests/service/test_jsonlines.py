@@ -189,13 +189,33 @@ def test_silent_tls_connections_are_bounded_and_delay_no_working_client(tls, mon
                 for _ in range(300):
                     silent.append(stack.enter_context(socket.create_connection(tls.listener.getsockname()[:2])))
                     silent[-1].setblocking(False)
-                await until(lambda: len(server._handshakes) == jsonlines._MOST_HANDSHAKES)
+                await until(lambda: len(server.newcomers) == jsonlines._MOST_NEWCOMERS)
                 reader, writer = await connected(tls, ssl=trust, server_hostname="localhost")
                 assert isinstance(parse_event(await reader.readline()), Hello)
                 writer.close()
                 loop = asyncio.get_running_loop()
                 assert await loop.sock_recv(silent[0], 100) == b""  # the oldest were given up
-                await until(lambda: not server._handshakes)  # the others, after their time
+                await until(lambda: not server.newcomers)  # the others, after their time
+
+    asyncio.run(scenario())
+
+
+def test_clients_without_a_token_are_bounded_and_delay_no_working_client(tls):
+    trust = ssl.create_default_context(cafile=TLS / "certificate.pem")
+    tls.token = TOKEN
+
+    async def scenario():
+        async with serving(tls) as (_, server):
+            silent = [await connected(tls, ssl=trust, server_hostname="localhost") for _ in range(80)]
+            assert len(server.newcomers) == len(server.connections) == jsonlines._MOST_NEWCOMERS
+            reader, writer = await connected(tls, ssl=trust, server_hostname="localhost")
+            writer.write(json.dumps({"type": "authenticate", "token": TOKEN.decode()}).encode() + b"\n")
+            assert isinstance(parse_event(await reader.readline()), Hello)
+            refusal = parse_event(await silent[0][0].readline())
+            assert refusal.retryable
+            assert "have shown no token" in refusal.reason
+            for _, one in [*silent, (reader, writer)]:
+                one.close()
 
     asyncio.run(scenario())
 
@@ -229,7 +249,7 @@ def test_only_so_many_addresses_are_remembered():
 
 
 def test_the_busiest_address_gives_up_its_handshakes_first(tls, monkeypatch, caplog):
-    monkeypatch.setattr(jsonlines, "_MOST_HANDSHAKES", 4)
+    monkeypatch.setattr(jsonlines, "_MOST_NEWCOMERS", 4)
 
     async def scenario():
         address = tls.listener.getsockname()[:2]
@@ -242,15 +262,15 @@ def test_the_busiest_address_gives_up_its_handshakes_first(tls, monkeypatch, cap
                     return one
 
                 quiet = connect("127.0.0.2")
-                await until(lambda: len(server._handshakes) == 1)
+                await until(lambda: len(server.newcomers) == 1)
                 busy = [connect("127.0.0.3") for _ in range(8)]
                 loop = asyncio.get_running_loop()
                 for one in busy[:5]:
                     assert await asyncio.wait_for(loop.sock_recv(one, 100), 5) == b""  # given up
-                hosts = [transport.get_extra_info("peername")[0] for transport in server._handshakes.values()]
+                hosts = [one.transport.get_extra_info("peername")[0] for one in server.newcomers]
                 assert sorted(hosts) == ["127.0.0.2"] + 3 * ["127.0.0.3"]
                 with pytest.raises(BlockingIOError):
                     quiet.recv(100)  # still waited for
 
     asyncio.run(scenario())
-    assert caplog.text.count("unfinished TLS handshakes; the oldest are given up") == 1
+    assert caplog.text.count("127.0.0.3: too many clients without TLS handshake or token; the oldest give way") == 1

@@ -88,7 +88,7 @@ def test_clients_that_send_a_byte_now_and_then_do_not_lock_others_out(start):
                 with suppress(OSError):
                     one.send(b"G")
             time.sleep(0.4)
-        assert ask(address, "/metrics")[0] == 200
+            assert ask(address, "/metrics")[0] == 200
         assert b"".join(one.recv(100) for one in slow) == b""  # the daemon has hung up
     finally:
         for one in slow:
