@@ -16,7 +16,7 @@ class WavFile:
     """A recording as a source; ends with the file.
 
     Args:
-        path: any file that libsndfile reads.
+        path: a recording, as `open_recording` reads it.
         paced: deliver each chunk at the time when its last sample would have been spoken.
         channel: counted from 1; None for the mean of all.
     """
