@@ -1,6 +1,7 @@
 """python -m train: fetch, fit, evaluate, results."""
 
 import argparse
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ _HOURS, _SEED = 3.0, 3  # for streams; the thresholds were chosen with another s
 def main() -> int:
     """Run the command and return its exit status."""
     args = _parser().parse_args()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its import warns of a home folder without a cache
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes

@@ -172,16 +172,16 @@ class _Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep a subscriber that sends no more, as `nc` does at its input's end. With TLS, asyncio cannot."""
-        if self._subscriber is None or self.transport.get_extra_info("ssl_object"):
+        if self.transport.get_extra_info("ssl_object"):
             return False
         if not self._has_ended:
             self._has_ended = True
             if self._pending:  # the end of its input also ends its last line
                 self.data_received(b"\n")
-            if self.transport.get_extra_info("socket").family != AF_UNIX:  # TCP tells only in answer to a write
+            if self._subscriber and self.transport.get_extra_info("socket").family != AF_UNIX:  # TCP tells only then
                 self._subscriber.put_now(encode(Position(next_seq=self._server.bus.numbering.next_seq)))
             self._look_for_end()
-        return not self.transport.is_closing()
+        return bool(self._subscriber or self._is_waiting) and not self.transport.is_closing()
 
     def _look_for_end(self) -> None:
         """Abort the connection once the client has closed it. Without reads, only poll(2) tells."""

@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import ssl
+import time
 from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from kwsd.config import Config
 from kwsd.limits import _MOST_ADDRESSES, Penalties, Rate
-from kwsd.protocol.events import Error, Goodbye, Hello, Lagged, Overrun, parse_event
+from kwsd.protocol.events import Error, Goodbye, Hello, Lagged, Overrun, Position, parse_event
 from kwsd.service import jsonlines
 from kwsd.service.bus import Bus
 from kwsd.service.endpoints import Endpoint, bind_tcp, bind_unix, tcp_secrets
@@ -163,6 +164,27 @@ def test_the_answer_to_a_wrong_token_takes_longer_each_time_and_leaves_a_log_lin
         asyncio.run(scenario())
     assert "127.0.0.1: wrong token (attempt 1); the answer waits for 0.05 s" in caplog.text
     assert len(caplog.records) == 7  # of twenty hurried guesses one counts at once, and one after the wait
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("n_failures", [0, 3])
+def test_a_client_may_end_its_side_after_its_token(tcp, end, n_failures):
+    async def scenario():
+        async with serving(tcp) as (bus, server):
+            for n in range(n_failures):
+                server.penalties.fail("127.0.0.1", time.monotonic() + n)
+            reader, writer = await connected(tcp)
+            writer.write(json.dumps({"type": "authenticate", "token": TOKEN.decode()}).encode() + end)
+            writer.write_eof()
+            assert isinstance(parse_event(await asyncio.wait_for(reader.readline(), 10)), Hello)
+            publish(bus, 1)
+            event = parse_event(await asyncio.wait_for(reader.readline(), 5))
+            if isinstance(event, Position):
+                event = parse_event(await asyncio.wait_for(reader.readline(), 5))
+            assert isinstance(event, Overrun)
+            writer.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_client_that_is_late_with_its_token_may_try_again(tcp, monkeypatch):

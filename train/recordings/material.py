@@ -26,6 +26,7 @@ _LOWEST_DB = -36.0  # a word's edges are above this, relative to its loudest 10 
 _LOWEST_SHARE = 0.15  # and above this share of the way (in dB) from the quietest to the loudest
 _READING = "any format, rounded to int16"  # changes with `read_samples`, so that no cache is out of date
 _NAMED = 5  # recordings in one message
+_LAST_BIT = 2  # steps of 16 bits between the extremes of silence
 _EMPHASIS = 0.97  # pre-emphasis: this share of the previous sample is subtracted; the usual value
 
 
@@ -91,7 +92,7 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
     words = (*corpus.labels, *sorted(every - set(corpus.labels)))
     kinds = [*names, *[UNKNOWN] * len(corpus.speech[split])]
     word_of = np.array([words.index(kind) for kind in kinds] + [words.index(SILENCE)] * (len(clips) - len(kinds)))
-    silent = [n for n in range(len(kinds)) if not samples[starts[n] : starts[n] + lengths[n]].any()]
+    silent = [n for n in range(len(clips)) if _is_silent(samples[starts[n] : starts[n] + lengths[n]])]
     _warn_of_silence([clips[n] for n in silent])
     word_of[silent] = words.index(SILENCE)
     keywords = corpus.labels[:-2]
@@ -111,12 +112,17 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
         tuple(index[word_of == words.index(word)] for word in keywords),
         others=index[: len(names)][word_of[: len(names)] >= len(corpus.labels)],
         speech=index[n_words : len(kinds)][word_of[n_words : len(kinds)] == words.index(UNKNOWN)],
-        noises=index[len(kinds) :],
+        noises=np.setdiff1d(index[len(kinds) :], silent),
     )
 
 
+def _is_silent(samples: NDArray[np.int16]) -> bool:
+    """Whether a converter without a microphone gives such samples: a constant, and its last bit."""
+    return len(samples) == 0 or int(samples.max()) - int(samples.min()) <= _LAST_BIT
+
+
 def _warn_of_silence(clips: list[Clip]) -> None:
-    """Name recordings that hold nothing but zeros. They are not learnt from."""
+    """Name silent recordings. They are not learnt from."""
     if clips:
         names = ", ".join(str(clip.path) for clip in clips[:_NAMED])
         more = f" and {len(clips) - _NAMED} more" if len(clips) > _NAMED else ""
@@ -163,7 +169,12 @@ def default_cache() -> Path:
 
 
 def _read_all(clips: list[Clip], path: Path, what: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{path.parent}: cannot be created ({error.strerror}); give --cache another folder"
+        ) from None
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         samples = open_memmap(part, "w+", np.int16, (sum(clip.n_samples for clip in clips),))

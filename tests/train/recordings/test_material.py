@@ -41,11 +41,13 @@ def test_samples_are_equal_in_every_format(corpus, tmp_path, subtype):
     np.testing.assert_array_equal(read_samples(replace(clip, path=other)), read_samples(clip))
 
 
-def test_silent_recordings_are_named_and_left_out(corpus_folder, tmp_path, capsys):
+@pytest.mark.parametrize(("constant", "last_bit"), [(0, 0), (0, 1), (-500, 0)])
+def test_silent_recordings_are_named_and_left_out(corpus_folder, tmp_path, capsys, constant, last_bit):
     data = shutil.copytree(corpus_folder, tmp_path / "data")
     silent = [next((data / word).glob("*.wav")) for word in ("yes", "tree")]
     for path in silent:
-        soundfile.write(path, np.zeros(16000, "<i2"), 16000)
+        noise = np.random.default_rng(0).integers(-last_bit, last_bit, 16000, endpoint=True)
+        soundfile.write(path, (constant + noise).astype("<i2"), 16000)
     silent_corpus = find_corpus(data, ("yes", "no"))
     materials = [gather(silent_corpus, split, tmp_path / "cache") for split in ("training", "validation", "testing")]
     assert sum(len(one.keywords[0]) for one in materials) == 39
