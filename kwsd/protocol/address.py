@@ -145,9 +145,11 @@ class ServerAddress:
             advice = "TLS failed ({reason}); check the certificate, and whether the daemon has tls_certificate"
         elif error.errno == EACCES:
             advice = "permission denied ({reason}); become a member of the socket's group, and log in again"
+        elif isinstance(error, ConnectionAbortedError | ConnectionResetError):
+            advice = "closed the connection ({reason}); try again"
         else:
             advice = "no kwsd to subscribe to ({reason}); start one with `kwsd run`"
-        return SocketError(f"{self}: {advice.format(reason=error.strerror or error)}")
+        return SocketError(f"{self}: {advice.format(reason=error.strerror or str(error) or type(error).__name__)}")
 
     def __str__(self) -> str:
         return str(self.path or f"{self.host}:{self.port}")

@@ -31,7 +31,7 @@ _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fill
 _LINE_SECONDS = 5.0  # for the rest of a line, for the token, and for the TLS handshake
 _FAREWELL_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # between two looks whether a client that sends no more has closed
-_MOST_NEWCOMERS = 64  # with TLS, each costs a quarter of a megabyte
+_MOST_NEWCOMERS = 64  # with TLS: each costs a quarter of a megabyte
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # it may be systemd's
 
 
@@ -43,7 +43,7 @@ class JsonLines:
 
     Attributes:
         connections: those that are open.
-        newcomers: those of them that have not finished their TLS handshake, or not shown the token.
+        newcomers: those with TLS that have not finished the handshake, or not shown the token.
         penalties: how long addresses wait that showed wrong tokens.
     """
 
@@ -87,9 +87,7 @@ class JsonLines:
         if gone := self.newcomers.add(newcomer, _host(newcomer.transport)):
             gone.give_way()
             if self._warnings.allows(time.monotonic()):
-                log.warning(
-                    "%s: too many clients without TLS handshake or token; the oldest give way", _host(gone.transport)
-                )
+                log.warning("%s: too many TLS clients show no token; the oldest give way", _host(gone.transport))
 
 
 def _host(transport: asyncio.Transport) -> str:
@@ -160,8 +158,9 @@ class _Connection(asyncio.Protocol):
         elif self._token is None:
             self._greet()
         else:
-            self._server.admit(self)
-            self._deadline = asyncio.get_running_loop().call_later(_LINE_SECONDS, self._refuse_late_token)
+            if transport.get_extra_info("ssl_object"):
+                self._server.admit(self)
+            self._after(_LINE_SECONDS, self._refuse_late_token)
         self._is_open = True
         self._read_line()
 
@@ -224,7 +223,7 @@ class _Connection(asyncio.Protocol):
         else:
             self.transport.resume_reading()
             if line and self._subscriber and not self._deadline:
-                self._set_deadline(f"a line without its end for {_LINE_SECONDS:g} s")
+                self._after(_LINE_SECONDS, self._refuse, f"a line without its end for {_LINE_SECONDS:g} s", True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
@@ -239,11 +238,12 @@ class _Connection(asyncio.Protocol):
             self._server.bus.unsubscribe(self._subscriber)
             self._subscriber.finish()
         self.transport.close()
-        self._clear_deadline()
-        self._deadline = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self.transport.abort)
+        self._after(_FAREWELL_SECONDS, self.transport.abort)
 
     def give_way(self) -> None:
-        self._refuse(f"{_MOST_NEWCOMERS} other clients have shown no token yet", retryable=True)
+        """Abort: a TLS client that does not answer would keep its memory for half a minute."""
+        self.transport.write(encode(Error(reason="too many clients show no token; try again", retryable=True)))
+        self.transport.abort()
 
     def _greet(self) -> None:
         self._server.newcomers.discard(self)
@@ -262,18 +262,16 @@ class _Connection(asyncio.Protocol):
     def _check_token(self, line: bytes, has_waited: bool = False) -> None:
         """Greet a client that shows the token. An address that showed a wrong one waits, longer each time."""
         self._clear_deadline()
-        if self.transport.is_closing():
-            return
-        later, self._is_waiting = asyncio.get_running_loop().call_later, True
+        self._is_waiting = True
         seconds = self._server.penalties.remaining(_host(self.transport), time.monotonic())
         if seconds and not has_waited:
-            later(seconds, self._check_token, line, True)
+            self._after(seconds, self._check_token, line, True)
         elif compare_digest(parse_token(line), self._token or b""):
             self._is_waiting = False
             self._greet()
             self._read_line()
         else:
-            later(self._count_failure("wrong token"), self._refuse, "wrong token")
+            self._after(self._count_failure("wrong token"), self._refuse, "wrong token")
 
     def _refuse_late_token(self) -> None:
         self._count_failure(reason := f"no token within {_LINE_SECONDS:g} s")
@@ -290,9 +288,10 @@ class _Connection(asyncio.Protocol):
         self.transport.write(encode(Error(reason=reason, retryable=retryable)))
         self.close()
 
-    def _set_deadline(self, reason: str) -> None:
-        """Refuse the client after `_LINE_SECONDS`, unless `_clear_deadline` comes first; a slow client may retry."""
-        self._deadline = asyncio.get_running_loop().call_later(_LINE_SECONDS, self._refuse, reason, True)
+    def _after(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
+        """Do something later, unless `_clear_deadline` or another `_after` comes first."""
+        self._clear_deadline()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, do, *arguments)
 
     def _clear_deadline(self) -> None:
         if self._deadline:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 _LONGEST_CHUNKS = 10_000  # looked at; a damaged file may have millions
+_NEAR = 2**24  # writers into a pipe leave the largest size of the type, or one that is as much smaller or larger
 _LAST_BYTES = 2**17  # of an Ogg file: longer than a page
 
 
@@ -42,9 +43,9 @@ class _Size:
 
     def is_known(self, begin: int, n_on_disk: int) -> bool:
         """Whether it can be the size of what begins at `begin`."""
-        largest = 2 ** (8 * struct.calcsize(self.format) - 1)
-        is_huge = self.n_bytes >= largest - largest // 128
-        return self.n_bytes > 0 and not (is_huge and begin + self.n_bytes > n_on_disk)
+        bits = 8 * struct.calcsize(self.format)
+        is_largest = any(abs(self.n_bytes - 2**n) <= _NEAR for n in (bits - 1, bits))
+        return self.n_bytes > 0 and not (is_largest and begin + self.n_bytes > n_on_disk)
 
     def filled(self, n_bytes: int) -> dict[int, bytes]:
         largest = 2 ** (8 * struct.calcsize(self.format)) - 2
@@ -102,23 +103,23 @@ def extent(file: BinaryIO, n_on_disk: int) -> Extent:
         [begin] = struct.unpack(f"{order}I", _read(file, 4, 4))
         return _of_data(_size(file, 8, f"{order}I"), begin, n_on_disk)
     if kind == b"NIST":
-        return Extent(_end_of_nist(_read(file, 0, 1024)))
+        return Extent(_end_of_nist(file))
     if kind == b"OggS":
         return Extent(_end_of_ogg(file, n_on_disk))
-    return Extent(_end_of_mp3(_read(file, 0, 8192)))
+    return Extent(_end_of_mp3(file))
 
 
 def _of_chunks(file: BinaryIO, layout: _Layout, n_on_disk: int) -> Extent:
     form = _size(file, *layout.form[:2]) if layout.form else None
     ends: list[float] = []
-    if form and layout.form and form.is_known(0, n_on_disk) and form.n_bytes != n_on_disk:
-        ends = [form.n_bytes + layout.form[2]]  # some writers count everything
+    if form and layout.form and form.is_known(0, n_on_disk) and form.n_bytes != n_on_disk:  # as some count it
+        ends = [form.n_bytes + layout.form[2] - (layout.align - 1)]  # the last padding may be missing
     missing: dict[int, bytes] = {}
     for name, size, begin in _chunks(file, layout, n_on_disk):
         if not name.startswith(layout.data):
             ends += [begin + size.n_bytes] if size.n_bytes and begin + size.n_bytes > n_on_disk else []
             continue
-        if name == b"data" and layout.form == _LAYOUTS[b"RF64"].form:
+        if size.n_bytes == 2**32 - 1 and layout is _LAYOUTS[b"RF64"]:
             size = _size(file, 28, "<Q")
         n_counted = layout.n_header if layout.counts_header else 0
         body = _Size(size.at, size.n_bytes - n_counted, size.format)
@@ -153,20 +154,24 @@ def _chunks(file: BinaryIO, layout: _Layout, n_on_disk: int) -> Iterator[tuple[b
 def _is_followed_by_chunks(file: BinaryIO, layout: _Layout, begin: int, n_on_disk: int) -> bool:
     """Whether other chunks fill the file from `begin` on: then there is no audio."""
     at = begin
-    while at + layout.n_header <= n_on_disk and re.fullmatch(rb"[A-Za-z0-9 ]{4}", _read(file, at, 4)):
+    for _ in range(_LONGEST_CHUNKS):
+        if at + layout.n_header > n_on_disk or not re.fullmatch(rb"[A-Za-z0-9 ]{4}", _read(file, at, 4)):
+            break
         n_bytes = _size(file, at + layout.n_id, layout.size).n_bytes + layout.n_header
         at += n_bytes + n_bytes % 2
     return begin < at and at >= n_on_disk - 1
 
 
-def _end_of_nist(header: bytes) -> int | None:
-    fields = {name: int(value) for name, value in re.findall(rb"^(\w+) -i (\d+)", header, re.MULTILINE)}
-    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
-    begin = re.match(rb"NIST_1A\n\s*(\d+)\n", header)
-    if begin is None or not all(name in fields for name in names):
+def _end_of_nist(file: BinaryIO) -> int | None:
+    begin = re.match(rb"NIST_1A\n\s*(\d{1,6})\n", _read(file, 0, 32))
+    if begin is None:
         return None
-    count, channels, width = (fields[name] for name in names)
-    return int(begin[1]) + count * channels * width
+    header = _read(file, 0, int(begin[1]))
+    fields = {name: int(value) for name, value in re.findall(rb"^(\w+) -\w+ (\d{1,18})\s*$", header, re.MULTILINE)}
+    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
+    if not all(name in fields for name in names):
+        return None
+    return int(begin[1]) + math.prod(fields[name] for name in names)
 
 
 def _end_of_ogg(file: BinaryIO, n_on_disk: int) -> float:
@@ -183,14 +188,16 @@ def _end_of_ogg(file: BinaryIO, n_on_disk: int) -> float:
     return end if is_last or end > n_on_disk else math.inf
 
 
-def _end_of_mp3(first: bytes) -> int | None:
+def _end_of_mp3(file: BinaryIO) -> int | None:
     """The size that many encoders write into a first silent frame, in bytes from that frame on."""
-    at = max(first.find(b"Xing"), first.find(b"Info"))
-    frame = first.rfind(b"\xff", 0, max(at, 0))
-    if frame < 0 or at - frame not in (13, 21, 36):
-        return None
-    flags, _, n_bytes = struct.unpack(">3I", first[at + 4 : at + 16])
-    return frame + n_bytes if flags & 3 == 3 else None
+    tag = _read(file, 0, 10)
+    begin = 10 + sum(byte << 7 * n for n, byte in enumerate(reversed(tag[6:]))) if tag[:3] == b"ID3" else 0
+    frame = _read(file, begin, 64)
+    for at in (13, 21, 36):  # behind the side information: mono or stereo, MPEG 1 or 2
+        if frame[at : at + 4] in (b"Xing", b"Info"):
+            flags, _, n_bytes = struct.unpack(">3I", frame[at + 4 : at + 16])
+            return begin + n_bytes if flags & 3 == 3 else None
+    return None
 
 
 def _size(file: BinaryIO, at: int, form: str) -> _Size:

@@ -18,6 +18,9 @@ from kwsd.sources.container import extent
 _FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "SVX", "AU", "CAF", "FLAC", "OGG", "MP3", "NIST"}
 """Formats, as libsndfile names them, in which a truncated recording differs from a whole one."""
 
+_MOST_SAMPLES = 2**62
+"""Of a FLAC that does not say its length, libsndfile gives a higher number, and cannot read it."""
+
 _BLOCK_SAMPLES = 2**20
 """Samples read at once: a damaged header may announce more than fits in memory."""
 
@@ -95,6 +98,9 @@ def _open(path: Path) -> soundfile.SoundFile:
     if file.format not in _FORMATS:
         file.close()
         raise AudioError(f"{path}: in {file.format} kwsd cannot tell whether a recording is whole; convert it to WAV")
+    if file.frames > _MOST_SAMPLES:
+        file.close()
+        raise AudioError(f"{path}: does not say its length, as if from a pipe; convert it to WAV")
     if file.frames == 0 or not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
         file.close()
         accepted = f"has a rate of {file.samplerate} Hz; kwsd accepts {RATES_HZ[0]} to {RATES_HZ[1]} Hz"

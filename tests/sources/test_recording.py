@@ -47,6 +47,49 @@ def test_a_truncated_recording_without_chunks_is_refused(tmp_path, noise, contai
             read_recording(path)
 
 
+@pytest.mark.parametrize("subtype", ["ULAW", "PCM_24"])
+def test_nist_of_any_kind_is_checked(tmp_path, noise, subtype):
+    path = tmp_path / "clip"
+    soundfile.write(path, noise, 16000, subtype, format="NIST")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(AudioError, match="clip: truncated, "):
+        read_recording(path)
+
+
+def test_a_large_size_is_no_missing_size(tmp_path, noise):
+    path = tmp_path / "clip"
+    soundfile.write(path, noise, 16000, "PCM_16", format="WAV")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 4, 3_000_000_036)
+    struct.pack_into("<I", data, 40, 3_000_000_000)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="truncated, 64044 of 3000000044 bytes"):
+        read_recording(path)
+
+
+def test_a_tag_before_mp3_hides_no_truncation(tmp_path, noise):
+    path = tmp_path / "clip"
+    soundfile.write(path, noise, 16000, format="MP3")
+    tag = b"ID3\x03\0\0" + bytes([0, 1, 2, 3]) + b"Info".ljust((1 << 14) + (2 << 7) + 3, b"\0")
+    whole = tag + path.read_bytes()
+    path.write_bytes(whole)
+    assert len(read_recording(path)[0]) == len(noise)
+    path.write_bytes(whole[:-500])
+    with pytest.raises(AudioError, match="clip: truncated, "):
+        read_recording(path)
+
+
+def test_a_flac_without_its_length_is_refused(tmp_path, noise):
+    path = tmp_path / "clip"
+    soundfile.write(path, noise, 16000, format="FLAC")
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the number of samples has 36 bits
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="clip: does not say its length, as if from a pipe; convert it to WAV"):
+        read_recording(path)
+
+
 def test_a_page_of_ogg_that_is_missing_is_noticed(tmp_path):
     path = tmp_path / "clip"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 160000), 16000, format="OGG")

@@ -5,7 +5,6 @@ official lists; samples are read when features are made.
 """
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from kwsd.errors import TrainingError
+from kwsd.errors import AudioError, TrainingError
 from kwsd.files import wavs_in
 from kwsd.sources.recording import open_recording
 
@@ -227,10 +226,14 @@ def read_samples(clip: Clip) -> np.ndarray:
         TrainingError: the file cannot be read any more.
     """
     try:
-        samples, _ = soundfile.read(os.fsencode(clip.path), clip.n_samples, clip.start, dtype="float32")
+        with open_recording(clip.path) as file:
+            file.seek(clip.start)
+            samples = file.read(clip.n_samples, dtype="float32")
     except soundfile.LibsndfileError as error:
         raise TrainingError(f"{clip.path}: cannot be read ({error.error_string})") from None
-    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+    except AudioError as error:
+        raise TrainingError(str(error)) from None
+    return np.clip(np.rint(np.nan_to_num(samples) * 32768), -32768, 32767).astype(np.int16)
 
 
 def _find_root(data: Path, keywords: tuple[str, ...]) -> Path:

@@ -57,6 +57,15 @@ def test_silent_recordings_are_named_and_left_out(corpus_folder, tmp_path, capsy
     assert all(str(path) in said for path in silent)
 
 
+def test_a_recording_from_a_pipe_is_read(corpus, tmp_path):
+    clip = corpus.clips["training"][0]
+    data = bytearray(clip.path.read_bytes())
+    data[4:8] = data[40:44] = bytes(4)
+    other = tmp_path / "clip.wav"
+    other.write_bytes(data)
+    np.testing.assert_array_equal(read_samples(replace(clip, path=other)), read_samples(clip))
+
+
 def test_recordings_are_collected_only_once(corpus, tmp_path):
     gather(corpus, "validation", tmp_path)
     [path] = tmp_path.iterdir()
