@@ -1,9 +1,10 @@
-"""The command line: kwsd run | listen | spot | calibrate | label | devices | check.
+"""The command line: kwsd run | listen | spot | calibrate | learn | label | devices | check.
 
 Each command imports what it needs, so that `kwsd listen` does not wait for ONNX Runtime.
 """
 
 import argparse
+import os
 import signal
 import sys
 from io import TextIOWrapper
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
 from kwsd.errors import KwsdError, SocketError
-from kwsd.options import Once, names, seconds, since
+from kwsd.options import Once, add_learn_options, names, seconds, since
 from kwsd.plain import plain
 
 if TYPE_CHECKING:
@@ -126,6 +127,26 @@ def _calibrate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _learn(args: argparse.Namespace) -> int:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: for so small a fit, more threads only wait
+    from tqdm import tqdm
+
+    from kwsd.commands.learn import Request, forget_words, learn, words_and_files
+    from kwsd.learn.pack import DEFAULT_PACK
+
+    if args.forget:
+        forget_words(args.forget, args.model, args.output)
+    else:
+        words, budget = words_and_files(args.items), args.false_accepts_per_hour
+        sources = args.record or 0, args.source, args.synthesise
+        request = Request(words, args.output, args.model, args.pack or DEFAULT_PACK, budget, args.only, *sources)
+        with tqdm(unit=" parts", disable=None, leave=False) as bar:
+            lessons = learn(request, bar)
+        _say("\n".join(line for lesson in lessons for line in lesson.lines()))
+    _say(f"written: {args.output}, for kwsd run --model {args.output}")
+    return 0
+
+
 def _label(args: argparse.Namespace) -> int:
     from kwsd.commands.label import label_folder
 
@@ -223,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         "--false-accepts-per-hour", type=float, required=True, metavar="N", help="budget, all keywords together"
     )
     command.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write them for `kwsd run --config`")
+    add_learn_options(add("learn", _learn, "learn a word of your own from recordings"))
     command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
     command.add_argument("folder", type=Path, metavar="DIR")
     command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="receives fname,label")

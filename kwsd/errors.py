@@ -7,6 +7,7 @@
     ├── ModelError           a model file is missing, foreign, damaged, or fails its golden check
     ├── SocketError          a socket cannot be served, or reached
     ├── OutputError          a file cannot be written
+    ├── LearnError           a word cannot be learnt from these recordings, or by this model
     ├── TrainingError        recordings, a run folder or an architecture cannot be used as asked
     └── ExportError          the conversion failed, or the result disagrees with the original
 
@@ -46,6 +47,10 @@ class SocketError(KwsdError):
 
 class OutputError(KwsdError):
     """A file cannot be written."""
+
+
+class LearnError(KwsdError):
+    """A word cannot be learnt from these recordings, or by this model."""
 
 
 class TrainingError(KwsdError):

@@ -1,6 +1,7 @@
 """Types and actions for the options of the command line."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +28,22 @@ def seconds(text: str) -> float:
     if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time limit in seconds")
     return float(text)
+
+
+def add_learn_options(command: argparse.ArgumentParser) -> None:
+    """The options of `kwsd learn`."""
+    command.add_argument("items", nargs="*", metavar="WORD RECORDING…", help="a word and recordings of it, or more")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE", help="receives the model")
+    command.add_argument("--model", type=Path, metavar="FILE", help="model to add the word to (the bundled one)")
+    command.add_argument("--pack", type=Path, metavar="FILE", help="made by `python -m train pack` for that model")
+    command.add_argument(
+        "--false-accepts-per-hour", type=float, default=0.5, metavar="N", help="budget for each word (%(default)s)"
+    )
+    command.add_argument("--only", action="store_true", help="leave out the model's own keywords")
+    command.add_argument("--record", type=int, metavar="N", help="record N takes of each word")
+    command.add_argument("--source", default="microphone", help="what --record records (%(default)s)")
+    command.add_argument("--synthesise", action="store_true", help="let espeak-ng speak the word, too")
+    command.add_argument("--forget", type=names, metavar="A,B", help="remove learnt words from --model instead")
 
 
 class Once(argparse.Action):

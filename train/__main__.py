@@ -176,6 +176,15 @@ def _print_stream(name: str, stream: dict[str, Any]) -> None:
     )
 
 
+def _pack(args: argparse.Namespace) -> None:
+    from train.pack import make_pack
+
+    pack = make_pack(args.model, _corpus(args, KEYWORDS), args.hours, args.attribution)
+    pack.save(args.output)
+    n_mb = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {len(pack.training)} and {len(pack.measuring)} spans, {n_mb:.1f} MB")
+
+
 def _results(args: argparse.Namespace) -> None:
     from train.measure.results import write_results
 
@@ -215,6 +224,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(function=_fit, after_interruption="; the same command continues where it stopped")
 
     _add_evaluate_options(commands.add_parser("evaluate", parents=[data], help="measure a trained model"))
+
+    command = commands.add_parser("pack", parents=[data], help="make what `kwsd learn` needs beside a model")
+    command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
+    command.add_argument("--hours", type=float, default=2.4, help="of both halves together (%(default)s)")
+    command.add_argument("--attribution", required=True, metavar="TEXT", help="of the recordings")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
+    command.set_defaults(function=_pack)
 
     command = commands.add_parser("results", help="write docs/RESULTS.md from reports")
     command.add_argument("folder", type=Path, metavar="DIR", help="contains a folder of reports for each model")

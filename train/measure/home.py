@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
+from kwsd.learn import augment
 from train.measure.streams import Streams, made_of, seed_of
-from train.recordings import augment
 from train.recordings.corpus import RATE_HZ
 from train.recordings.material import Material
 from train.recordings.scenes import Scene, Style, compose

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from kwsd.audio import FloatArray, fit_length
 from kwsd.core.frontend import FrontendParams, clip_features
-from train.recordings import augment
+from kwsd.learn import augment
 from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
 from train.recordings.windows import window_frames
 

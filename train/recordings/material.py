@@ -18,16 +18,12 @@ from tqdm import tqdm
 
 from kwsd.audio import FloatArray
 from kwsd.errors import TrainingError
-from train.recordings.corpus import RATE_HZ, SILENCE, UNKNOWN, Clip, Corpus, noise_parts, read_samples
+from kwsd.learn.takes import word_edges
+from train.recordings.corpus import SILENCE, UNKNOWN, Clip, Corpus, noise_parts, read_samples
 
-_ENERGY_FRAME = RATE_HZ // 100
-_PAUSE_FRAMES = 19  # a longer pause ends a word: 190 ms, more than a stop consonant's closure
-_LOWEST_DB = -36.0  # a word's edges are above this, relative to its loudest 10 ms
-_LOWEST_SHARE = 0.15  # and above this share of the way (in dB) from the quietest to the loudest
 _READING = "any format, rounded to int16"  # changes with `read_samples`, so that no cache is out of date
 _NAMED = 5  # recordings in one message
 _LAST_BIT = 2  # steps of 16 bits between the extremes of silence
-_EMPHASIS = 0.97  # pre-emphasis: this share of the previous sample is subtracted; the usual value
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +123,6 @@ def _warn_of_silence(clips: list[Clip]) -> None:
         names = ", ".join(str(clip.path) for clip in clips[:_NAMED])
         more = f" and {len(clips) - _NAMED} more" if len(clips) > _NAMED else ""
         print(f"left out, because they hold only silence: {names}{more}", file=sys.stderr)
-
-
-def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
-    """Find where the word of a recording begins and ends, in samples.
-
-    A frame of 10 ms is loud if it is above -36 dB relative to the loudest frame, and above 15 % of
-    the way (in dB) from the quietest frame to the loudest. A pause of 190 ms ends a stretch of loud
-    frames. The word is the stretch with the largest sum of decibels above that threshold: a recording
-    often begins with a click, which is louder than the word but shorter. High frequencies are
-    emphasised first, so that even a soft "s" or "f" counts as part of its word.
-    """
-    n_frames = len(samples) // _ENERGY_FRAME
-    if n_frames < 3:
-        return 0, len(samples)
-    emphasised = samples.astype(np.float32)
-    emphasised[1:] -= _EMPHASIS * emphasised[:-1].copy()
-    frames = emphasised[: n_frames * _ENERGY_FRAME].reshape(n_frames, -1)
-    level_db = 10 * np.log10(np.mean(frames**2, axis=1) + 1)
-    smooth = np.convolve(level_db, np.ones(3) / 3, "same")
-    smooth[[0, -1]] = level_db[[0, -1]]
-    loudest, quietest = smooth.max(), np.quantile(smooth, 0.1)
-    threshold = max(loudest + _LOWEST_DB, quietest + _LOWEST_SHARE * (loudest - quietest))
-    loud = np.flatnonzero(smooth >= threshold)
-    begins = np.flatnonzero(np.diff(loud, prepend=-n_frames) > _PAUSE_FRAMES)
-    word = int(np.argmax(np.add.reduceat(smooth[loud] - threshold, begins)))
-    stretch = np.split(loud, begins[1:])[word]
-    return int(stretch[0]) * _ENERGY_FRAME, int(stretch[-1] + 1) * _ENERGY_FRAME
 
 
 def default_cache() -> Path:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kwsd.audio import FloatArray, dbfs
-from train.recordings import augment
+from kwsd.learn import augment
 from train.recordings.corpus import RATE_HZ, UNKNOWN
 from train.recordings.material import Material
 

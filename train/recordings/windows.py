@@ -24,9 +24,9 @@ from kwsd.audio import FloatArray
 from kwsd.core.frontend import FrontendParams, log_spectrogram, resample
 from kwsd.core.rows import IntArray
 from kwsd.errors import TrainingError
+from kwsd.learn import augment
 from kwsd.workers import begin_worker
 from train.hyperparameters import Hyperparameters
-from train.recordings import augment
 from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ
 from train.recordings.material import Material
 from train.recordings.scenes import Style, compose, noise_bed

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from kwsd.learn.augment import music, rms
 from train.measure.home import SITUATIONS, day_at_home
-from train.recordings.augment import music, rms
 from train.recordings.corpus import RATE_HZ, find_corpus
 from train.recordings.material import gather
 

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from kwsd.errors import TrainingError
+from kwsd.learn.takes import word_edges
 from train.recordings.corpus import find_corpus, read_samples
-from train.recordings.material import gather, word_edges
+from train.recordings.material import gather
 
 
 @pytest.fixture

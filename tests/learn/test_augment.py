@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.recordings.augment import add_noise, coloured_noise, limit, place
+from kwsd.learn.augment import add_noise, coloured_noise, limit, place
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def coloured_noise(n_samples: int, exponent: float, random: np.random.Generator)
     spectrum = random.standard_normal(2 * n_bins, np.float32).view(np.complex64)  # of white noise
     spectrum[1:] *= np.arange(1, n_bins, dtype=np.float32) ** np.float32(-exponent / 2)
     spectrum[0] = 0
-    noise: FloatArray = np.fft.irfft(spectrum, n_samples)
+    noise: FloatArray = np.fft.irfft(spectrum, n_samples).astype(np.float32)
     return noise / np.float32(rms(noise))
 
 
@@ -88,7 +88,8 @@ def drifting_gain(n_samples: int, rate_hz: int, drift_db: float, random: np.rand
     n_knots = n_samples // (2 * rate_hz) + 2
     factors = (10 ** (random.uniform(-drift_db, drift_db, n_knots) / 20)).astype(np.float32)
     between = np.linspace(0, 1, 2 * rate_hz, endpoint=False, dtype=np.float32)
-    return (factors[:-1, None] + np.diff(factors)[:, None] * between).ravel()[:n_samples]
+    gains: FloatArray = (factors[:-1, None] + np.diff(factors)[:, None] * between).ravel()[:n_samples]
+    return gains
 
 
 def change_speed(samples: FloatArray, factor: float) -> FloatArray:
@@ -97,7 +98,8 @@ def change_speed(samples: FloatArray, factor: float) -> FloatArray:
     Shape: (n_samples,) -> (about n_samples / factor,), float32.
     """
     at = np.arange(0, len(samples) - 1, factor)
-    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+    changed: FloatArray = np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+    return changed
 
 
 def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) -> FloatArray:
@@ -116,7 +118,7 @@ def reverberate(samples: FloatArray, rate_hz: int, random: np.random.Generator) 
     echoes[0] = 1
     n_fft = 1 << (len(samples) + len(echoes) - 2).bit_length()
     spectrum = np.fft.rfft(samples, n_fft) * np.fft.rfft(echoes.astype(np.float32), n_fft)
-    room: FloatArray = np.fft.irfft(spectrum, n_fft)[: len(samples)]
+    room: FloatArray = np.fft.irfft(spectrum, n_fft)[: len(samples)].astype(np.float32)
     return room
 
 

@@ -1,0 +1,138 @@
+"""Learns words of one's own from a few recordings, and counts how many unseen recordings are missed.
+
+    python -m benchmarks.own_words WORDS --speech DIR [--word alexa …] [--takes 5,10,20] [--draws 2] [-o FILE]
+
+WORDS has a folder of recordings for each word. Those that a word is learnt from are drawn, and all
+others are heard: in a gap of read speech, in noise (5 to 25 dB), and above a television (speech that
+goes on, 5 to 20 dB softer). The threshold of a row allows its false accepts an hour on the measuring
+half of the pack, whose speakers the branch was not fitted with.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+from kwsd.audio import FloatArray
+from kwsd.learn import augment
+from kwsd.learn.learn import Teacher
+from kwsd.learn.pack import DEFAULT_PACK
+from kwsd.learn.takes import RATE_HZ, Take, read_take
+from kwsd.learn.trunk import Trunk, spans_of, windows_of
+from kwsd.sources.recording import read_recording
+
+SETTINGS = ("read speech", "noise", "television")
+BUDGETS = (0.5, 1.0)
+_LEAD, _TAIL = round(1.5 * RATE_HZ), round(0.6 * RATE_HZ)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Misses of one word, learnt from so many takes: counts for each setting and budget, and seconds to learn."""
+
+    word: str
+    n_takes: int
+    heard: np.ndarray
+    missed: np.ndarray
+    seconds: float
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(description="Misses of learnt words.")
+    parser.add_argument("words", type=Path, metavar="WORDS", help="a folder of recordings for each word")
+    parser.add_argument("--speech", type=Path, required=True, metavar="DIR", help="read speech around the words")
+    parser.add_argument("--word", action="append", help="one of the words (all)")
+    parser.add_argument("--takes", default="5,10,20", help="how many recordings to learn from (%(default)s)")
+    parser.add_argument("--draws", type=int, default=2, help="times that recordings are drawn (%(default)s)")
+    parser.add_argument("--model", type=Path, metavar="FILE")
+    parser.add_argument("--pack", type=Path, default=DEFAULT_PACK, metavar="FILE")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
+    args = parser.parse_args()
+    words = args.word or sorted(path.name for path in args.words.iterdir() if path.is_dir())
+    teacher = Teacher(args.model, args.pack)
+    speech = [read_recording(path)[0] for path in sorted(args.speech.glob("*.wav"))]
+    speech = [samples for samples in speech if len(samples) > 4 * RATE_HZ]
+    counts = [int(n) for n in args.takes.split(",")]
+    rows = []
+    for word in tqdm(words, desc="learning", disable=None):
+        takes = [read_take(path) for path in sorted((args.words / word).glob("*.wav"))]
+        heard = [_heard(take, speech, teacher.trunk, np.random.default_rng(n)) for n, take in enumerate(takes)]
+        for n_takes in counts:
+            rows += [_learnt(teacher, word, takes, heard, n_takes, draw) for draw in range(args.draws)]
+    table = _table(rows, counts)
+    print(table)
+    if args.output:
+        args.output.write_text(table + "\n")
+    return 0
+
+
+def _learnt(
+    teacher: Teacher, word: str, takes: list[Take], heard: list[list[FloatArray]], n_takes: int, draw: int
+) -> Row:
+    drawn = np.random.default_rng(draw).permutation(len(takes))
+    began = time.monotonic()
+    lesson = teacher.learn(f"my {word}", [takes[n] for n in drawn[:n_takes]], BUDGETS[0])
+    seconds = time.monotonic() - began
+    thresholds = [teacher.threshold(lesson.branch, budget) for budget in BUDGETS]
+    highest = np.array([[teacher.highest(lesson.branch, windows) for windows in heard[n]] for n in drawn[n_takes:]])
+    missed = np.array([(highest < threshold).sum(axis=0) for threshold in thresholds])
+    return Row(word, n_takes, np.full(len(SETTINGS), len(highest)), missed, seconds)
+
+
+def _heard(take: Take, speech: list[FloatArray], trunk: Trunk, random: np.random.Generator) -> list[FloatArray]:
+    """The windows of one recording in each setting."""
+    n = _LEAD + len(take.samples) + _TAIL
+    level = augment.rms(take.samples)
+    word = np.pad(take.samples, (_LEAD, _TAIL))
+    around = _cut(speech, n, random) * np.float32(level * 10 ** (random.uniform(-6, 6) / 20))
+    around[_LEAD - round(random.uniform(0.05, 0.3) * RATE_HZ) : _LEAD + len(take.samples) + RATE_HZ // 20] = 0
+    noise = augment.coloured_noise(n, random.uniform(0, 2), random) * np.float32(level)
+    television = _cut(speech, n, random) * np.float32(level * 10 ** (-random.uniform(5, 20) / 20))
+    scenes = (
+        word + around + noise * np.float32(0.05),
+        word + noise * np.float32(10 ** (-random.uniform(5, 25) / 20)),
+        word + television + noise * np.float32(0.05),
+    )
+    gain = np.float32(10 ** (random.uniform(-35, -15) / 20) / level)
+    return [windows_of(spans_of(trunk.steps(augment.limit(scene * gain)))) for scene in scenes]
+
+
+def _cut(speech: list[FloatArray], n_samples: int, random: np.random.Generator) -> FloatArray:
+    """A piece of speech with a root mean square of 1."""
+    samples = speech[random.integers(len(speech))]
+    at = int(random.integers(len(samples) - n_samples))
+    piece = samples[at : at + n_samples].copy()
+    return piece / np.float32(max(augment.rms(piece), 1e-4))
+
+
+def _table(rows: list[Row], counts: list[int]) -> str:
+    heads = [f"{setting} @ {budget:g}/h" for budget in BUDGETS for setting in SETTINGS]
+    lines = [
+        f"| word | takes | {' | '.join(heads)} | seconds to learn |",
+        f"|---|---|{'---|' * len(heads)}---|",
+    ]
+    groups = [
+        (word, n, [row for row in rows if (row.word, row.n_takes) == (word, n)])
+        for n in counts
+        for word in dict.fromkeys(row.word for row in rows)
+    ]
+    groups += [("all", n, [row for row in rows if row.n_takes == n]) for n in counts]
+    for word, n, own in groups:
+        missed, heard = sum(row.missed for row in own), sum(row.heard for row in own)
+        shares = [_share(int(k), int(of)) for budget in missed for k, of in zip(budget, heard, strict=True)]
+        lines.append(f"| {word} | {n} | {' | '.join(shares)} | {np.mean([row.seconds for row in own]):.0f} |")
+    return "\n".join(lines)
+
+
+def _share(missed: int, heard: int) -> str:
+    low, high = binomtest(missed, heard).proportion_ci(method="wilson")
+    return f"{missed / heard:.0%} ({low:.0%} to {high:.0%})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

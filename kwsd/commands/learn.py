@@ -1,0 +1,161 @@
+"""`kwsd learn`: words of one's own, from recordings, a microphone or a speech synthesiser."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soxr
+
+from kwsd.audio import dbfs
+from kwsd.commands.calibrate import refuse_existing
+from kwsd.config import StreamConfig
+from kwsd.errors import ConfigError, LearnError
+from kwsd.sources.base import make_source
+
+if missing := [name for name in ("onnx", "sklearn") if find_spec(name) is None]:
+    raise LearnError(f"needs the package {missing[0]}, which is not installed: install kwsd[learn]")
+
+from kwsd.learn.learn import Lesson, Teacher, forget, refuse_word
+from kwsd.learn.synthesis import synthesise
+from kwsd.learn.takes import RATE_HZ, Take, cut_take, read_take
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_TAKE_SECONDS = 2.5
+_SOFT_DBFS = -45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        words: the recordings of each word.
+        model, pack: None for the bundled ones.
+        n_recorded: takes to record of each word.
+        synthesises: whether an installed synthesiser speaks the words, too.
+    """
+
+    words: dict[str, list[Path]]
+    output: Path
+    model: Path | None
+    pack: Path
+    per_hour: float
+    is_only: bool
+    n_recorded: int
+    source: str
+    synthesises: bool
+
+
+def words_and_files(items: list[str]) -> dict[str, list[Path]]:
+    """Sort `computer me/1.wav lamp lamp/1.wav` into words with their recordings.
+
+    Raises:
+        ConfigError: it does not begin with a word, or a word comes twice.
+    """
+    words: dict[str, list[Path]] = {}
+    for item in items:
+        if "/" in item or "." in item or Path(item).exists():
+            if not words:
+                raise ConfigError(f"{item}: a recording without a word; write `kwsd learn WORD {item} … -o MODEL`")
+            words[next(reversed(words))].append(Path(item))
+        elif item in words:
+            raise ConfigError(f"{item}: is named twice")
+        else:
+            words[item] = []
+    return words
+
+
+def learn(request: Request, bar: "tqdm[Any]") -> list[Lesson]:
+    """Learn words and write the new model; the bar shows the progress.
+
+    Raises:
+        KwsdError: nothing is written.
+    """
+    if not 0 < request.per_hour < 1e4:
+        raise ConfigError(f"--false-accepts-per-hour {request.per_hour:g}: must be positive, such as 0.5")
+    if request.output != request.model:
+        refuse_existing(request.output)
+    if not request.words:
+        raise ConfigError("which word? write `kwsd learn WORD RECORDING… -o MODEL`")
+    takes = {word: _takes(word, files, request) for word, files in request.words.items()}
+    for word, own in takes.items():
+        refuse_word(word, len(own))
+    teacher = Teacher(request.model, request.pack)
+    bar.total = sum(map(Teacher.n_parts, takes.values()))
+    lessons = []
+    for word, own in takes.items():
+        bar.set_description(word)
+        lessons.append(teacher.learn(word, own, request.per_hour, bar.update))
+        teacher.add(lessons[-1])
+    if request.is_only:
+        teacher.keep_only_learnt()
+    teacher.save(request.output)
+    return lessons
+
+
+def forget_words(words: list[str], model: Path | None, output: Path) -> None:
+    """Write a model without some learnt words.
+
+    Raises:
+        KwsdError: nothing is written.
+    """
+    if model is None:
+        raise ConfigError("--forget: name the model that has learnt the word, with --model")
+    if output != model:
+        refuse_existing(output)
+    forget(model, words, output)
+
+
+def _takes(word: str, files: list[Path], request: Request) -> list[Take]:
+    takes = [read_take(path) for path in dict.fromkeys(files)]
+    if request.n_recorded:
+        takes += _recorded(word, request.n_recorded, request.source)
+    if request.synthesises:
+        takes += synthesise(word)
+    if not takes:
+        raise ConfigError(f"{word}: no recordings; name files, or give --record or --synthesise")
+    return takes
+
+
+def _recorded(word: str, n: int, source: str) -> list[Take]:
+    """Record takes, each after a prompt. One that is silent, or that its speaker rejects, is repeated."""
+    takes: list[Take] = []
+    problem = ""
+    while len(takes) < n:
+        _ask(f"{problem}take {len(takes) + 1} of {n}: press Enter, then say “{word}”")
+        name = Path(f"take {len(takes) + 1}")
+        try:
+            take = _record(name, source)
+        except LearnError as error:
+            problem = f"  {error}\n"
+            continue
+        problem = ""
+        level = dbfs(take.samples)
+        meter = "#" * max(1, round((level + 60) / 2))
+        hint = f", {take.note}" if take.note else ", rather soft" if level < _SOFT_DBFS else ""
+        if _ask(f"  {meter} {level:.0f} dBFS, {take.seconds:.1f} s{hint}; Enter keeps it, r repeats it") != "r":
+            takes.append(take)
+    return takes
+
+
+def _ask(question: str) -> str:
+    try:
+        return input(f"{question} ").strip().lower()
+    except EOFError:
+        raise ConfigError("--record: needs a keyboard; standard input has ended") from None
+
+
+def _record(name: Path, source: str) -> Take:
+    rate_hz, chunks = make_source(StreamConfig(source=source)).open()
+    parts: list[np.ndarray] = []
+    with closing(chunks):
+        for chunk in chunks:
+            parts.append(chunk.samples)
+            if sum(map(len, parts)) >= _TAKE_SECONDS * rate_hz:
+                break
+    return cut_take(name, soxr.resample(np.concatenate(parts), rate_hz, RATE_HZ))

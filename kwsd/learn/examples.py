@@ -1,0 +1,101 @@
+"""Examples: takes in rooms, in talk and beside it, with noise and music, at various levels, speeds and pitches."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from kwsd.audio import FloatArray
+from kwsd.learn import augment
+from kwsd.learn.graft import N_SPANS, SPAN_STEPS
+from kwsd.learn.takes import RATE_HZ, Take
+from kwsd.learn.trunk import Trunk, spans_of, windows_of
+from kwsd.sources.recording import read_recording
+
+_TALK = Path(__file__).with_name("talk.ogg")
+"""A minute of talk by speech synthesisers, as in demo/talk.wav: speech that may be shipped."""
+
+_VERSIONS = 24  # of each take
+_LEAD_SECONDS, _TAIL_SECONDS = 1.0, 0.6
+_SPEEDS = (0.88, 1.14)
+_TALK_SHARE, _TELEVISION_SHARE, _MUSIC_SHARE = 0.5, 0.2, 0.05  # of the versions; the others are in noise
+_SNR_DB = (3.0, 30.0)  # of noise and music; of noise beside talk, `_SOFT_DB`
+_SOFT_DB = (20.0, 40.0)
+_TALK_DB = (-6.0, 6.0)  # of talk around the word, relative to it
+_TELEVISION_DB = (5.0, 25.0)  # softer than the word
+_GAP_SECONDS = (0.03, 0.3)  # between talk and the word
+_LEVEL_DB = (-38.0, -12.0)
+_HEARD_SECONDS = (0.02, 0.34)  # after the word's end: windows in which it counts as said
+_HALF_SAID = (0.25, 0.6)  # shares of a word that are not yet the word
+
+
+def positives(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+    """Windows that end just after the word. Shape: -> (n, N_SPANS * n_channels)."""
+    return np.concatenate([_version(take.samples, trunk, random) for _ in range(_VERSIONS)])
+
+
+def beginnings(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+    """Windows that end after a part of the word, which must not be taken for it. Shape: as `positives`."""
+    n = [round(random.uniform(*_HALF_SAID) * len(take.samples)) for _ in range(_VERSIONS // 4)]
+    return np.concatenate([_version(take.samples[:end], trunk, random) for end in n])
+
+
+def unchanged(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+    """All windows around a take as it is, before soft noise: what is measured. Shape: as `positives`."""
+    samples = np.pad(take.samples, (round(_LEAD_SECONDS * RATE_HZ), round(_TAIL_SECONDS * RATE_HZ)))
+    noise = augment.coloured_noise(len(samples), 1.0, random)
+    return windows_of(spans_of(trunk.steps(augment.add_noise(samples, noise, 20.0, -80.0))))
+
+
+def _version(word: FloatArray, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+    """The windows after one version of the word."""
+    word = augment.change_speed(word, random.uniform(*_SPEEDS))
+    if random.random() < 0.5:
+        word = augment.reverberate(np.pad(word, (0, RATE_HZ // 10)), RATE_HZ, random)[: len(word)]
+    word = word / np.float32(max(augment.rms(word), 1e-6))
+    lead = round(random.uniform(0.8, 1.0) * _LEAD_SECONDS * RATE_HZ)
+    samples = np.pad(word, (lead, round(_TAIL_SECONDS * RATE_HZ)))
+    samples += _surroundings(len(samples), lead, lead + len(word), random)
+    level = np.float32(10 ** (random.uniform(*_LEVEL_DB) / 20))
+    steps = trunk.steps(augment.limit(samples * level))
+    end = (lead + len(word)) / RATE_HZ
+    hop_seconds = 2 * trunk.frontend.hop_samples / RATE_HZ
+    first, last = (round((end + seconds) / hop_seconds) for seconds in _HEARD_SECONDS)
+    begin = N_SPANS * SPAN_STEPS
+    ends = range(max(first, begin), min(last, len(steps)) + 1, SPAN_STEPS)
+    return np.concatenate([windows_of(spans_of(steps[end - begin : end])) for end in ends])
+
+
+def _surroundings(n_samples: int, begin: int, end: int, random: np.random.Generator) -> FloatArray:
+    """What else is heard around a word, whose root mean square is 1, from `begin` to `end`."""
+
+    def at(level_db: float, samples: FloatArray) -> FloatArray:
+        return samples * np.float32(10 ** (level_db / 20))
+
+    noise, kind = augment.coloured_noise(n_samples, random.uniform(0, 2), random), random.random()
+    if kind < _TALK_SHARE:
+        talk = at(random.uniform(*_TALK_DB), _talk(n_samples, random))
+        gap = round(random.uniform(*_GAP_SECONDS) * RATE_HZ)
+        talk[max(0, begin - gap) : end + gap] = 0
+        return talk + at(-random.uniform(*_SOFT_DB), noise)
+    if kind < _TALK_SHARE + _TELEVISION_SHARE:
+        television = at(-random.uniform(*_TELEVISION_DB), _talk(n_samples, random))
+        return television + at(-random.uniform(*_SOFT_DB), noise)
+    if kind < _TALK_SHARE + _TELEVISION_SHARE + _MUSIC_SHARE:
+        noise = augment.music(n_samples, RATE_HZ, random)
+    return at(-random.uniform(*_SNR_DB), noise)
+
+
+def _talk(n_samples: int, random: np.random.Generator) -> FloatArray:
+    """A piece of talk by a voice that is faster or slower, with a root mean square of 1."""
+    factor = random.uniform(*_SPEEDS)
+    n_read = round(n_samples * factor) + 2
+    talk = _whole_talk()
+    at = int(random.integers(len(talk) - n_read))
+    piece = augment.change_speed(talk[at : at + n_read], factor)[:n_samples]
+    return piece / np.float32(max(augment.rms(piece), 1e-3))
+
+
+@cache
+def _whole_talk() -> FloatArray:
+    return read_recording(_TALK)[0]

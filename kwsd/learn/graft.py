@@ -1,0 +1,239 @@
+"""Grafts the branches of learnt words onto the two graphs of a model, and takes them off again.
+
+Law: no node of the model is changed but the one that makes the output, so its own keywords keep
+their scores to the last bit. Everything that is added has a name that begins with `own/`.
+
+A branch looks at values inside the network, `_BLOCKS_BACK` blocks before its end: 25 steps, half a
+second that itself has seen the second. It takes their means over five equal spans, so that it knows
+the order of sounds, which the network's own last mean forgets.
+"""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from kwsd.audio import FloatArray
+from kwsd.core.card import STEP_KEY
+from kwsd.errors import LearnError
+
+N_SPANS = 5
+SPAN_STEPS = 5
+_BLOCKS_BACK = 2
+_N_STEPS = N_SPANS * SPAN_STEPS
+_OWN = "own/"
+_MEANS, _SCORES = f"{_OWN}means", f"{_OWN}scores"
+_CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+_NO_PLACE = "this network has no place for a learnt word; take the bundled model, or one with the architecture ds_tcn"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A small network from the means to one score.
+
+    Attributes:
+        hidden, hidden_bias: shapes (n_hidden, n_channels, N_SPANS) and (n_hidden,).
+        output, output_bias: shape (n_hidden,), and a number.
+    """
+
+    hidden: FloatArray
+    hidden_bias: FloatArray
+    output: FloatArray
+    output_bias: float
+
+    @property
+    def n_parameters(self) -> int:
+        return self.hidden.size + self.hidden_bias.size + self.output.size + 1
+
+
+class Graphs:
+    """The window graph and the step graph of a model file, to be changed together.
+
+    Raises:
+        LearnError: the file has no step graph, or not the layers that a branch needs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.model = onnx.load(path)
+        self._properties = {one.key: one for one in self.model.metadata_props}
+        if STEP_KEY not in self._properties:
+            raise LearnError(_NO_PLACE)
+        self.step = onnx.load_from_string(base64.b64decode(self._properties[STEP_KEY].value))
+
+    def add(self, word: str, branch: Branch) -> None:
+        """Add a word's branch; its score becomes the last column of the posteriors."""
+        for graph in (self.model.graph, self.step.graph):
+            means = _shared_means(graph, is_step=graph is self.step.graph)
+            _add_branch(graph, means, word, branch)
+
+    def remove(self, word: str) -> None:
+        """Remove a word's branch, and with the last one everything that the branches shared."""
+        for graph in (self.model.graph, self.step.graph):
+            scores = next(node for node in graph.node if node.name == _SCORES)
+            scores.input.remove(f"{_OWN}{word}/score")
+            _remove(graph, f"{_OWN}{word}/")
+            if len(scores.input) == 1:
+                flatten = _producer(graph, "posteriors")
+                flatten.input[0] = scores.input[0]
+                _remove(graph, _OWN)
+            _set_width(graph, len(_own_words(graph)))
+
+    def keep_only(self, n_labels: int, silence: int, unknown: int) -> None:
+        """Reduce the model's own labels to silence and unknown. Every keyword then counts as unknown."""
+        for graph in (self.model.graph, self.step.graph):
+            sums = _sums(graph)
+            weights = numpy_helper.to_array(sums)
+            keywords = [n for n in range(n_labels) if n not in (silence, unknown)]
+            kept = weights[[silence, unknown]].copy()
+            kept[1] += weights[keywords].sum(axis=0)
+            sums.CopyFrom(numpy_helper.from_array(kept, sums.name))
+            _set_width(graph, len(_own_words(graph)))
+
+    def finished(self, card: str, key: str) -> onnx.ModelProto:
+        """The model file with these graphs and another card."""
+        self._properties[STEP_KEY].value = base64.b64encode(self.step.SerializeToString()).decode()
+        self._properties[key].value = card
+        return self.model
+
+    def trunk(self) -> bytes:
+        """The part of the step graph that makes what a branch sees, as output `trunk`: (batch, channels, n, 1)."""
+        graph, tap = self.step.graph, _tap(self.step.graph)
+        needed = {tap}
+        nodes = []
+        for node in reversed(graph.node):
+            if needed & set(node.output):
+                nodes.append(node)
+                needed |= set(node.input)
+        end = helper.make_node("Identity", [tap], ["trunk"])
+        output = helper.make_tensor_value_info("trunk", TensorProto.FLOAT, None)
+        inputs, weights = ([one for one in field if one.name in needed] for field in (graph.input, graph.initializer))
+        part = helper.make_graph([*reversed(nodes), end], "trunk", inputs, [output], weights)
+        model = helper.make_model(part, opset_imports=self.step.opset_import, ir_version=self.step.ir_version)
+        return bytes(model.SerializeToString())
+
+
+def _own_words(graph: onnx.GraphProto) -> list[str]:
+    return [node.name for node in graph.node if node.name.startswith(_OWN) and node.name.endswith("/score")]
+
+
+def _add_branch(graph: onnx.GraphProto, means: str, word: str, branch: Branch) -> None:
+    def name(part: str) -> str:
+        return f"{_OWN}{word}/{part}"
+
+    weights = {
+        "hidden_weights": branch.hidden[..., None],
+        "hidden_bias": branch.hidden_bias,
+        "output_weights": branch.output[None, :, None, None],
+        "output_bias": np.array([branch.output_bias]),
+    }
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name(part))
+        for part, values in weights.items()
+    )
+    _append(graph, "Conv", [means, name("hidden_weights"), name("hidden_bias")], name("sum"))
+    _append(graph, "Relu", [name("sum")], name("hidden"))
+    _append(graph, "Conv", [name("hidden"), name("output_weights"), name("output_bias")], name("logit"))
+    _append(graph, "Sigmoid", [name("logit")], name("score"))
+    flatten = _producer(graph, "posteriors")
+    scores = next((node for node in graph.node if node.name == _SCORES), None)
+    if scores is None:
+        scores = helper.make_node("Concat", [flatten.input[0]], [_SCORES], _SCORES, axis=1)
+    else:
+        graph.node.remove(scores)
+    scores.input.append(name("score"))
+    graph.node.remove(flatten)
+    flatten.input[0] = _SCORES
+    graph.node.extend([scores, flatten])
+    _set_width(graph, len(_own_words(graph)))
+
+
+def _shared_means(graph: onnx.GraphProto, is_step: bool) -> str:
+    """The value that all branches share, made if it is not there: (batch, channels, N_SPANS, 1)."""
+    if any(node.name == _MEANS for node in graph.node):
+        return _MEANS
+    tapped = _tap(graph)
+    newest = _recalled(graph, tapped) if is_step else tapped
+    ends = {"from": -_N_STEPS, "to": np.iinfo(np.int64).max, "axis": 2}
+    for end, value in ends.items():
+        graph.initializer.append(numpy_helper.from_array(np.array([value]), f"{_OWN}{end}"))
+    _append(graph, "Slice", [newest, *(f"{_OWN}{end}" for end in ends)], f"{_OWN}newest")
+    spans = [SPAN_STEPS, 1]
+    _append(graph, "AveragePool", [f"{_OWN}newest"], _MEANS, kernel_shape=spans, strides=spans)
+    return _MEANS
+
+
+def _recalled(graph: onnx.GraphProto, tapped: str) -> str:
+    """In the step graph, the value with its past; like `export.causal`, which describes the inputs and outputs."""
+    n_before = len(graph.input) - 1
+    past, seen = f"past_{n_before}", f"seen_{n_before}"
+    channels = graph.input[-1].type.tensor_type.shape.dim[-1].dim_value
+    for values, name, n_steps in ((graph.input, past, _N_STEPS - 1), (graph.output, seen, f"n_{seen}")):
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", n_steps, 1, channels)))
+    _append(graph, "Transpose", [tapped], f"{_OWN}last", perm=_CHANNELS_LAST)
+    graph.node.append(helper.make_node("Concat", [past, f"{_OWN}last"], [seen], f"{_OWN}seen", axis=1))
+    _append(graph, "Transpose", [seen], f"{_OWN}first", perm=_CHANNELS_FIRST)
+    return f"{_OWN}first"
+
+
+def _append(graph: onnx.GraphProto, kind: str, inputs: list[str], output: str, **attributes: list[int]) -> None:
+    """Add a node that is named like its output."""
+    graph.node.append(helper.make_node(kind, inputs, [output], output, **attributes))
+
+
+def _remove(graph: onnx.GraphProto, prefix: str) -> None:
+    """Remove the nodes and constants with this prefix, and the past that they recall."""
+    gone = [node for node in graph.node if node.name.startswith(prefix)]
+    names = {name for node in gone for name in (*node.input, *node.output)}
+    kept = {name for node in graph.node if node not in gone for name in (*node.input, *node.output)}
+    for field in (graph.input, graph.output, graph.initializer):
+        for one in [one for one in field if one.name in names - kept]:
+            field.remove(one)
+    for node in gone:
+        graph.node.remove(node)
+
+
+def _producer(graph: onnx.GraphProto, value: str) -> onnx.NodeProto:
+    node = next((node for node in graph.node if value in node.output), None)
+    if node is None:
+        raise LearnError(_NO_PLACE)
+    return node
+
+
+def _upstream(graph: onnx.GraphProto, value: str) -> Iterator[onnx.NodeProto]:
+    """The nodes that made a value, backwards along the newest steps."""
+    made = {output: node for node in graph.node for output in node.output}
+    while value in made:
+        node = made[value]
+        yield node
+        value = node.input[-1] if node.op_type == "Concat" and not node.name else node.input[0]
+
+
+def _tap(graph: onnx.GraphProto) -> str:
+    """The value that the branches see: the output of a block, `_BLOCKS_BACK` before the last."""
+    base = _producer(graph, "posteriors").input[0]
+    if base == _SCORES:
+        base = _producer(graph, _SCORES).input[0]
+    blocks = [node.output[0] for node in _upstream(graph, base) if node.op_type == "Relu"]
+    if len(blocks) <= _BLOCKS_BACK:
+        raise LearnError(_NO_PLACE)
+    return str(blocks[_BLOCKS_BACK])
+
+
+def _sums(graph: onnx.GraphProto) -> onnx.TensorProto:
+    """The weights that add words to labels, shape (n_labels, n_words, 1, 1)."""
+    base = _producer(graph, "posteriors").input[0]
+    if base == _SCORES:
+        base = _producer(graph, _SCORES).input[0]
+    name = _producer(graph, base).input[1]
+    return next(one for one in graph.initializer if one.name == name)
+
+
+def _set_width(graph: onnx.GraphProto, n_own: int) -> None:
+    """Declare how many columns the posteriors have."""
+    n_labels = _sums(graph).dims[0]
+    posteriors = next(one for one in graph.output if one.name == "posteriors")
+    posteriors.type.tensor_type.shape.dim[1].dim_value = n_labels + n_own

@@ -1,0 +1,118 @@
+"""`kwsd learn`: a made-up word, from recordings to events."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from kwsd.core.model import DEFAULT_MODEL, load_model
+from kwsd.learn.pack import DEFAULT_PACK
+from learn.voice import say, write_takes
+from support import DEMO, kwsd
+
+OTHER = ((300, 800), (700, 1200), (300, 2200))
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A model that has learnt "waio", and what the command said."""
+    folder = tmp_path_factory.mktemp("learnt")
+    takes = write_takes(folder / "me", 6)
+    result = kwsd("learn", "waio", *takes, "-o", folder / "home.onnx")
+    assert result.returncode == 0, result.stderr
+    return folder / "home.onnx", result.stdout
+
+
+def detections(model, *paths):
+    result = kwsd("spot", "--model", model, *paths)
+    assert result.returncode == 0, result.stderr
+    return re.findall(r"s  (\w+) ", result.stdout)
+
+
+def test_the_report_has_figures_with_intervals_and_a_threshold(learnt):
+    _, report = learnt
+    assert re.search(r"waio: learnt from 6 recordings, \d+ parameters", report)
+    assert re.search(r"recognised when left out: [4-6] of 6 \(\d+% to 100%\)", report)
+    assert re.search(r"false events: 0 in 1\.\d h of speech, words and noise \(0\.0 to \d\.\d an hour\)", report)
+    assert re.search(r"threshold: 0\.[5-9]\d+", report)
+    assert re.search(r"closest words and their highest scores: \w+ 0\.\d+", report)
+    assert "note: only 6 recordings" in report
+
+
+def test_an_unheard_voice_is_recognised_among_the_models_own_keywords(learnt, tmp_path):
+    model, _ = learnt
+    path = tmp_path / "new.wav"
+    soundfile.write(path, np.pad(say(((700, 1100), (300, 2300), (450, 800)), 155, 0.65), 16000), 16000)
+    assert detections(model, path) == ["waio"]
+    assert detections(model, DEMO) == detections(DEFAULT_MODEL, DEMO)
+
+
+def test_the_card_says_what_was_learnt_and_the_golden_check_covers_it(learnt):
+    model, _ = learnt
+    card, own = load_model(model, "cpu").card, load_model(None, "cpu").card
+    assert card.labels == [*own.labels, "waio"]
+    assert card.training["learnt"]["waio"]["recordings"] == 6
+    assert np.shape(card.golden.posteriors) == (len(own.golden.posteriors), len(card.labels))
+    np.testing.assert_allclose(np.array(card.golden.posteriors)[:, :-1], own.golden.posteriors, atol=1e-3)
+
+
+def test_another_word_is_added_and_forgotten(learnt, tmp_path):
+    model, _ = learnt
+    takes = write_takes(tmp_path / "other", 5, OTHER)
+    both = tmp_path / "both.onnx"
+    assert kwsd("learn", "oaei", *takes, "--model", model, "-o", both).returncode == 0
+    assert load_model(both, "cpu").card.labels[-2:] == ["waio", "oaei"]
+    assert detections(both, takes[2]) == ["oaei"]
+    result = kwsd("learn", "--forget", "oaei", "--model", both, "-o", tmp_path / "one.onnx")
+    assert result.returncode == 0, result.stderr
+    assert load_model(tmp_path / "one.onnx", "cpu").card == load_model(model, "cpu").card
+
+
+def test_only_leaves_the_other_keywords_out(tmp_path):
+    takes = write_takes(tmp_path / "me", 4)
+    result = kwsd("learn", "waio", *takes, "--only", "-o", tmp_path / "home.onnx")
+    assert result.returncode == 0, result.stderr
+    card = load_model(tmp_path / "home.onnx", "cpu").card
+    assert card.labels == ["silence", "unknown", "waio"]
+    np.testing.assert_allclose(np.array(card.golden.posteriors)[:, :2].sum(axis=1), 1, atol=1e-4)
+    assert detections(tmp_path / "home.onnx", takes[1], DEMO) == ["waio"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["take.wav"], "take.wav: a recording without a word; write `kwsd learn WORD take.wav … -o MODEL`"),
+        ([], "which word? write `kwsd learn WORD RECORDING… -o MODEL`"),
+        (["computer"], "computer: no recordings; name files, or give --record or --synthesise"),
+        (["computer", "missing.wav"], "missing.wav: No such file or directory"),
+        (["stop", "0.wav", "1.wav", "2.wav"], "stop: the model has this label already; take another"),
+        (["waio", "0.wav"], "waio: 1 recordings; it takes 3 to 50, better 8 or more"),
+        (["a\nb", "0.wav", "1.wav", "2.wav"], "'a\\nb': no name for a word; take letters"),
+        (["waio", "0.wav", "--false-accepts-per-hour", "0"], "--false-accepts-per-hour 0: must be positive, such as"),
+        (["--forget", "waio"], "--forget: name the model that has learnt the word, with --model"),
+        (["waio", "0.wav", "1.wav", "2.wav", "--pack", "0.wav"], "0.wav: not a pack ("),
+        (["waio", "0.wav", "1.wav", "2.wav", "--pack", "none"], "none: no such pack; make one for this model with"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, message):
+    write_takes(tmp_path, 3)
+    result = kwsd("learn", *arguments, "-o", "home.onnx", cwd=tmp_path)
+    assert result.returncode in (1, 2)
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.removeprefix("kwsd: ").startswith(message.replace("\n", "\\n"))
+    assert {path.name for path in tmp_path.iterdir()} == {"0.wav", "1.wav", "2.wav"}
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    result = kwsd("learn", "oaei", *write_takes(tmp_path / "o", 3, OTHER), "-o", tmp_path / "notes.txt")
+    assert "already exists" in result.stderr
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_bundled_pack_is_small_and_names_its_recordings():
+    assert DEFAULT_PACK.stat().st_size <= 6e6
+    with np.load(DEFAULT_PACK) as file:
+        assert "LibriSpeech" in str(file["attribution"])
