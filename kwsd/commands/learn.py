@@ -18,7 +18,9 @@ from kwsd.sources.base import make_source
 if missing := [name for name in ("onnx", "sklearn") if find_spec(name) is None]:
     raise LearnError(f"needs the package {missing[0]}, which is not installed: install kwsd[learn]")
 
-from kwsd.learn.learn import Lesson, Teacher, forget, refuse_word
+from kwsd.learn.learn import Teacher, refuse_word
+from kwsd.learn.lesson import Lesson
+from kwsd.learn.model_file import forget
 from kwsd.learn.synthesis import synthesise
 from kwsd.learn.takes import RATE_HZ, Take, cut_take, read_take
 

@@ -15,7 +15,6 @@ from kwsd.sources.recording import read_recording
 _TALK = Path(__file__).with_name("talk.ogg")
 """A minute of talk by speech synthesisers, as in demo/talk.wav: speech that may be shipped."""
 
-_VERSIONS = 24  # of each take
 _LEAD_SECONDS, _TAIL_SECONDS = 1.0, 0.6
 _SPEEDS = (0.88, 1.14)
 _TALK_SHARE, _TELEVISION_SHARE, _MUSIC_SHARE = 0.5, 0.2, 0.05  # of the versions; the others are in noise
@@ -29,15 +28,15 @@ _HEARD_SECONDS = (0.02, 0.34)  # after the word's end: windows in which it count
 _HALF_SAID = (0.25, 0.6)  # shares of a word that are not yet the word
 
 
-def positives(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+def positives(take: Take, n_versions: int, trunk: Trunk, random: np.random.Generator) -> FloatArray:
     """Windows that end just after the word. Shape: -> (n, N_SPANS * n_channels)."""
-    return np.concatenate([_version(take.samples, trunk, random) for _ in range(_VERSIONS)])
+    return np.concatenate([_version(take.samples, trunk, random) for _ in range(n_versions)])
 
 
-def beginnings(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+def beginnings(take: Take, n_versions: int, trunk: Trunk, random: np.random.Generator) -> FloatArray:
     """Windows that end after a part of the word, which must not be taken for it. Shape: as `positives`."""
-    n = [round(random.uniform(*_HALF_SAID) * len(take.samples)) for _ in range(_VERSIONS // 4)]
-    return np.concatenate([_version(take.samples[:end], trunk, random) for end in n])
+    ends = [round(random.uniform(*_HALF_SAID) * len(take.samples)) for _ in range(n_versions)]
+    return np.concatenate([_version(take.samples[:end], trunk, random) for end in ends])
 
 
 def unchanged(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:

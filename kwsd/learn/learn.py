@@ -1,84 +1,30 @@
-"""Learning a word, read from top to bottom: takes, examples, branch, figures, threshold; then the new model file."""
+"""Learning a word, read from top to bottom: takes, examples, branch, figures, threshold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, chi2
 
 from kwsd.audio import FloatArray
-from kwsd.core.card import METADATA_KEY, ModelCard, golden_windows
 from kwsd.core.model import DEFAULT_MODEL, load_model
-from kwsd.core.runtime import CPU, open_session
 from kwsd.errors import LearnError
-from kwsd.files import whole
 from kwsd.learn.branch import fit_branch, scores_of
 from kwsd.learn.examples import beginnings, positives, unchanged
 from kwsd.learn.graft import N_SPANS, SPAN_STEPS, Branch, Graphs
-from kwsd.learn.pack import NOISE, SPEECH, load_pack
+from kwsd.learn.lesson import ENOUGH, Lesson, closest_words, notes_on
+from kwsd.learn.model_file import learnt_words, save_model, without_own
+from kwsd.learn.pack import load_pack
 from kwsd.learn.takes import Take
 from kwsd.learn.trunk import Trunk
 
 FEWEST, MOST = 3, 50
 """Takes of a word: fewer teach nothing, and more take longer than a minute."""
 
-_ENOUGH = 8
 _MOST_FOLDS = 10
+_N_VERSIONS, _MOST_VERSIONS = 480, 64  # of all takes together, and of each
+_REAL_WEIGHT = 4  # of a recording beside synthetic ones
 _LOWEST, _HIGHEST = 0.5, 0.9999  # thresholds
-_NAMED = 3  # words that resemble it
-_SHORT_SECONDS = 0.35
-_RESEMBLES = 0.8  # of the threshold
-_FEW_RECOGNISED = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """A word that was learnt, and how well.
-
-    Attributes:
-        n_recognised: takes that were recognised when each was left out in turn, of `n_takes`.
-        n_false: events in the pack's measuring half, which lasts `hours`.
-        closest: words of the measuring half with the highest scores, and these scores.
-        warnings: what its user should know or mend.
-    """
-
-    word: str
-    branch: Branch
-    threshold: float
-    n_takes: int
-    n_recognised: int
-    n_false: int
-    hours: float
-    closest: list[tuple[str, float]]
-    warnings: list[str]
-
-    def lines(self) -> list[str]:
-        """The report."""
-        low, high = binomtest(self.n_recognised, self.n_takes).proportion_ci(method="exact")
-        least, most = _poisson_interval(self.n_false, self.hours)
-        closest = ", ".join(f"{name} {score:.2f}" for name, score in self.closest)
-        return [
-            f"{self.word}: learnt from {self.n_takes} recordings, {self.branch.n_parameters} parameters",
-            f"  recognised when left out: {self.n_recognised} of {self.n_takes} ({low:.0%} to {high:.0%})",
-            f"  false events: {self.n_false} in {self.hours:.1f} h of speech, words and noise "
-            f"({least:.1f} to {most:.1f} an hour)",
-            f"  threshold: {self.threshold:.4f}",
-            f"  closest words and their highest scores: {closest}",
-            *(f"  note: {warning}" for warning in self.warnings),
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the model card."""
-        return {
-            "recordings": self.n_takes,
-            "recognised_when_left_out": self.n_recognised,
-            "false_events": self.n_false,
-            "measured_hours": round(self.hours, 3),
-            "closest": dict(self.closest),
-            "parameters": self.branch.n_parameters,
-        }
 
 
 class Teacher:
@@ -115,9 +61,13 @@ class Teacher:
         refuse_word(word, len(takes))
         self._refuse(word)
         random = np.random.default_rng(len(takes))
-        examples = []
+        examples, n_versions = [], min(_MOST_VERSIONS, max(1, _N_VERSIONS // len(takes)))
         for take in takes:
-            examples.append([make(take, self.trunk, random) for make in (positives, beginnings, unchanged)])
+            said = positives(take, n_versions, self.trunk, random)
+            begun = beginnings(take, max(1, n_versions // 4), self.trunk, random)
+            examples.append([said, begun, unchanged(take, self.trunk, random)])
+            if not take.is_synthetic and any(other.is_synthetic for other in takes):  # a real one counts more
+                examples[-1][0] = np.repeat(examples[-1][0], _REAL_WEIGHT, axis=0)
             on_progress(1)
         n_recognised = 0
         for fold in np.array_split(random.permutation(len(takes)), min(len(takes), _MOST_FOLDS)):
@@ -137,10 +87,10 @@ class Teacher:
             n_recognised,
             sum(score >= threshold for score, _ in events),
             self._pack.hours(self._pack.measuring, self.trunk),
-            _closest(events),
+            closest_words(events),
             [],
         )
-        return replace(lesson, warnings=_warnings(lesson, takes))
+        return replace(lesson, notes=notes_on(lesson, takes))
 
     @staticmethod
     def n_parts(takes: list[Take]) -> int:
@@ -217,92 +167,4 @@ def refuse_word(word: str, n_takes: int) -> None:
     if not word.isprintable() or not word.strip() or "/" in word:
         raise LearnError(f"{word!r}: no name for a word; take letters")
     if not FEWEST <= n_takes <= MOST:
-        raise LearnError(f"{word}: {n_takes} recordings; it takes {FEWEST} to {MOST}, better {_ENOUGH} or more")
-
-
-def learnt_words(card: ModelCard) -> dict[str, Any]:
-    """What the card says about each learnt word."""
-    learnt: dict[str, Any] = card.training.get("learnt", {})
-    return learnt
-
-
-def forget(path: Path, words: list[str], output: Path) -> None:
-    """Write a model file without some learnt words.
-
-    Raises:
-        LearnError: the model has not learnt one of them.
-    """
-    card, graphs = load_model(path, "cpu").card, Graphs(path)
-    for word in words:
-        if word not in learnt_words(card):
-            known = ", ".join(learnt_words(card)) or "none"
-            raise LearnError(f"{word}: not a learnt word of {path}; there are: {known}")
-        graphs.remove(word)
-        card = _without(card, [word])
-    save_model(graphs, card, output)
-
-
-def without_own(graphs: Graphs, card: ModelCard) -> ModelCard:
-    """Leave out the keywords that were not learnt; returns the new card."""
-    own = [label for label in card.labels if label not in learnt_words(card)]
-    graphs.keep_only(len(own), own.index(card.silence), own.index(card.unknown))
-    card = _without(card, [label for label in own if label not in (card.silence, card.unknown)])
-    labels = [card.silence, card.unknown, *learnt_words(card)]
-    return replace(card, labels=labels)
-
-
-def save_model(graphs: Graphs, card: ModelCard, path: Path) -> None:
-    """Write a model file with golden posteriors of its own graph, and load it once before it gets its name."""
-    session = open_session(graphs.finished(card.to_json(), METADATA_KEY).SerializeToString(), path, CPU)
-    windows = golden_windows(card.golden.seed, len(card.golden.posteriors), card.window_frames, card.frontend)
-    [posteriors] = session.run(None, {session.get_inputs()[0].name: windows})
-    card = replace(card, golden=replace(card.golden, posteriors=posteriors.astype(float).tolist()))
-    with whole(path) as part:
-        part.write_bytes(graphs.finished(card.to_json(), METADATA_KEY).SerializeToString())
-        load_model(part, "cpu")
-
-
-def _without(card: ModelCard, words: list[str]) -> ModelCard:
-    """The card without some labels."""
-    thresholds = {label: value for label, value in card.decision.thresholds.items() if label not in words}
-    learnt = {label: value for label, value in learnt_words(card).items() if label not in words}
-    training = {key: value for key, value in card.training.items() if key != "learnt"}
-    return replace(
-        card,
-        labels=[label for label in card.labels if label not in words],
-        decision=replace(card.decision, thresholds=thresholds),
-        training={**training, "learnt": learnt} if learnt else training,
-    )
-
-
-def _closest(events: list[tuple[float, str]]) -> list[tuple[str, float]]:
-    """The words that resemble it most."""
-    highest: dict[str, float] = {}
-    for score, name in events:
-        if name not in (SPEECH, NOISE):
-            highest.setdefault(name, round(score, 3))
-    return list(highest.items())[:_NAMED]
-
-
-def _warnings(lesson: Lesson, takes: list[Take]) -> list[str]:
-    found = []
-    if lesson.n_takes < _ENOUGH:
-        found.append(
-            f"only {lesson.n_takes} recordings; with {_ENOUGH} or more, by all who will say it, it misses less"
-        )
-    if lesson.n_recognised < _FEW_RECOGNISED * lesson.n_takes:
-        found.append("the recordings are too few, or too different from each other: record more in the same places")
-    for note in dict.fromkeys(take.note for take in takes if take.note):
-        names = [str(take.path) for take in takes if take.note == note]
-        found.append(f"{note}: {', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}")
-    if np.median([take.seconds for take in takes]) < _SHORT_SECONDS:
-        found.append("the word is short, so other words often contain it; two or three syllables work better")
-    if lesson.closest and lesson.closest[0][1] > _RESEMBLES * lesson.threshold:
-        found.append(f"it resembles {lesson.closest[0][0]}")
-    return found
-
-
-def _poisson_interval(n: int, hours: float) -> tuple[float, float]:
-    """95 % interval of a rate after `n` events (F. Garwood, 1936)."""
-    low = chi2.ppf(0.025, 2 * n) / 2 if n else 0.0
-    return float(low / hours), float(chi2.ppf(0.975, 2 * n + 2) / 2 / hours)
+        raise LearnError(f"{word}: {n_takes} recordings; it takes {FEWEST} to {MOST}, better {ENOUGH} or more")

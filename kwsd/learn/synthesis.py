@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -33,5 +34,5 @@ def synthesise(word: str) -> list[Take]:
                 subprocess.run([*command, "--", word], check=True, capture_output=True, timeout=_SECONDS)
             except (subprocess.SubprocessError, OSError) as error:
                 raise LearnError(f"--synthesise: espeak-ng cannot say {word!r} ({error})") from None
-            takes.append(read_take(path))
+            takes.append(replace(read_take(path), is_synthetic=True))
     return takes

@@ -33,11 +33,13 @@ class Take:
         path: where it came from.
         samples: the word alone, at 16 kHz.
         note: what its user could do better; empty if nothing.
+        is_synthetic: whether a synthesiser spoke.
     """
 
     path: Path
     samples: FloatArray
     note: str = ""
+    is_synthetic: bool = False
 
     @property
     def seconds(self) -> float:

@@ -1,6 +1,7 @@
 """`kwsd learn`: a made-up word, from recordings to events."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import soundfile
 from kwsd.core.model import DEFAULT_MODEL, load_model
 from kwsd.learn.pack import DEFAULT_PACK
 from learn.voice import say, write_takes
-from support import DEMO, kwsd
+from support import DEMO, ROOT, kwsd
 
 OTHER = ((300, 800), (700, 1200), (300, 2200))
 
@@ -116,3 +117,45 @@ def test_the_bundled_pack_is_small_and_names_its_recordings():
     assert DEFAULT_PACK.stat().st_size <= 6e6
     with np.load(DEFAULT_PACK) as file:
         assert "LibriSpeech" in str(file["attribution"])
+
+
+def test_takes_are_recorded_after_prompts_and_repeated_on_request(tmp_path):
+    for path in write_takes(tmp_path / "me", 3):
+        samples, rate_hz = soundfile.read(path)
+        soundfile.write(path, np.pad(samples, (0, rate_hz)), rate_hz)
+    keys = "\n\n" + "\nr\n" + "\n\n" + "\n\n"  # Enter before each take, and after it: keep, repeat, keep, keep
+    result = kwsd(
+        *("learn", "waio", "--record", 3, "--source", tmp_path / "me" / "1.wav", "-o", tmp_path / "home.onnx"),
+        input=keys,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("press Enter, then say “waio”") == 4
+    assert re.search(r"#+ -\d\d dBFS, \d\.\d s; Enter keeps it, r repeats it", result.stdout)
+    assert "waio: learnt from 3 recordings" in result.stdout
+
+
+def test_silent_takes_are_repeated_until_the_keyboard_ends(tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(48000), 16000)
+    result = kwsd(
+        *("learn", "waio", "--record", 3, "--source", tmp_path / "silence.wav", "-o", tmp_path / "home.onnx"),
+        input="\n\n",
+    )
+    assert result.returncode == 2
+    assert result.stdout.count("is silent; is the microphone muted, or far away?") == 2
+    assert "--record: needs a keyboard; standard input has ended" in result.stderr
+    assert not (tmp_path / "home.onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_a_word_is_learnt_from_a_synthesiser(tmp_path):
+    result = kwsd("learn", "computer", "--synthesise", "-o", tmp_path / "home.onnx")
+    assert result.returncode == 0, result.stderr
+    assert "computer: learnt from 30 recordings" in result.stdout
+    assert "note: spoken by espeak-ng alone" in result.stdout
+
+
+def test_without_a_synthesiser_its_name_is_given(tmp_path):
+    environment = {"PATH": "/nowhere", "PYTHONPATH": str(ROOT)}
+    result = kwsd("learn", "computer", "--synthesise", "-o", tmp_path / "home.onnx", env=environment)
+    assert result.stderr == "kwsd: --synthesise: needs espeak-ng: sudo apt-get install espeak-ng\n"

@@ -1,0 +1,101 @@
+"""A lesson: a word that was learnt, and how well, in figures and in plain words."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest, chi2
+
+from kwsd.learn.graft import Branch
+from kwsd.learn.pack import NOISE, SPEECH
+from kwsd.learn.takes import Take
+
+ENOUGH = 8
+"""Takes with which a word is learnt well."""
+
+_NAMED = 3  # words that resemble it, and recordings in a note
+_SHORT_SECONDS = 0.35
+_RESEMBLES = 0.8  # of the threshold
+_FEW_RECOGNISED = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A word that was learnt, and how well.
+
+    Attributes:
+        n_recognised: takes that were recognised when each was left out in turn, of `n_takes`.
+        n_false: events in the pack's measuring half, which lasts `hours`.
+        closest: words of the measuring half with the highest scores, and these scores.
+        notes: what its user should know or mend.
+    """
+
+    word: str
+    branch: Branch
+    threshold: float
+    n_takes: int
+    n_recognised: int
+    n_false: int
+    hours: float
+    closest: list[tuple[str, float]]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """The report."""
+        low, high = binomtest(self.n_recognised, self.n_takes).proportion_ci(method="exact")
+        least, most = _poisson_interval(self.n_false, self.hours)
+        closest = ", ".join(f"{name} {score:.2f}" for name, score in self.closest)
+        return [
+            f"{self.word}: learnt from {self.n_takes} recordings, {self.branch.n_parameters} parameters",
+            f"  recognised when left out: {self.n_recognised} of {self.n_takes} ({low:.0%} to {high:.0%})",
+            f"  false events: {self.n_false} in {self.hours:.1f} h of speech, words and noise "
+            f"({least:.1f} to {most:.1f} an hour)",
+            f"  threshold: {self.threshold:.4f}",
+            f"  closest words and their highest scores: {closest}",
+            *(f"  note: {note}" for note in self.notes),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the model card."""
+        return {
+            "recordings": self.n_takes,
+            "recognised_when_left_out": self.n_recognised,
+            "false_events": self.n_false,
+            "measured_hours": round(self.hours, 3),
+            "closest": dict(self.closest),
+            "parameters": self.branch.n_parameters,
+        }
+
+
+def closest_words(events: list[tuple[float, str]]) -> list[tuple[str, float]]:
+    """The words that resemble it most."""
+    highest: dict[str, float] = {}
+    for score, name in events:
+        if name not in (SPEECH, NOISE):
+            highest.setdefault(name, round(score, 3))
+    return list(highest.items())[:_NAMED]
+
+
+def notes_on(lesson: Lesson, takes: list[Take]) -> list[str]:
+    """What could be better."""
+    found = []
+    if all(take.is_synthetic for take in takes):
+        found.append("spoken by espeak-ng alone, which misses many real voices: add recordings, if only three")
+    if lesson.n_takes < ENOUGH:
+        found.append(f"only {lesson.n_takes} recordings; with {ENOUGH} or more, by all who will say it, it misses less")
+    if lesson.n_recognised < _FEW_RECOGNISED * lesson.n_takes:
+        found.append("the recordings are too few, or too different from each other: record more in the same places")
+    for note in dict.fromkeys(take.note for take in takes if take.note):
+        names = [str(take.path) for take in takes if take.note == note]
+        found.append(f"{note}: {', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}")
+    if np.median([take.seconds for take in takes]) < _SHORT_SECONDS:
+        found.append("the word is short, so other words often contain it; two or three syllables work better")
+    if lesson.closest and lesson.closest[0][1] > _RESEMBLES * lesson.threshold:
+        found.append(f"it resembles {lesson.closest[0][0]}")
+    return found
+
+
+def _poisson_interval(n: int, hours: float) -> tuple[float, float]:
+    """95 % interval of a rate after `n` events (F. Garwood, 1936)."""
+    low = chi2.ppf(0.025, 2 * n) / 2 if n else 0.0
+    return float(low / hours), float(chi2.ppf(0.975, 2 * n + 2) / 2 / hours)

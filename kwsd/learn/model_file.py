@@ -1,0 +1,67 @@
+"""Model files with learnt words: what their cards say, and how they are written and changed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kwsd.core.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.core.model import load_model
+from kwsd.core.runtime import CPU, open_session
+from kwsd.errors import LearnError
+from kwsd.files import whole
+from kwsd.learn.graft import Graphs
+
+
+def learnt_words(card: ModelCard) -> dict[str, Any]:
+    """What the card says about each learnt word."""
+    learnt: dict[str, Any] = card.training.get("learnt", {})
+    return learnt
+
+
+def forget(path: Path, words: list[str], output: Path) -> None:
+    """Write a model file without some learnt words.
+
+    Raises:
+        LearnError: the model has not learnt one of them.
+    """
+    card, graphs = load_model(path, "cpu").card, Graphs(path)
+    for word in words:
+        if word not in learnt_words(card):
+            known = ", ".join(learnt_words(card)) or "none"
+            raise LearnError(f"{word}: not a learnt word of {path}; there are: {known}")
+        graphs.remove(word)
+        card = _without(card, [word])
+    save_model(graphs, card, output)
+
+
+def without_own(graphs: Graphs, card: ModelCard) -> ModelCard:
+    """Leave out the keywords that were not learnt; returns the new card."""
+    own = [label for label in card.labels if label not in learnt_words(card)]
+    graphs.keep_only(len(own), own.index(card.silence), own.index(card.unknown))
+    card = _without(card, [label for label in own if label not in (card.silence, card.unknown)])
+    labels = [card.silence, card.unknown, *learnt_words(card)]
+    return replace(card, labels=labels)
+
+
+def save_model(graphs: Graphs, card: ModelCard, path: Path) -> None:
+    """Write a model file with golden posteriors of its own graph, and load it once before it gets its name."""
+    session = open_session(graphs.finished(card.to_json(), METADATA_KEY).SerializeToString(), path, CPU)
+    windows = golden_windows(card.golden.seed, len(card.golden.posteriors), card.window_frames, card.frontend)
+    [posteriors] = session.run(None, {session.get_inputs()[0].name: windows})
+    card = replace(card, golden=replace(card.golden, posteriors=posteriors.astype(float).tolist()))
+    with whole(path) as part:
+        part.write_bytes(graphs.finished(card.to_json(), METADATA_KEY).SerializeToString())
+        load_model(part, "cpu")
+
+
+def _without(card: ModelCard, words: list[str]) -> ModelCard:
+    """The card without some labels."""
+    thresholds = {label: value for label, value in card.decision.thresholds.items() if label not in words}
+    learnt = {label: value for label, value in learnt_words(card).items() if label not in words}
+    training = {key: value for key, value in card.training.items() if key != "learnt"}
+    return replace(
+        card,
+        labels=[label for label in card.labels if label not in words],
+        decision=replace(card.decision, thresholds=thresholds),
+        training={**training, "learnt": learnt} if learnt else training,
+    )
