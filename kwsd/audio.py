@@ -137,3 +137,10 @@ def dbfs(samples: FloatArray) -> float:
 def decibels(power: float) -> float:
     """A mean square in dB relative to a full-scale square wave; -120 for silence."""
     return 10.0 * float(np.log10(max(power, 1e-12)))
+
+
+def meter(samples: FloatArray) -> str:
+    """A level meter of 30 letters for a line on a terminal, from -60 dBFS to full scale, and the level."""
+    level = dbfs(samples) if len(samples) else -np.inf
+    n = int(np.clip((level + 60) / 2, 0, 30))
+    return f"{'#' * n:30} {max(level, -99):4.0f} dBFS"

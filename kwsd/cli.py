@@ -1,9 +1,10 @@
-"""The command line: kwsd run | listen | spot | calibrate | learn | label | devices | check.
+"""The command line: kwsd run | listen | spot | calibrate | record | learn | label | devices | check.
 
 Each command imports what it needs, so that `kwsd listen` does not wait for ONNX Runtime.
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
 from kwsd.errors import KwsdError, SocketError
-from kwsd.options import Once, add_learn_options, names, seconds, since
+from kwsd.options import Once, add_learn_options, add_listen_options
 from kwsd.plain import plain
 
 if TYPE_CHECKING:
@@ -127,6 +128,14 @@ def _calibrate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _record(args: argparse.Namespace) -> int:
+    from kwsd.commands.record import record
+
+    seconds = record(args.source, args.file, args.minutes)
+    _say(f"written: {args.file}, {seconds:.1f} s")
+    return 0
+
+
 def _learn(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: for so small a fit, more threads only wait
     from tqdm import tqdm
@@ -232,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
 
     model, settings = _model_options(), _settings()
     add("run", _run, "run the daemon: listen, and serve events", settings)
-    _add_listen_options(add("listen", _listen, "print the events of a running daemon"))
+    add_listen_options(add("listen", _listen, "print the events of a running daemon"))
     command = add("spot", _spot, "print the keywords in recordings", model)
     command.add_argument("--threshold", **_THRESHOLD)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -244,6 +253,10 @@ def _parser() -> argparse.ArgumentParser:
         "--false-accepts-per-hour", type=float, required=True, metavar="N", help="budget, all keywords together"
     )
     command.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write them for `kwsd run --config`")
+    command = add("record", _record, "record what the daemon would hear")
+    command.add_argument("--source", default="microphone", help="as in `kwsd run` (%(default)s)")
+    command.add_argument("file", type=Path, metavar="FILE", help="receives a WAV")
+    command.add_argument("--minutes", type=float, default=math.inf, metavar="N", help="end after this time")
     add_learn_options(add("learn", _learn, "learn a word of your own from recordings"))
     command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
     command.add_argument("folder", type=Path, metavar="DIR")
@@ -276,21 +289,3 @@ def _settings() -> argparse.ArgumentParser:
         "--fast", dest="pace", action="store_const", const="fast", help="read a WAV file as fast as possible"
     )
     return options
-
-
-def _add_listen_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--socket", metavar="PATH", help="the daemon's socket, or HOST:PORT")
-    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of a daemon on HOST:PORT")
-    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this certificate")
-    command.add_argument("--json", action="store_true", help="print JSON, one event a line")
-    command.add_argument("--labels", type=names, metavar="A,B", help="only detections of these keywords")
-    command.add_argument("--streams", type=names, metavar="A,B", help="only events of these streams")
-    command.add_argument("--scores", action="store_true", help="also print the running scores")
-    command.add_argument(
-        "--exec", metavar="COMMAND", help="run for each detection, with KWSD_LABEL… set and its JSON as input"
-    )
-    command.add_argument(
-        "--exec-seconds", type=seconds, default=10, metavar="N", help="time limit of the command (%(default)s)"
-    )
-    command.add_argument("--since", type=since, metavar="BOOT_ID:SEQ", help="first print the events after this one")
-    command.add_argument("--once", action="store_true", help="end with the daemon, and do not reconnect")

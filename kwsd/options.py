@@ -46,6 +46,25 @@ def add_learn_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--forget", type=names, metavar="A,B", help="remove learnt words from --model instead")
 
 
+def add_listen_options(command: argparse.ArgumentParser) -> None:
+    """The options of `kwsd listen`."""
+    command.add_argument("--socket", metavar="PATH", help="the daemon's socket, or HOST:PORT")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of a daemon on HOST:PORT")
+    command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this certificate")
+    command.add_argument("--json", action="store_true", help="print JSON, one event a line")
+    command.add_argument("--labels", type=names, metavar="A,B", help="only detections of these keywords")
+    command.add_argument("--streams", type=names, metavar="A,B", help="only events of these streams")
+    command.add_argument("--scores", action="store_true", help="also print the running scores")
+    command.add_argument(
+        "--exec", metavar="COMMAND", help="run for each detection, with KWSD_LABEL… set and its JSON as input"
+    )
+    command.add_argument(
+        "--exec-seconds", type=seconds, default=10, metavar="N", help="time limit of the command (%(default)s)"
+    )
+    command.add_argument("--since", type=since, metavar="BOOT_ID:SEQ", help="first print the events after this one")
+    command.add_argument("--once", action="store_true", help="end with the daemon, and do not reconnect")
+
+
 class Once(argparse.Action):
     """An option that may be given once. By default the last one would win silently."""
 

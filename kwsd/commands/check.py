@@ -5,7 +5,9 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
-from kwsd.audio import dbfs
+import numpy as np
+
+from kwsd.audio import FloatArray, dbfs
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError, KwsdError
@@ -15,6 +17,10 @@ from kwsd.service.endpoints import bind_tcp, bind_unix, is_live, refuse_unused_s
 from kwsd.sources.base import make_source
 
 Part = tuple[str, Callable[[], str]]
+
+_LISTEN_SECONDS = 1.0  # to a live source
+_SILENT = 2 / 32768  # between the extremes: a converter's last bit
+_FULL, _CLIPPED_SHARE = 0.999, 0.001
 
 
 def check(load: Callable[[], Config]) -> Iterator[tuple[bool, str]]:
@@ -63,9 +69,22 @@ def _audio(config: StreamConfig) -> str:
         return f"standard input, {pcm.encoding}, {pcm.rate_hz} Hz, {pcm.channels} channels (not read)"
     source = make_source(config)
     rate_hz, chunks = source.open()
+    n_wanted = round(_LISTEN_SECONDS * rate_hz) if source.is_live else 1
+    parts: list[FloatArray] = []
     with closing(chunks):
-        chunk = next(chunks)
-    return f"{source.name}, {rate_hz} Hz, {dbfs(chunk.samples):.0f} dBFS"
+        while sum(map(len, parts)) < n_wanted:
+            parts.append(next(chunks).samples)
+    return f"{source.name}, {rate_hz} Hz, {heard(np.concatenate(parts), rate_hz)}"
+
+
+def heard(samples: FloatArray, rate_hz: int) -> str:
+    """The level of what a source delivered, how long that was, and what is wrong with it."""
+    line = f"{dbfs(samples):.0f} dBFS in {len(samples) / rate_hz:.1f} s"
+    if np.ptp(samples) <= _SILENT:
+        return f"{line}: silent; is it muted, or unplugged?"
+    if np.mean(np.abs(samples) >= _FULL) > _CLIPPED_SHARE:
+        return f"{line}: too loud, it clips; turn its gain down"
+    return line
 
 
 def _socket(path: Path, config: Config) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soxr
 
-from kwsd.audio import dbfs
+from kwsd.audio import dbfs, meter
 from kwsd.commands.calibrate import refuse_existing
 from kwsd.config import StreamConfig
 from kwsd.errors import ConfigError, LearnError
@@ -137,10 +137,8 @@ def _recorded(word: str, n: int, source: str) -> list[Take]:
             problem = f"  {error}\n"
             continue
         problem = ""
-        level = dbfs(take.samples)
-        meter = "#" * max(1, round((level + 60) / 2))
-        hint = f", {take.note}" if take.note else ", rather soft" if level < _SOFT_DBFS else ""
-        if _ask(f"  {meter} {level:.0f} dBFS, {take.seconds:.1f} s{hint}; Enter keeps it, r repeats it") != "r":
+        hint = f", {take.note}" if take.note else ", rather soft" if dbfs(take.samples) < _SOFT_DBFS else ""
+        if _ask(f"  {meter(take.samples)}, {take.seconds:.1f} s{hint}; Enter keeps it, r repeats it") != "r":
             takes.append(take)
     return takes
 

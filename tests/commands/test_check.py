@@ -2,9 +2,10 @@
 
 import socket
 
+import numpy as np
 import pytest
 
-from kwsd.commands.check import check
+from kwsd.commands.check import check, heard
 from kwsd.config import ClipsConfig, Config, StreamConfig
 from kwsd.errors import ConfigError
 from support import DEMO, free_port
@@ -107,3 +108,16 @@ def test_metrics_without_their_package_say_what_to_install(lines, monkeypatch):
 def test_an_unknown_keyword_is_found_with_the_model(lines):
     streams = {"a": StreamConfig(source=str(DEMO), thresholds={"stpo": 0.5})}
     assert lines(streams=streams)["model"] == (False, "streams.a.thresholds.stpo: unknown key; did you mean stop?")
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (np.zeros(16000), "-120 dBFS in 1.0 s: silent; is it muted, or unplugged?"),
+        (np.full(8000, 0.5), "-6 dBFS in 0.5 s: silent; is it muted, or unplugged?"),
+        (np.sin(np.arange(16000)) * 0.1, "-23 dBFS in 1.0 s"),
+        (np.clip(np.sin(np.arange(16000)) * 3, -1, 1), "-1 dBFS in 1.0 s: too loud, it clips; turn its gain down"),
+    ],
+)
+def test_a_source_that_is_silent_or_clips_is_named(samples, said):
+    assert heard(samples.astype(np.float32), 16000) == said

@@ -130,7 +130,7 @@ def test_takes_are_recorded_after_prompts_and_repeated_on_request(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("press Enter, then say “waio”") == 4
-    assert re.search(r"#+ -\d\d dBFS, \d\.\d s; Enter keeps it, r repeats it", result.stdout)
+    assert re.search(r"#+ +-\d\d dBFS, \d\.\d s; Enter keeps it, r repeats it", result.stdout)
     assert "waio: learnt from 3 recordings" in result.stdout
 
 
