@@ -1,4 +1,4 @@
-"""The command line: kwsd run | listen | spot | calibrate | record | learn | label | devices | check.
+"""The command line: kwsd run | listen | spot | calibrate | record | learn | mark | label | devices | check.
 
 Each command imports what it needs, so that `kwsd listen` does not wait for ONNX Runtime.
 """
@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
-from kwsd.errors import KwsdError, SocketError
-from kwsd.options import Once, add_learn_options, add_listen_options
+from kwsd.errors import KwsdError
+from kwsd.options import Once, add_learn_options, add_listen_options, token_in, trust_in
 from kwsd.plain import plain
 
 if TYPE_CHECKING:
-    import ssl
-
     from kwsd.config import Config
     from kwsd.core.model import Model
 
@@ -76,8 +74,8 @@ def _listen(args: argparse.Namespace) -> int:
         streams=args.streams,
         since=args.since,
         scores=args.scores,
-        token=args.token_file and _token(args.token_file),
-        tls=args.tls_ca and _trust(args.tls_ca),
+        token=args.token_file and token_in(args.token_file),
+        tls=args.tls_ca and trust_in(args.tls_ca),
         reconnect=not args.once,
     )
     for event in events:
@@ -136,6 +134,15 @@ def _record(args: argparse.Namespace) -> int:
     return 0
 
 
+def _mark(args: argparse.Namespace) -> int:
+    from kwsd.learn.marks import mark
+
+    for path in args.clips:
+        one = mark(path, args.mark)
+        _say(f"{path}: heard {one.label}, said {one.said or 'nothing'}")
+    return 0
+
+
 def _learn(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: for so small a fit, more threads only wait
     from tqdm import tqdm
@@ -147,7 +154,7 @@ def _learn(args: argparse.Namespace) -> int:
         forget_words(args.forget, args.model, args.output)
     else:
         words, budget = words_and_files(args.items), args.false_accepts_per_hour
-        sources = args.record or 0, args.source, args.synthesise
+        sources = args.clips, args.record or 0, args.source, args.synthesise
         request = Request(words, args.output, args.model, args.pack or DEFAULT_PACK, budget, args.only, *sources)
         with tqdm(unit=" parts", disable=None, leave=False) as bar:
             lessons = learn(request, bar)
@@ -210,23 +217,6 @@ def _config(args: argparse.Namespace) -> "Config":
     return load_config(args.config, {name: getattr(args, name) for name in names})
 
 
-def _token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise SocketError(f"{path}: {reason}; it must hold the daemon's token") from None
-
-
-def _trust(path: Path) -> "ssl.SSLContext":
-    import ssl
-
-    try:
-        return ssl.create_default_context(cafile=path)
-    except OSError as error:
-        raise SocketError(f"{path}: not a certificate in PEM ({error.strerror or error})") from None
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kwsd", description="Listens, and tells other programs which keyword was said."
@@ -257,6 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--source", default="microphone", help="as in `kwsd run` (%(default)s)")
     command.add_argument("file", type=Path, metavar="FILE", help="receives a WAV")
     command.add_argument("--minutes", type=float, default=math.inf, metavar="N", help="end after this time")
+    command = add("mark", _mark, "mark kept clips, for `kwsd learn --from`")
+    command.add_argument("mark", metavar="MARK", help="right; wrong, if no word was said; or the word that was said")
+    command.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="WAV in the folder of clips")
     add_learn_options(add("learn", _learn, "learn a word of your own from recordings"))
     command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
     command.add_argument("folder", type=Path, metavar="DIR")

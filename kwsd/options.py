@@ -1,10 +1,14 @@
-"""Types and actions for the options of the command line."""
+"""The options of the command line: their types and actions, and the files that they name."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kwsd.errors import SocketError
+
 if TYPE_CHECKING:
+    import ssl
+
     from kwsd.protocol.subscription import Since
 
 
@@ -41,6 +45,7 @@ def add_learn_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--only", action="store_true", help="leave out the model's own keywords")
     command.add_argument("--record", type=int, metavar="N", help="record N takes of each word")
+    command.add_argument("--from", dest="clips", type=Path, metavar="DIR", help="kept clips, marked by `kwsd mark`")
     command.add_argument("--source", default="microphone", help="what --record records (%(default)s)")
     command.add_argument("--synthesise", action="store_true", help="let espeak-ng speak the word, too")
     command.add_argument("--forget", type=names, metavar="A,B", help="remove learnt words from --model instead")
@@ -72,3 +77,30 @@ class Once(argparse.Action):
         if getattr(namespace, self.dest) is not None:
             parser.error(f"{self.option_strings[0]}: can be given only once; combine the files")
         setattr(namespace, self.dest, given[0])
+
+
+def token_in(path: Path) -> str:
+    """The token in a file.
+
+    Raises:
+        SocketError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise SocketError(f"{path}: {reason}; it must hold the daemon's token") from None
+
+
+def trust_in(path: Path) -> "ssl.SSLContext":
+    """TLS that trusts the certificate in a file.
+
+    Raises:
+        SocketError: it is none.
+    """
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise SocketError(f"{path}: not a certificate in PEM ({error.strerror or error})") from None

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soxr
 
 from kwsd.audio import dbfs, meter
 from kwsd.commands.calibrate import refuse_existing
@@ -20,9 +19,11 @@ if missing := [name for name in ("onnx", "sklearn") if find_spec(name) is None]:
 
 from kwsd.learn.learn import Teacher, refuse_word
 from kwsd.learn.lesson import Lesson
+from kwsd.learn.marks import Marked, marked_in
 from kwsd.learn.model_file import forget
 from kwsd.learn.synthesis import synthesise
-from kwsd.learn.takes import RATE_HZ, Take, cut_take, read_take
+from kwsd.learn.takes import Take, cut_take, read_take, resampled
+from kwsd.sources.recording import read_recording
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -38,6 +39,7 @@ class Request:
     Attributes:
         words: the recordings of each word.
         model, pack: None for the bundled ones.
+        clips: folder of kept clips with marks; None for none.
         n_recorded: takes to record of each word.
         synthesises: whether an installed synthesiser speaks the words, too.
     """
@@ -48,6 +50,7 @@ class Request:
     pack: Path
     per_hour: float
     is_only: bool
+    clips: Path | None
     n_recorded: int
     source: str
     synthesises: bool
@@ -82,9 +85,11 @@ def learn(request: Request, bar: "tqdm[Any]") -> list[Lesson]:
         raise ConfigError(f"--false-accepts-per-hour {request.per_hour:g}: must be positive, such as 0.5")
     if request.output != request.model:
         refuse_existing(request.output)
-    if not request.words:
+    marked = marked_in(request.clips) if request.clips else []
+    words = request.words or {word: [] for word in sorted({one.said for one in marked if one.said})}
+    if not words:
         raise ConfigError("which word? write `kwsd learn WORD RECORDING… -o MODEL`")
-    takes = {word: _takes(word, files, request) for word, files in request.words.items()}
+    takes = {word: _takes(word, files, marked, request) for word, files in words.items()}
     for word, own in takes.items():
         refuse_word(word, len(own))
     teacher = Teacher(request.model, request.pack)
@@ -92,7 +97,8 @@ def learn(request: Request, bar: "tqdm[Any]") -> list[Lesson]:
     lessons = []
     for word, own in takes.items():
         bar.set_description(word)
-        lessons.append(teacher.learn(word, own, request.per_hour, bar.update))
+        wrong = [read_recording(one.path) for one in marked if one.said != word]
+        lessons.append(teacher.learn(word, own, request.per_hour, bar.update, [resampled(*one) for one in wrong]))
         teacher.add(lessons[-1])
     if request.is_only:
         teacher.keep_only_learnt()
@@ -113,14 +119,14 @@ def forget_words(words: list[str], model: Path | None, output: Path) -> None:
     forget(model, words, output)
 
 
-def _takes(word: str, files: list[Path], request: Request) -> list[Take]:
-    takes = [read_take(path) for path in dict.fromkeys(files)]
+def _takes(word: str, files: list[Path], marked: list[Marked], request: Request) -> list[Take]:
+    takes = [read_take(path) for path in dict.fromkeys([*files, *(one.path for one in marked if one.said == word)])]
     if request.n_recorded:
         takes += _recorded(word, request.n_recorded, request.source)
     if request.synthesises:
         takes += synthesise(word)
     if not takes:
-        raise ConfigError(f"{word}: no recordings; name files, or give --record or --synthesise")
+        raise ConfigError(f"{word}: no recordings; name files, or give --record, --from or --synthesise")
     return takes
 
 
@@ -158,4 +164,4 @@ def _record(name: Path, source: str) -> Take:
             parts.append(chunk.samples)
             if sum(map(len, parts)) >= _TAKE_SECONDS * rate_hz:
                 break
-    return cut_take(name, soxr.resample(np.concatenate(parts), rate_hz, RATE_HZ))
+    return cut_take(name, resampled(np.concatenate(parts), rate_hz))

@@ -1,8 +1,9 @@
 """Learning a word, read from top to bottom: takes, examples, branch, figures, threshold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from kwsd.learn.lesson import ENOUGH, Lesson, closest_words, notes_on
 from kwsd.learn.model_file import learnt_words, save_model, without_own
 from kwsd.learn.pack import load_pack
 from kwsd.learn.takes import Take
-from kwsd.learn.trunk import Trunk
+from kwsd.learn.trunk import Trunk, spans_of, windows_of
 
 FEWEST, MOST = 3, 50
 """Takes of a word: fewer teach nothing, and more take longer than a minute."""
@@ -25,6 +26,14 @@ _MOST_FOLDS = 10
 _N_VERSIONS, _MOST_VERSIONS = 480, 64  # of all takes together, and of each
 _REAL_WEIGHT = 4  # of a recording beside synthetic ones
 _LOWEST, _HIGHEST = 0.5, 0.9999  # thresholds
+
+
+class _Examples(NamedTuple):
+    """Windows of one take: with the word, of what is not the word, and of the take as it is."""
+
+    said: FloatArray
+    other: FloatArray
+    unchanged: FloatArray
 
 
 class Teacher:
@@ -51,9 +60,19 @@ class Teacher:
         self._n_refractory = max(1, round(decision.refractory_seconds / span_seconds))
 
     def learn(
-        self, word: str, takes: list[Take], per_hour: float, on_progress: Callable[[int], object] = lambda n: None
+        self,
+        word: str,
+        takes: list[Take],
+        per_hour: float,
+        on_progress: Callable[[int], object] = lambda n: None,
+        wrong: Sequence[FloatArray] = (),
     ) -> Lesson:
-        """Learn a word from takes. `on_progress` is called with 1 after each of `n_parts(takes)` parts.
+        """Learn a word from takes.
+
+        Args:
+            per_hour: allowed false events an hour.
+            on_progress: called with 1 after each of `n_parts(takes)` parts.
+            wrong: recordings at 16 kHz that must not be taken for the word.
 
         Raises:
             LearnError: too few or too many takes, or a name that cannot be used.
@@ -61,35 +80,15 @@ class Teacher:
         refuse_word(word, len(takes))
         self._refuse(word)
         random = np.random.default_rng(len(takes))
-        examples, n_versions = [], min(_MOST_VERSIONS, max(1, _N_VERSIONS // len(takes)))
-        for take in takes:
-            said = positives(take, n_versions, self.trunk, random)
-            begun = beginnings(take, max(1, n_versions // 4), self.trunk, random)
-            examples.append([said, begun, unchanged(take, self.trunk, random)])
-            if not take.is_synthetic and any(other.is_synthetic for other in takes):  # a real one counts more
-                examples[-1][0] = np.repeat(examples[-1][0], _REAL_WEIGHT, axis=0)
-            on_progress(1)
-        n_recognised = 0
-        for fold in np.array_split(random.permutation(len(takes)), min(len(takes), _MOST_FOLDS)):
-            branch = self._fit([one for n, one in enumerate(examples) if n not in fold], random, rounds=2)
-            threshold = self.threshold(branch, per_hour)
-            n_recognised += sum(self.highest(branch, examples[n][2]) >= threshold for n in fold)
-            on_progress(1)
+        examples = self._examples(takes, wrong, random, on_progress)
+        n_recognised = self._recognised_when_left_out(examples, per_hour, random, on_progress)
         branch = self._fit(examples, random)
         threshold = self.threshold(branch, per_hour)
         events = self._events(branch)
         on_progress(1)
-        lesson = Lesson(
-            word,
-            branch,
-            threshold,
-            len(takes),
-            n_recognised,
-            sum(score >= threshold for score, _ in events),
-            self._pack.hours(self._pack.measuring, self.trunk),
-            closest_words(events),
-            [],
-        )
+        n_false = sum(score >= threshold for score, _ in events)
+        hours = self._pack.hours(self._pack.measuring, self.trunk)
+        lesson = Lesson(word, branch, threshold, len(takes), n_recognised, n_false, hours, closest_words(events), [])
         return replace(lesson, notes=notes_on(lesson, takes))
 
     @staticmethod
@@ -118,14 +117,54 @@ class Teacher:
         """Write the model file, after its golden check."""
         save_model(self.graphs, self.card, path)
 
+    def _examples(
+        self,
+        takes: list[Take],
+        wrong: Sequence[FloatArray],
+        random: np.random.Generator,
+        on_progress: Callable[[int], object],
+    ) -> list[_Examples]:
+        """Windows of each take."""
+        n_versions = min(_MOST_VERSIONS, max(1, _N_VERSIONS // len(takes)))
+        mistakes = [windows_of(spans_of(self.trunk.steps(samples))) for samples in wrong]
+        is_mixed = any(take.is_synthetic for take in takes)
+        examples = []
+        for take in takes:
+            said = positives(take, n_versions, self.trunk, random)
+            if is_mixed and not take.is_synthetic:
+                said = np.repeat(said, _REAL_WEIGHT, axis=0)
+            begun = beginnings(take, max(1, n_versions // 4), self.trunk, random)
+            # Mistakes come once for each take, so that they count as much as all takes together.
+            other = np.concatenate([begun, *mistakes])
+            examples.append(_Examples(said, other, unchanged(take, self.trunk, random)))
+            on_progress(1)
+        return examples
+
+    def _recognised_when_left_out(
+        self,
+        examples: list[_Examples],
+        per_hour: float,
+        random: np.random.Generator,
+        on_progress: Callable[[int], object],
+    ) -> int:
+        """How many takes are recognised by a branch that was fitted without them."""
+        n_recognised = 0
+        for fold in np.array_split(random.permutation(len(examples)), min(len(examples), _MOST_FOLDS)):
+            branch = self._fit([one for n, one in enumerate(examples) if n not in fold], random, rounds=2)
+            threshold = self.threshold(branch, per_hour)
+            n_recognised += sum(self.highest(branch, examples[n].unchanged) >= threshold for n in fold)
+            on_progress(1)
+        return n_recognised
+
     def _refuse(self, word: str) -> None:
         if word in self.card.labels:
             advice = f"`kwsd learn --forget {word}` removes it" if word in learnt_words(self.card) else "take another"
             raise LearnError(f"{word}: the model has this label already; {advice}")
 
-    def _fit(self, examples: list[list[FloatArray]], random: np.random.Generator, **options: int) -> Branch:
-        said, begun = (np.concatenate([one[n] for one in examples]) for n in (0, 1))
-        return fit_branch(said, self._windows[0], begun, random, **options)
+    def _fit(self, examples: list[_Examples], random: np.random.Generator, **options: int) -> Branch:
+        said = np.concatenate([one.said for one in examples])
+        other = np.concatenate([one.other for one in examples])
+        return fit_branch(said, self._windows[0], other, random, **options)
 
     def _scores(self, branch: Branch, windows: FloatArray) -> FloatArray:
         """Smoothed scores, as the daemon's decision has them."""

@@ -57,8 +57,13 @@ def read_take(path: Path) -> Take:
         seconds = file.frames / file.samplerate
     if seconds > LONGEST_SECONDS:
         raise LearnError(f"{path}: lasts {seconds:.0f} s; a recording of a word may last {LONGEST_SECONDS:g} s")
-    samples, rate_hz = read_recording(path)
-    return cut_take(path, soxr.resample(samples, rate_hz, RATE_HZ))
+    return cut_take(path, resampled(*read_recording(path)))
+
+
+def resampled(samples: FloatArray, rate_hz: int) -> FloatArray:
+    """Samples at 16 kHz."""
+    at_rate: FloatArray = soxr.resample(samples, rate_hz, RATE_HZ)
+    return at_rate
 
 
 def cut_take(path: Path, samples: FloatArray) -> Take:
