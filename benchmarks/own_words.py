@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from kwsd.audio import FloatArray
+from kwsd.core.model import DEFAULT_MODEL
 from kwsd.learn import augment
 from kwsd.learn.learn import Teacher
 from kwsd.learn.pack import DEFAULT_PACK
@@ -49,7 +50,7 @@ def main() -> int:
     parser.add_argument("--word", action="append", help="one of the words (all)")
     parser.add_argument("--takes", default="5,10,20", help="how many recordings to learn from (%(default)s)")
     parser.add_argument("--draws", type=int, default=2, help="times that recordings are drawn (%(default)s)")
-    parser.add_argument("--model", type=Path, metavar="FILE")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE")
     parser.add_argument("--pack", type=Path, default=DEFAULT_PACK, metavar="FILE")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
@@ -76,21 +77,24 @@ def _learnt(
 ) -> Row:
     drawn = np.random.default_rng(draw).permutation(len(takes))
     began = time.monotonic()
-    lesson = teacher.learn(f"my {word}", [takes[n] for n in drawn[:n_takes]], BUDGETS[0])
+    kind = teacher.kind(word)
+    lesson = teacher.learn(word, [takes[n] for n in drawn[:n_takes]], BUDGETS[0])
     seconds = time.monotonic() - began
-    thresholds = [teacher.threshold(lesson.branch, budget) for budget in BUDGETS]
-    highest = np.array([[teacher.highest(lesson.branch, windows) for windows in heard[n]] for n in drawn[n_takes:]])
+    thresholds = [teacher.judge.threshold(lesson.branch, budget, kind) for budget in BUDGETS]
+    highest = np.array(
+        [[teacher.judge.highest(lesson.branch, windows) for windows in heard[n]] for n in drawn[n_takes:]]
+    )
     missed = np.array([(highest < threshold).sum(axis=0) for threshold in thresholds])
     return Row(word, n_takes, np.full(len(SETTINGS), len(highest)), missed, seconds)
 
 
 def _heard(take: Take, speech: list[FloatArray], trunk: Trunk, random: np.random.Generator) -> list[FloatArray]:
     """The windows of one recording in each setting."""
-    n = _LEAD + len(take.samples) + _TAIL
-    level = augment.rms(take.samples)
-    word = np.pad(take.samples, (_LEAD, _TAIL))
+    n = _LEAD + len(take.word) + _TAIL
+    level = augment.rms(take.word)
+    word = np.pad(take.word, (_LEAD, _TAIL))
     around = _cut(speech, n, random) * np.float32(level * 10 ** (random.uniform(-6, 6) / 20))
-    around[_LEAD - round(random.uniform(0.05, 0.3) * RATE_HZ) : _LEAD + len(take.samples) + RATE_HZ // 20] = 0
+    around[_LEAD - round(random.uniform(0.05, 0.3) * RATE_HZ) : _LEAD + len(take.word) + RATE_HZ // 20] = 0
     noise = augment.coloured_noise(n, random.uniform(0, 2), random) * np.float32(level)
     television = _cut(speech, n, random) * np.float32(level * 10 ** (-random.uniform(5, 20) / 20))
     scenes = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
-from kwsd.errors import KwsdError
+from kwsd.errors import ConfigError, KwsdError
 from kwsd.options import Once, add_learn_options, add_listen_options, token_in, trust_in
 from kwsd.plain import plain
 
@@ -145,19 +145,19 @@ def _mark(args: argparse.Namespace) -> int:
 
 def _learn(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: for so small a fit, more threads only wait
-    from tqdm import tqdm
-
     from kwsd.commands.learn import Request, forget_words, learn, words_and_files
+    from kwsd.core.model import DEFAULT_MODEL
     from kwsd.learn.pack import DEFAULT_PACK
 
     if args.forget:
-        forget_words(args.forget, args.model, args.output)
+        if args.items or args.only or args.clips or args.record or args.synthesise:
+            raise ConfigError("--forget: does nothing but forget; leave out the words and the other options")
+        _say(f"keywords: {', '.join(forget_words(args.forget, args.model, args.output))}")
     else:
         words, budget = words_and_files(args.items), args.false_accepts_per_hour
-        sources = args.clips, args.record or 0, args.source, args.synthesise
-        request = Request(words, args.output, args.model, args.pack or DEFAULT_PACK, budget, args.only, *sources)
-        with tqdm(unit=" parts", disable=None, leave=False) as bar:
-            lessons = learn(request, bar)
+        sources = args.clips, args.record, args.source, args.synthesise
+        files = args.output, args.model or DEFAULT_MODEL, args.pack or DEFAULT_PACK
+        lessons = learn(Request(words, *files, budget, args.only, *sources))
         _say("\n".join(line for lesson in lessons for line in lesson.lines()))
     _say(f"written: {args.output}, for kwsd run --model {args.output}")
     return 0

@@ -4,20 +4,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from kwsd.audio import dbfs, meter
 from kwsd.commands.calibrate import refuse_existing
 from kwsd.config import StreamConfig
 from kwsd.errors import ConfigError, LearnError
+from kwsd.plain import plain
 from kwsd.sources.base import make_source
 
-if missing := [name for name in ("onnx", "sklearn") if find_spec(name) is None]:
-    raise LearnError(f"needs the package {missing[0]}, which is not installed: install kwsd[learn]")
+if missing := [name for module, name in (("onnx", "onnx"), ("sklearn", "scikit-learn")) if find_spec(module) is None]:
+    raise LearnError(f"needs {' and '.join(missing)}, not installed: install kwsd[learn]")
 
-from kwsd.learn.learn import Teacher, refuse_word
+from kwsd.learn.learn import FEWEST, MOST, Teacher
 from kwsd.learn.lesson import Lesson
 from kwsd.learn.marks import Marked, marked_in
 from kwsd.learn.model_file import forget
@@ -25,9 +26,8 @@ from kwsd.learn.synthesis import synthesise
 from kwsd.learn.takes import Take, cut_take, read_take, resampled
 from kwsd.sources.recording import read_recording
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
+_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".caf", ".au", ".w64", ".rf64"}
+_MOST_PER_HOUR = 1e4
 _TAKE_SECONDS = 2.5
 _SOFT_DBFS = -45.0
 
@@ -38,7 +38,7 @@ class Request:
 
     Attributes:
         words: the recordings of each word.
-        model, pack: None for the bundled ones.
+        model: to add the words to; pack: fits it.
         clips: folder of kept clips with marks; None for none.
         n_recorded: takes to record of each word.
         synthesises: whether an installed synthesiser speaks the words, too.
@@ -46,12 +46,12 @@ class Request:
 
     words: dict[str, list[Path]]
     output: Path
-    model: Path | None
+    model: Path
     pack: Path
     per_hour: float
     is_only: bool
     clips: Path | None
-    n_recorded: int
+    n_recorded: int | None
     source: str
     synthesises: bool
 
@@ -64,7 +64,7 @@ def words_and_files(items: list[str]) -> dict[str, list[Path]]:
     """
     words: dict[str, list[Path]] = {}
     for item in items:
-        if "/" in item or "." in item or Path(item).exists():
+        if "/" in item or Path(item).suffix.lower() in _SUFFIXES or Path(item).is_file():
             if not words:
                 raise ConfigError(f"{item}: a recording without a word; write `kwsd learn WORD {item} … -o MODEL`")
             words[next(reversed(words))].append(Path(item))
@@ -75,39 +75,49 @@ def words_and_files(items: list[str]) -> dict[str, list[Path]]:
     return words
 
 
-def learn(request: Request, bar: "tqdm[Any]") -> list[Lesson]:
-    """Learn words and write the new model; the bar shows the progress.
+def learn(request: Request) -> list[Lesson]:
+    """Learn words and write the new model; a bar shows the progress.
 
     Raises:
         KwsdError: nothing is written.
     """
-    if not 0 < request.per_hour < 1e4:
-        raise ConfigError(f"--false-accepts-per-hour {request.per_hour:g}: must be positive, such as 0.5")
-    if request.output != request.model:
-        refuse_existing(request.output)
+    _refuse(request)
+    teacher = Teacher(request.model, request.pack)
     marked = marked_in(request.clips) if request.clips else []
     words = request.words or {word: [] for word in sorted({one.said for one in marked if one.said})}
     if not words:
         raise ConfigError("which word? write `kwsd learn WORD RECORDING… -o MODEL`")
+    for word in words:
+        teacher.refuse(word)
     takes = {word: _takes(word, files, marked, request) for word, files in words.items()}
-    for word, own in takes.items():
-        refuse_word(word, len(own))
-    teacher = Teacher(request.model, request.pack)
-    bar.total = sum(map(Teacher.n_parts, takes.values()))
     lessons = []
-    for word, own in takes.items():
-        bar.set_description(word)
-        wrong = [read_recording(one.path) for one in marked if one.said != word]
-        lessons.append(teacher.learn(word, own, request.per_hour, bar.update, [resampled(*one) for one in wrong]))
-        teacher.add(lessons[-1])
-    if request.is_only:
-        teacher.keep_only_learnt()
-    teacher.save(request.output)
+    n_parts = sum(Teacher.n_parts(word, own) for word, own in takes.items())
+    with tqdm(total=n_parts, unit=" parts", disable=None, leave=False) as bar:
+        for word, own in takes.items():
+            bar.set_description(plain(word))
+            wrong = [resampled(*read_recording(one.path)) for one in marked if one.said != word]
+            lessons.append(teacher.learn(word, own, request.per_hour, bar.update, wrong))
+            teacher.add(lessons[-1])
+    teacher.save(request.output, request.is_only)
     return lessons
 
 
-def forget_words(words: list[str], model: Path | None, output: Path) -> None:
-    """Write a model without some learnt words.
+def _refuse(request: Request) -> None:
+    """Find what can be found before anything is recorded or learnt."""
+    if not 0 < request.per_hour < _MOST_PER_HOUR:
+        raise ConfigError(
+            f"--false-accepts-per-hour {request.per_hour:g}: must be above 0 and below {_MOST_PER_HOUR:g}"
+        )
+    if request.n_recorded is not None and not FEWEST <= request.n_recorded <= MOST:
+        raise ConfigError(f"--record {request.n_recorded}: record {FEWEST} to {MOST} takes")
+    if request.n_recorded and request.source == "-":
+        raise ConfigError("--source -: standard input is for the answers to prompts; name a device or a file")
+    if request.output != request.model:
+        refuse_existing(request.output)
+
+
+def forget_words(words: list[str], model: Path | None, output: Path) -> list[str]:
+    """Write a model without some learnt words; returns the keywords that remain.
 
     Raises:
         KwsdError: nothing is written.
@@ -116,11 +126,12 @@ def forget_words(words: list[str], model: Path | None, output: Path) -> None:
         raise ConfigError("--forget: name the model that has learnt the word, with --model")
     if output != model:
         refuse_existing(output)
-    forget(model, words, output)
+    return forget(model, words, output)
 
 
 def _takes(word: str, files: list[Path], marked: list[Marked], request: Request) -> list[Take]:
-    takes = [read_take(path) for path in dict.fromkeys([*files, *(one.path for one in marked if one.said == word)])]
+    takes = [read_take(path) for path in [*files, *(one.path for one in marked if one.said == word)]]
+    takes = list({take.samples.tobytes(): take for take in takes}.values())  # copies teach nothing
     if request.n_recorded:
         takes += _recorded(word, request.n_recorded, request.source)
     if request.synthesises:

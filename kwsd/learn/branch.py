@@ -3,11 +3,13 @@
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from kwsd.audio import FloatArray
 from kwsd.learn.graft import N_SPANS, Branch
+from kwsd.learn.pack import Part
 
 _N_HIDDEN = 16
 _FIRST_NEGATIVES, _HARD_NEGATIVES = 12_000, 8_000
@@ -17,29 +19,44 @@ _POSITIVE_SHARE = 1 / 3
 
 
 def fit_branch(
-    positives: FloatArray, negatives: FloatArray, extra: FloatArray, random: np.random.Generator, rounds: int = _ROUNDS
+    positives: FloatArray,
+    negatives: Part,
+    is_allowed: NDArray[np.bool_],
+    extra: FloatArray,
+    random: np.random.Generator,
+    rounds: int = _ROUNDS,
 ) -> Branch:
     """Fit a branch.
 
     Args:
         positives: windows with the word, shape (n, N_SPANS * n_channels).
         negatives: many windows without it. Some are drawn; then come those that the branch takes for the word.
+        is_allowed: which of them may be used, shape (n_windows,).
         extra: windows without it that are always used.
     """
-    mean, deviation = negatives[::7].mean(axis=0), negatives[::7].std(axis=0) + np.float32(1e-3)
-    drawn = random.permutation(len(negatives))[:_FIRST_NEGATIVES]
+    allowed = np.flatnonzero(is_allowed)
+    drawn = random.permutation(allowed)[:_FIRST_NEGATIVES]
+    first = negatives.windows(drawn)
+    mean, deviation = first.mean(axis=0), first.std(axis=0) + np.float32(1e-3)
     branch = None
     for _ in range(rounds):
         if branch:
-            hard = np.argsort(-scores_of(branch, negatives))[:_HARD_NEGATIVES]
-            drawn = np.union1d(drawn, hard)
-        others = np.concatenate([negatives[drawn], extra])
+            scores = np.where(is_allowed, scores_of_part(branch, negatives), -np.inf)
+            drawn = np.union1d(drawn, np.argsort(-scores)[: min(_HARD_NEGATIVES, len(allowed))])
+        others = np.concatenate([negatives.windows(drawn), extra])
         repeats = max(1, round(_POSITIVE_SHARE * len(others) / len(positives)))
         x = np.concatenate([*[positives] * repeats, others])
         y = np.arange(len(x)) < repeats * len(positives)
-        branch = _fitted((x - mean) / deviation, y, mean, deviation, random)
+        x -= mean
+        x /= deviation
+        branch = _fitted(x, y, mean, deviation, random)
     assert branch
     return branch
+
+
+def scores_of_part(branch: Branch, part: Part) -> FloatArray:
+    """What the graph computes for all windows of a part of the pack, as logits. Shape: -> (n_windows,)."""
+    return np.concatenate([scores_of(branch, windows) for windows in part.blocks()])
 
 
 def scores_of(branch: Branch, windows: FloatArray) -> FloatArray:

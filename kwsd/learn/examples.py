@@ -17,7 +17,8 @@ _TALK = Path(__file__).with_name("talk.ogg")
 
 _LEAD_SECONDS, _TAIL_SECONDS = 1.0, 0.6
 _SPEEDS = (0.88, 1.14)
-_TALK_SHARE, _TELEVISION_SHARE, _MUSIC_SHARE = 0.5, 0.2, 0.05  # of the versions; the others are in noise
+_CLEAN_SHARE = 0.2  # of the versions: as they are recorded
+_TALK_SHARE, _TELEVISION_SHARE, _MUSIC_SHARE = 0.5, 0.2, 0.05  # of the others; the rest are in noise
 _SNR_DB = (3.0, 30.0)  # of noise and music; of noise beside talk, `_SOFT_DB`
 _SOFT_DB = (20.0, 40.0)
 _TALK_DB = (-6.0, 6.0)  # of talk around the word, relative to it
@@ -30,39 +31,53 @@ _HALF_SAID = (0.25, 0.6)  # shares of a word that are not yet the word
 
 def positives(take: Take, n_versions: int, trunk: Trunk, random: np.random.Generator) -> FloatArray:
     """Windows that end just after the word. Shape: -> (n, N_SPANS * n_channels)."""
-    return np.concatenate([_version(take.samples, trunk, random) for _ in range(n_versions)])
+    n_clean = round(_CLEAN_SHARE * n_versions)
+    clean = [_as_recorded(take, trunk, random) for _ in range(n_clean)]
+    return np.concatenate([*clean, *(_mixed(take.word, trunk, random) for _ in range(n_versions - n_clean))])
 
 
 def beginnings(take: Take, n_versions: int, trunk: Trunk, random: np.random.Generator) -> FloatArray:
     """Windows that end after a part of the word, which must not be taken for it. Shape: as `positives`."""
-    ends = [round(random.uniform(*_HALF_SAID) * len(take.samples)) for _ in range(n_versions)]
-    return np.concatenate([_version(take.samples[:end], trunk, random) for end in ends])
+    ends = [round(random.uniform(*_HALF_SAID) * len(take.word)) for _ in range(n_versions)]
+    return np.concatenate([_mixed(take.word[:end], trunk, random) for end in ends])
 
 
-def unchanged(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
-    """All windows around a take as it is, before soft noise: what is measured. Shape: as `positives`."""
+def unchanged(take: Take, trunk: Trunk) -> FloatArray:
+    """All windows around and in a recording as it is: what is measured. Shape: as `positives`."""
     samples = np.pad(take.samples, (round(_LEAD_SECONDS * RATE_HZ), round(_TAIL_SECONDS * RATE_HZ)))
-    noise = augment.coloured_noise(len(samples), 1.0, random)
-    return windows_of(spans_of(trunk.steps(augment.add_noise(samples, noise, 20.0, -80.0))))
+    return windows_of(spans_of(trunk.steps(samples)))
 
 
-def _version(word: FloatArray, trunk: Trunk, random: np.random.Generator) -> FloatArray:
-    """The windows after one version of the word."""
+def _as_recorded(take: Take, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+    """The windows after the word in its own recording, faster or slower, louder or softer."""
+    factor = random.uniform(*_SPEEDS)
+    lead = round(_LEAD_SECONDS * RATE_HZ)
+    samples = np.pad(augment.change_speed(take.samples, factor), (lead, round(_TAIL_SECONDS * RATE_HZ)))
+    level = 10 ** (random.uniform(*_LEVEL_DB) / 20) / max(augment.rms(take.word), 1e-6)
+    return _after(lead + round(take.end / factor), augment.limit(samples * np.float32(level)), trunk)
+
+
+def _mixed(word: FloatArray, trunk: Trunk, random: np.random.Generator) -> FloatArray:
+    """The windows after a word that is faster or slower, in a room, with other sounds."""
     word = augment.change_speed(word, random.uniform(*_SPEEDS))
     if random.random() < 0.5:
         word = augment.reverberate(np.pad(word, (0, RATE_HZ // 10)), RATE_HZ, random)[: len(word)]
     word = word / np.float32(max(augment.rms(word), 1e-6))
     lead = round(random.uniform(0.8, 1.0) * _LEAD_SECONDS * RATE_HZ)
+    end = lead + len(word)
     samples = np.pad(word, (lead, round(_TAIL_SECONDS * RATE_HZ)))
-    samples += _surroundings(len(samples), lead, lead + len(word), random)
+    samples += _surroundings(len(samples), lead, end, random)
     level = np.float32(10 ** (random.uniform(*_LEVEL_DB) / 20))
-    steps = trunk.steps(augment.limit(samples * level))
-    end = (lead + len(word)) / RATE_HZ
-    hop_seconds = 2 * trunk.frontend.hop_samples / RATE_HZ
-    first, last = (round((end + seconds) / hop_seconds) for seconds in _HEARD_SECONDS)
-    begin = N_SPANS * SPAN_STEPS
-    ends = range(max(first, begin), min(last, len(steps)) + 1, SPAN_STEPS)
-    return np.concatenate([windows_of(spans_of(steps[end - begin : end])) for end in ends])
+    return _after(end, augment.limit(samples * level), trunk)
+
+
+def _after(word_end: int, samples: FloatArray, trunk: Trunk) -> FloatArray:
+    """The windows that end in the third of a second after a word."""
+    steps = trunk.steps(samples)
+    step_samples, n_steps = 2 * trunk.frontend.hop_samples, N_SPANS * SPAN_STEPS
+    first, last = (round((word_end + seconds * RATE_HZ) / step_samples) for seconds in _HEARD_SECONDS)
+    ends = range(max(first, n_steps), min(last, len(steps)) + 1, SPAN_STEPS)
+    return np.concatenate([windows_of(spans_of(steps[end - n_steps : end])) for end in ends])
 
 
 def _surroundings(n_samples: int, begin: int, end: int, random: np.random.Generator) -> FloatArray:

@@ -28,7 +28,7 @@ _N_STEPS = N_SPANS * SPAN_STEPS
 _OWN = "own/"
 _MEANS, _SCORES = f"{_OWN}means", f"{_OWN}scores"
 _CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-_NO_PLACE = "this network has no place for a learnt word; take the bundled model, or one with the architecture ds_tcn"
+_NO_PLACE = "has no place for a learnt word; take the bundled model, or one of the architecture ds_tcn, exported again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Graphs:
         self.model = onnx.load(path)
         self._properties = {one.key: one for one in self.model.metadata_props}
         if STEP_KEY not in self._properties:
-            raise LearnError(_NO_PLACE)
+            raise LearnError(f"{path}: {_NO_PLACE}")
         self.step = onnx.load_from_string(base64.b64decode(self._properties[STEP_KEY].value))
 
     def add(self, word: str, branch: Branch) -> None:
@@ -199,7 +199,7 @@ def _remove(graph: onnx.GraphProto, prefix: str) -> None:
 def _producer(graph: onnx.GraphProto, value: str) -> onnx.NodeProto:
     node = next((node for node in graph.node if value in node.output), None)
     if node is None:
-        raise LearnError(_NO_PLACE)
+        raise LearnError(f"the network {_NO_PLACE}")
     return node
 
 
@@ -219,7 +219,7 @@ def _tap(graph: onnx.GraphProto) -> str:
         base = _producer(graph, _SCORES).input[0]
     blocks = [node.output[0] for node in _upstream(graph, base) if node.op_type == "Relu"]
     if len(blocks) <= _BLOCKS_BACK:
-        raise LearnError(_NO_PLACE)
+        raise LearnError(f"the network {_NO_PLACE}")
     return str(blocks[_BLOCKS_BACK])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import binomtest, chi2
 
 from kwsd.learn.graft import Branch
-from kwsd.learn.pack import NOISE, SPEECH
+from kwsd.learn.pack import NOISE, OTHER, SPEECH
 from kwsd.learn.takes import Take
 
 ENOUGH = 8
@@ -44,16 +44,17 @@ class Lesson:
         """The report."""
         low, high = binomtest(self.n_recognised, self.n_takes).proportion_ci(method="exact")
         least, most = _poisson_interval(self.n_false, self.hours)
-        closest = ", ".join(f"{name} {score:.2f}" for name, score in self.closest)
-        return [
+        lines = [
             f"{self.word}: learnt from {self.n_takes} recordings, {self.branch.n_parameters} parameters",
             f"  recognised when left out: {self.n_recognised} of {self.n_takes} ({low:.0%} to {high:.0%})",
-            f"  false events: {self.n_false} in {self.hours:.1f} h of speech, words and noise "
-            f"({least:.1f} to {most:.1f} an hour)",
+            f"  false events: {self.n_false} in the {self.hours:.1f} h of speech, words and noise for which the "
+            f"threshold was chosen ({least:.1f} to {most:.1f} an hour)",
             f"  threshold: {self.threshold:.4f}",
-            f"  closest words and their highest scores: {closest}",
-            *(f"  note: {note}" for note in self.notes),
         ]
+        if self.closest:
+            closest = ", ".join(f"{name} {score:.2f}" for name, score in self.closest)
+            lines.append(f"  closest words and their highest scores: {closest}")
+        return [*lines, *(f"  note: {note}" for note in self.notes)]
 
     def to_dict(self) -> dict[str, Any]:
         """For the model card."""
@@ -71,12 +72,12 @@ def closest_words(events: list[tuple[float, str]]) -> list[tuple[str, float]]:
     """The words that resemble it most."""
     highest: dict[str, float] = {}
     for score, name in events:
-        if name not in (SPEECH, NOISE):
+        if name not in (SPEECH, NOISE, OTHER):
             highest.setdefault(name, round(score, 3))
     return list(highest.items())[:_NAMED]
 
 
-def notes_on(lesson: Lesson, takes: list[Take]) -> list[str]:
+def notes_on(lesson: Lesson, takes: list[Take], per_hour: float) -> list[str]:
     """What could be better."""
     found = []
     if all(take.is_synthetic for take in takes):
@@ -85,6 +86,10 @@ def notes_on(lesson: Lesson, takes: list[Take]) -> list[str]:
         found.append(f"only {lesson.n_takes} recordings; with {ENOUGH} or more, by all who will say it, it misses less")
     if lesson.n_recognised < _FEW_RECOGNISED * lesson.n_takes:
         found.append("the recordings are too few, or too different from each other: record more in the same places")
+    if lesson.hours * per_hour < 1:
+        found.append(
+            f"{lesson.hours:.1f} h cannot show so few false events; `kwsd calibrate` with hours of your room can"
+        )
     for note in dict.fromkeys(take.note for take in takes if take.note):
         names = [str(take.path) for take in takes if take.note == note]
         found.append(f"{note}: {', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}")

@@ -18,27 +18,33 @@ def learnt_words(card: ModelCard) -> dict[str, Any]:
     return learnt
 
 
-def forget(path: Path, words: list[str], output: Path) -> None:
+def forget(path: Path, words: list[str], output: Path) -> list[str]:
     """Write a model file without some learnt words.
 
+    Returns:
+        the keywords that remain.
+
     Raises:
-        LearnError: the model has not learnt one of them.
+        LearnError: the model has not learnt one of them, or would have no keyword left.
     """
     card, graphs = load_model(path, "cpu").card, Graphs(path)
-    for word in words:
+    for word in dict.fromkeys(words):
         if word not in learnt_words(card):
             known = ", ".join(learnt_words(card)) or "none"
             raise LearnError(f"{word}: not a learnt word of {path}; there are: {known}")
         graphs.remove(word)
         card = _without(card, [word])
+    if not card.keywords:
+        raise LearnError(f"{path}: would have no keyword left")
     save_model(graphs, card, output)
+    return card.keywords
 
 
-def without_own(graphs: Graphs, card: ModelCard) -> ModelCard:
-    """Leave out the keywords that were not learnt; returns the new card."""
-    own = [label for label in card.labels if label not in learnt_words(card)]
-    graphs.keep_only(len(own), own.index(card.silence), own.index(card.unknown))
-    card = _without(card, [label for label in own if label not in (card.silence, card.unknown)])
+def only_learnt(graphs: Graphs, card: ModelCard) -> ModelCard:
+    """Leave out the keywords that the model came with; returns the new card."""
+    first = [label for label in card.labels if label not in learnt_words(card)]
+    graphs.keep_only(len(first), first.index(card.silence), first.index(card.unknown))
+    card = _without(card, [label for label in first if label not in (card.silence, card.unknown)])
     labels = [card.silence, card.unknown, *learnt_words(card)]
     return replace(card, labels=labels)
 

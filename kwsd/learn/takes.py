@@ -31,19 +31,28 @@ class Take:
 
     Attributes:
         path: where it came from.
-        samples: the word alone, at 16 kHz.
+        samples: the whole recording, at 16 kHz.
+        begin, end: of the word in it, in samples.
         note: what its user could do better; empty if nothing.
         is_synthetic: whether a synthesiser spoke.
     """
 
     path: Path
     samples: FloatArray
+    begin: int
+    end: int
     note: str = ""
     is_synthetic: bool = False
 
     @property
+    def word(self) -> FloatArray:
+        """The word alone."""
+        return self.samples[self.begin : self.end]
+
+    @property
     def seconds(self) -> float:
-        return len(self.samples) / RATE_HZ
+        """How long the word lasts."""
+        return len(self.word) / RATE_HZ
 
 
 def read_take(path: Path) -> Take:
@@ -82,13 +91,13 @@ def cut_take(path: Path, samples: FloatArray) -> Take:
             f"{path}: its loudest part lasts {(end - begin) / RATE_HZ:.2f} s, which is no word; record it again"
         )
     note = ""
+    if peak > _FULL and float(np.mean(np.abs(samples) > 0.98 * peak)) > _CLIPPED_SHARE:
+        note = "too loud for the microphone"
     if end - begin > _LONGEST * RATE_HZ:
         note = f"no pause around the word, so its loudest {_TAKEN:g} s were taken"
         begin = _loudest(samples, round(_TAKEN * RATE_HZ))
         end = begin + round(_TAKEN * RATE_HZ)
-    elif peak > _FULL and float(np.mean(np.abs(samples) > 0.98 * peak)) > _CLIPPED_SHARE:
-        note = "too loud for the microphone"
-    return Take(path, samples[max(0, begin - _MARGIN) : end + _MARGIN], note)
+    return Take(path, samples, max(0, begin - _MARGIN), min(end + _MARGIN, len(samples)), note)
 
 
 def _loudest(samples: FloatArray, n_samples: int) -> int:

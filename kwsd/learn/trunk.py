@@ -28,7 +28,7 @@ class Trunk:
 
     Attributes:
         digest: identifies the trunk: two models with the same one can share a pack.
-        stride_steps: steps between two decisions.
+        frontend: of the model.
     """
 
     def __init__(self, graphs: Graphs, card: ModelCard, path: Path) -> None:
