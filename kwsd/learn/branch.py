@@ -13,6 +13,7 @@ from kwsd.learn.pack import Part
 
 _N_HIDDEN = 16
 _FIRST_NEGATIVES, _HARD_NEGATIVES = 12_000, 8_000
+_SAMPLE = 4_000  # for mean and deviation
 _ROUNDS = 3  # of looking for hard negatives
 _EPOCHS = 6  # in each
 _POSITIVE_SHARE = 1 / 3
@@ -36,17 +37,17 @@ def fit_branch(
     """
     allowed = np.flatnonzero(is_allowed)
     drawn = random.permutation(allowed)[:_FIRST_NEGATIVES]
-    first = negatives.windows(drawn)
-    mean, deviation = first.mean(axis=0), first.std(axis=0) + np.float32(1e-3)
+    sample = negatives.windows(drawn[:_SAMPLE])
+    mean, deviation = sample.mean(axis=0), sample.std(axis=0) + np.float32(1e-3)
     branch = None
     for _ in range(rounds):
         if branch:
             scores = np.where(is_allowed, scores_of_part(branch, negatives), -np.inf)
             drawn = np.union1d(drawn, np.argsort(-scores)[: min(_HARD_NEGATIVES, len(allowed))])
-        others = np.concatenate([negatives.windows(drawn), extra])
-        repeats = max(1, round(_POSITIVE_SHARE * len(others) / len(positives)))
-        x = np.concatenate([*[positives] * repeats, others])
-        y = np.arange(len(x)) < repeats * len(positives)
+        n_others = len(drawn) + len(extra)
+        repeats = max(1, round(_POSITIVE_SHARE * n_others / len(positives)))
+        x = np.concatenate([*[positives] * repeats, negatives.windows(drawn), extra])
+        y = np.arange(len(x)) < len(x) - n_others
         x -= mean
         x /= deviation
         branch = _fitted(x, y, mean, deviation, random)
