@@ -18,6 +18,7 @@ import soundfile
 
 from kwsd.client import subscribe
 from kwsd.protocol.events import DetectionEvent, Goodbye, Hello, SourceDown, SourceUp
+from learn.voice import WA_I_O, say
 from support import DEMO, ROOT, meanwhile, serving
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\npcm.pulse { type pulse }\n"
@@ -249,3 +250,14 @@ def test_a_missing_microphone_is_a_one_line_error_with_advice(tmp_path, source, 
     assert f"kwsd: {reason}" in result.stderr
     assert "`kwsd devices` lists" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_takes_of_a_word_are_recorded_at_the_microphone(server, tmp_path):
+    word = np.tile(np.pad((32767 * say(WA_I_O, 150, 0.6)).astype("<i2"), 4000), 20)
+    meanwhile(server.speak, word)
+    command = [sys.executable, "-m", "kwsd", "learn", "waio", "--record", "3", "-o", tmp_path / "home.onnx"]
+    result = subprocess.run(
+        command, env=server.environment, input="\n" * 6, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "waio: learnt from 3 recordings" in result.stdout
