@@ -22,12 +22,11 @@ from kwsd.core.card import STEP_KEY
 from kwsd.errors import LearnError
 
 N_SPANS = 5
-SPAN_STEPS = 5
+SPAN_STEPS = 5  # a stride: the step graph remembers the spans of earlier strides
 _BLOCKS_BACK = 2
-_N_STEPS = N_SPANS * SPAN_STEPS
 _OWN = "own/"
 _MEANS, _SCORES = f"{_OWN}means", f"{_OWN}scores"
-_CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+_CHANNELS_LAST, _SPAN = [0, 2, 3, 1], [SPAN_STEPS, 1]
 _NO_PLACE = "has no place for a learnt word; take the bundled model, or one of the architecture ds_tcn, exported again"
 
 
@@ -125,7 +124,7 @@ def _add_branch(graph: onnx.GraphProto, means: str, word: str, branch: Branch) -
         return f"{_OWN}{word}/{part}"
 
     weights = {
-        "hidden_weights": branch.hidden[..., None],
+        "hidden_weights": branch.hidden.swapaxes(1, 2).reshape(len(branch.hidden), -1, 1, 1),
         "hidden_bias": branch.hidden_bias,
         "output_weights": branch.output[None, :, None, None],
         "output_bias": np.array([branch.output_bias]),
@@ -152,31 +151,55 @@ def _add_branch(graph: onnx.GraphProto, means: str, word: str, branch: Branch) -
 
 
 def _shared_means(graph: onnx.GraphProto, is_step: bool) -> str:
-    """The value that all branches share, made if it is not there: (batch, channels, N_SPANS, 1)."""
+    """The value that all branches share, made if it is not there: (batch, N_SPANS * n_channels, 1, 1)."""
     if any(node.name == _MEANS for node in graph.node):
         return _MEANS
-    tapped = _tap(graph)
-    newest = _recalled(graph, tapped) if is_step else tapped
-    ends = {"from": -_N_STEPS, "to": np.iinfo(np.int64).max, "axis": 2}
-    for end, value in ends.items():
-        graph.initializer.append(numpy_helper.from_array(np.array([value]), f"{_OWN}{end}"))
-    _append(graph, "Slice", [newest, *(f"{_OWN}{end}" for end in ends)], f"{_OWN}newest")
-    spans = [SPAN_STEPS, 1]
-    _append(graph, "AveragePool", [f"{_OWN}newest"], _MEANS, kernel_shape=spans, strides=spans)
+    n_channels = _channels(graph)
+    shape = {"shape": [0, N_SPANS * n_channels, 1, 1]}
+    spans = _recalled(graph, n_channels) if is_step else _all_spans(graph)
+    _append(graph, "Reshape", [spans, *_integers(graph, shape)], _MEANS)
     return _MEANS
 
 
-def _recalled(graph: onnx.GraphProto, tapped: str) -> str:
-    """In the step graph, the value with its past; like `export.causal`, which describes the inputs and outputs."""
+def _all_spans(graph: onnx.GraphProto) -> str:
+    """In the window graph, the means over its last spans: (batch, N_SPANS, 1, n_channels)."""
+    ends = {"from": [-N_SPANS * SPAN_STEPS], "to": [np.iinfo(np.int64).max], "axis": [2]}
+    _append(graph, "Slice", [_tap(graph), *_integers(graph, ends)], f"{_OWN}newest")
+    _append(graph, "AveragePool", [f"{_OWN}newest"], f"{_OWN}pooled", kernel_shape=_SPAN, strides=_SPAN)
+    _append(graph, "Transpose", [f"{_OWN}pooled"], f"{_OWN}spans", perm=_CHANNELS_LAST)
+    return f"{_OWN}spans"
+
+
+def _recalled(graph: onnx.GraphProto, n_channels: int) -> str:
+    """In the step graph, the mean of the newest stride, which is a span, behind those of the strides before it.
+
+    The past is an input and an output more, as `export.causal` describes them.
+    """
     n_before = len(graph.input) - 1
     past, seen = f"past_{n_before}", f"seen_{n_before}"
-    channels = graph.input[-1].type.tensor_type.shape.dim[-1].dim_value
-    for values, name, n_steps in ((graph.input, past, _N_STEPS - 1), (graph.output, seen, f"n_{seen}")):
-        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", n_steps, 1, channels)))
-    _append(graph, "Transpose", [tapped], f"{_OWN}last", perm=_CHANNELS_LAST)
+    for values, name, n_spans in ((graph.input, past, N_SPANS - 1), (graph.output, seen, N_SPANS)):
+        shape = ("batch", n_spans, 1, n_channels)
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    _append(graph, "AveragePool", [_tap(graph)], f"{_OWN}pooled", kernel_shape=_SPAN, strides=_SPAN)
+    _append(graph, "Transpose", [f"{_OWN}pooled"], f"{_OWN}last", perm=_CHANNELS_LAST)
     graph.node.append(helper.make_node("Concat", [past, f"{_OWN}last"], [seen], f"{_OWN}seen", axis=1))
-    _append(graph, "Transpose", [seen], f"{_OWN}first", perm=_CHANNELS_FIRST)
-    return f"{_OWN}first"
+    return seen
+
+
+def _channels(graph: onnx.GraphProto) -> int:
+    """Channels of the value that the branches see: those of the convolution that made it."""
+    weights = {one.name: one for one in graph.initializer}
+    for node in _upstream(graph, _tap(graph)):
+        if node.op_type == "Conv":
+            return int(weights[node.input[1]].dims[0])
+    raise LearnError(f"the network {_NO_PLACE}")
+
+
+def _integers(graph: onnx.GraphProto, values: dict[str, list[int]]) -> list[str]:
+    """Constants for the shared nodes; returns their names."""
+    for name, numbers in values.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), f"{_OWN}{name}"))
+    return [f"{_OWN}{name}" for name in values]
 
 
 def _append(graph: onnx.GraphProto, kind: str, inputs: list[str], output: str, **attributes: list[int]) -> None:
