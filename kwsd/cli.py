@@ -28,7 +28,7 @@ def main() -> int:
     """The `kwsd` command. Returns its exit status."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes, and a locale may lack "…"
-    args = _parser().parse_args()
+    args = _parsed()
     try:
         return int(args.function(args))
     except KwsdError as error:
@@ -42,6 +42,17 @@ def main() -> int:
     except OSError as error:  # a full disk, no descriptors left: reported in the system's words
         _complain(f"{error.filename or 'output'}: {error.strerror}")
         return 1
+
+
+def _parsed() -> argparse.Namespace:
+    """The command line. argparse ends a list of any length at the first option; `kwsd learn` continues it."""
+    parser = _parser()
+    args, rest = parser.parse_known_args()
+    if rest and ("items" not in args or any(one.startswith("-") for one in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.items += rest
+    return args
 
 
 def _say(lines: str) -> None:

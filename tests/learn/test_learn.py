@@ -75,7 +75,7 @@ def test_another_word_is_added_and_forgotten(learnt, tmp_path):
 
 def test_only_leaves_the_other_keywords_out(tmp_path):
     takes = write_takes(tmp_path / "me", 4)
-    result = kwsd("learn", "waio", *takes, "--only", "-o", tmp_path / "home.onnx")
+    result = kwsd("learn", "-o", tmp_path / "home.onnx", "waio", takes[0], "--only", *takes[1:])
     assert result.returncode == 0, result.stderr
     card = load_model(tmp_path / "home.onnx", "cpu").card
     assert card.labels == ["silence", "unknown", "waio"]
@@ -104,6 +104,7 @@ def test_only_leaves_the_other_keywords_out(tmp_path):
             ["waio", "0.wav", "--false-accepts-per-hour", "0"],
             "--false-accepts-per-hour 0: must be above 0 and below 10000",
         ),
+        (["waio", "--nonsense", "0.wav"], "usage: kwsd [-h]"),
         (["--forget", "waio"], "--forget: name the model that has learnt the word, with --model"),
         (["waio", "0.wav", "1.wav", "2.wav", "--pack", "0.wav"], "0.wav: not a pack, or damaged; make one"),
         (["waio", "0.wav", "1.wav", "2.wav", "--pack", "none"], "none: no such pack; make one for this model with"),
@@ -117,7 +118,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, messa
     result = kwsd("learn", *arguments, "-o", "home.onnx", cwd=tmp_path)
     assert result.returncode in (1, 2)
     assert result.stdout == ""
-    [line] = result.stderr.splitlines()
+    line = result.stderr.splitlines()[0]
+    assert len(result.stderr.splitlines()) == 1 or line.startswith("usage: ")
     assert line.removeprefix("kwsd: ").startswith(message.replace("\n", "\\n"))
     assert set(tmp_path.iterdir()) == before
 
