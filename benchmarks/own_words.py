@@ -77,10 +77,10 @@ def _learnt(
 ) -> Row:
     drawn = np.random.default_rng(draw).permutation(len(takes))
     began = time.monotonic()
-    kind = teacher.kind(word)
     lesson = teacher.learn(word, [takes[n] for n in drawn[:n_takes]], BUDGETS[0])
     seconds = time.monotonic() - began
-    thresholds = [teacher.judge.threshold(lesson.branch, budget, kind) for budget in BUDGETS]
+    events = teacher.judge.events(lesson.branch, teacher.kind(word))
+    thresholds = [teacher.judge.threshold(events, budget) for budget in BUDGETS]
     highest = np.array(
         [[teacher.judge.highest(lesson.branch, windows) for windows in heard[n]] for n in drawn[n_takes:]]
     )

@@ -139,6 +139,11 @@ def decibels(power: float) -> float:
     return 10.0 * float(np.log10(max(power, 1e-12)))
 
 
+def is_silent(samples: NDArray[Any], full_scale: float = 1.0) -> bool:
+    """Whether a converter without a microphone gives such samples: a constant, and its last bit of 16."""
+    return len(samples) == 0 or float(samples.max()) - float(samples.min()) <= 2 / 32768 * full_scale
+
+
 def meter(samples: FloatArray) -> str:
     """A level meter of 30 letters for a line on a terminal, from -60 dBFS to full scale, and the level."""
     level = dbfs(samples) if len(samples) else -np.inf

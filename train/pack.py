@@ -1,7 +1,7 @@
 """Makes the pack of `kwsd learn` (see `kwsd.learn.pack`) from the recordings."""
 
 import hashlib
-import re
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from kwsd.errors import TrainingError
 from kwsd.learn.graft import Graphs
 from kwsd.learn.pack import NOISE, SPEECH, Pack, pack_of
 from kwsd.learn.trunk import Trunk, spans_of
-from train.recordings.corpus import RATE_HZ, Clip, Corpus, read_clip
+from train.recordings.corpus import RATE_HZ, Clip, Corpus, read_clip, speaker_of
 
 _SHARES = {SPEECH: 0.6, "words": 0.3, NOISE: 0.1}
 _MOST_NAMES = 256
@@ -51,8 +51,7 @@ def make_pack(model: Path, corpus: Corpus, hours: float, attribution: str) -> Pa
 
 def _half(clip: Clip) -> int:
     """The half that a recording belongs to, by its speaker."""
-    speaker = re.sub(r"_nohash_.*$", "", clip.path.stem)
-    return hashlib.sha256(speaker.encode(errors="surrogateescape")).digest()[0] % 2
+    return hashlib.sha256(speaker_of(clip.path.stem).encode(errors="surrogateescape")).digest()[0] % 2
 
 
 def _drawn(clips: list[Clip], half: int, hours: float, random: np.random.Generator) -> list[Clip]:
@@ -61,12 +60,10 @@ def _drawn(clips: list[Clip], half: int, hours: float, random: np.random.Generat
     by_word: dict[str, list[Clip]] = {}
     for index in random.permutation(len(own)):
         by_word.setdefault(own[index].path.parent.name, []).append(own[index])
-    ordered = sorted((turn, n) for n, group in enumerate(by_word.values()) for turn in range(len(group)))
-    groups, drawn, n_left = list(by_word.values()), [], hours * 3600 * RATE_HZ
-    for turn, n in ordered:
+    drawn, n_left = [], hours * 3600 * RATE_HZ
+    for clip in filter(None, chain(*zip_longest(*by_word.values()))):
         if n_left <= 0:
             break
-        clip = groups[n][turn]
         drawn.append(clip)
         n_left -= clip.n_samples
     return drawn

@@ -23,6 +23,7 @@ from kwsd.sources.wav import WavFile
 
 _ENOUGH = 10  # events that can be counted as a rate; with fewer, the rate is extrapolated
 _TAIL = 40
+_MOST_PER_HOUR = 10_000
 _SHOWS_NONE = 3.0  # 3 / r hours without an event show at 95 % that the rate is at most r
 _DEAF = 0.8  # share of missed keywords beyond which a threshold is useless
 
@@ -93,8 +94,7 @@ def calibrate(
         AudioError: a recording cannot be read, or only in part.
         ConfigError: the budget is out of range.
     """
-    if not 0 < per_hour < 1e4:
-        raise ConfigError(f"--false-accepts-per-hour {per_hour:g}: must be positive, such as 0.5")
+    refuse_budget(per_hour)
     card = model.card
     counts = np.zeros((len(GRID), len(card.labels)), np.int64)
     seconds = 0.0
@@ -117,6 +117,16 @@ def calibrate(
         for label, at, index in zip(card.keywords, chosen, indices, strict=True)
     ]
     return Calibration(keywords, per_hour, hours=seconds / 3600, basis=basis)
+
+
+def refuse_budget(per_hour: float) -> None:
+    """Check a budget of false accepts an hour.
+
+    Raises:
+        ConfigError: it is out of range.
+    """
+    if not 0 < per_hour < _MOST_PER_HOUR:
+        raise ConfigError(f"--false-accepts-per-hour {per_hour:g}: must be above 0 and below {_MOST_PER_HOUR}")
 
 
 def refuse_existing(path: Path) -> None:

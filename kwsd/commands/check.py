@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kwsd.audio import FloatArray, dbfs
+from kwsd.audio import FloatArray, dbfs, is_silent
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError, KwsdError
@@ -19,7 +19,6 @@ from kwsd.sources.base import make_source
 Part = tuple[str, Callable[[], str]]
 
 _LISTEN_SECONDS = 1.0  # to a live source
-_SILENT = 2 / 32768  # between the extremes: a converter's last bit
 _FULL, _CLIPPED_SHARE = 0.999, 0.001
 
 
@@ -80,7 +79,7 @@ def _audio(config: StreamConfig) -> str:
 def heard(samples: FloatArray, rate_hz: int) -> str:
     """The level of what a source delivered, how long that was, and what is wrong with it."""
     line = f"{dbfs(samples):.0f} dBFS in {len(samples) / rate_hz:.1f} s"
-    if np.ptp(samples) <= _SILENT:
+    if is_silent(samples):
         return f"{line}: silent; is it muted, or unplugged?"
     if np.mean(np.abs(samples) >= _FULL) > _CLIPPED_SHARE:
         return f"{line}: too loud, it clips; turn its gain down"

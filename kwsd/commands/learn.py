@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kwsd.audio import dbfs, meter
-from kwsd.commands.calibrate import refuse_existing
+from kwsd.commands.calibrate import refuse_budget, refuse_existing
 from kwsd.config import StreamConfig
 from kwsd.errors import ConfigError, LearnError
 from kwsd.plain import plain
@@ -27,7 +27,6 @@ from kwsd.learn.takes import Take, cut_take, read_take, resampled
 from kwsd.sources.recording import read_recording
 
 _SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".caf", ".au", ".w64", ".rf64"}
-_MOST_PER_HOUR = 1e4
 _TAKE_SECONDS = 2.5
 _SOFT_DBFS = -45.0
 
@@ -104,10 +103,7 @@ def learn(request: Request) -> list[Lesson]:
 
 def _refuse(request: Request) -> None:
     """Find what can be found before anything is recorded or learnt."""
-    if not 0 < request.per_hour < _MOST_PER_HOUR:
-        raise ConfigError(
-            f"--false-accepts-per-hour {request.per_hour:g}: must be above 0 and below {_MOST_PER_HOUR:g}"
-        )
+    refuse_budget(request.per_hour)
     if request.n_recorded is not None and not FEWEST <= request.n_recorded <= MOST:
         raise ConfigError(f"--record {request.n_recorded}: record {FEWEST} to {MOST} takes")
     if request.n_recorded and request.source == "-":

@@ -1,7 +1,8 @@
 """Grafts the branches of learnt words onto the two graphs of a model, and takes them off again.
 
-Law: no node of the model is changed but the one that makes the output, so its own keywords keep
-their scores to the last bit. Everything that is added has a name that begins with `own/`.
+Law: no node of the model is changed but the one that makes the output (and the sums over its words,
+if its keywords are left out), so its own keywords keep their scores to the last bit. Everything
+that is added has a name that begins with `own/`.
 
 A branch looks at values inside the network, `_BLOCKS_BACK` blocks before its end: 25 steps, half a
 second that itself has seen the second. It takes their means over five equal spans, so that it knows
@@ -18,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kwsd.audio import FloatArray
-from kwsd.core.card import STEP_KEY
+from kwsd.core.card import METADATA_KEY, STEP_KEY
 from kwsd.errors import LearnError
 
 N_SPANS = 5
@@ -79,7 +80,7 @@ class Graphs:
                 flatten = _producer(graph, "posteriors")
                 flatten.input[0] = scores.input[0]
                 _remove(graph, _OWN)
-            _set_width(graph, len(_own_words(graph)))
+            _set_width(graph)
 
     def keep_only(self, n_labels: int, silence: int, unknown: int) -> None:
         """Reduce the model's own labels to silence and unknown. Every keyword then counts as unknown."""
@@ -90,12 +91,12 @@ class Graphs:
             kept = weights[[silence, unknown]].copy()
             kept[1] += weights[keywords].sum(axis=0)
             sums.CopyFrom(numpy_helper.from_array(kept, sums.name))
-            _set_width(graph, len(_own_words(graph)))
+            _set_width(graph)
 
-    def finished(self, card: str, key: str) -> onnx.ModelProto:
+    def finished(self, card: str) -> onnx.ModelProto:
         """The model file with these graphs and another card."""
         self._properties[STEP_KEY].value = base64.b64encode(self.step.SerializeToString()).decode()
-        self._properties[key].value = card
+        self._properties[METADATA_KEY].value = card
         return self.model
 
     def trunk(self) -> bytes:
@@ -113,10 +114,6 @@ class Graphs:
         part = helper.make_graph([*reversed(nodes), end], "trunk", inputs, [output], weights)
         model = helper.make_model(part, opset_imports=self.step.opset_import, ir_version=self.step.ir_version)
         return bytes(model.SerializeToString())
-
-
-def _own_words(graph: onnx.GraphProto) -> list[str]:
-    return [node.name for node in graph.node if node.name.startswith(_OWN) and node.name.endswith("/score")]
 
 
 def _add_branch(graph: onnx.GraphProto, means: str, word: str, branch: Branch) -> None:
@@ -147,7 +144,7 @@ def _add_branch(graph: onnx.GraphProto, means: str, word: str, branch: Branch) -
     graph.node.remove(flatten)
     flatten.input[0] = _SCORES
     graph.node.extend([scores, flatten])
-    _set_width(graph, len(_own_words(graph)))
+    _set_width(graph)
 
 
 def _shared_means(graph: onnx.GraphProto, is_step: bool) -> str:
@@ -235,12 +232,15 @@ def _upstream(graph: onnx.GraphProto, value: str) -> Iterator[onnx.NodeProto]:
         value = node.input[-1] if node.op_type == "Concat" and not node.name else node.input[0]
 
 
+def _own_labels(graph: onnx.GraphProto) -> str:
+    """The value with the posteriors of the model's own labels, without learnt words."""
+    value = _producer(graph, "posteriors").input[0]
+    return str(_producer(graph, value).input[0] if value == _SCORES else value)
+
+
 def _tap(graph: onnx.GraphProto) -> str:
     """The value that the branches see: the output of a block, `_BLOCKS_BACK` before the last."""
-    base = _producer(graph, "posteriors").input[0]
-    if base == _SCORES:
-        base = _producer(graph, _SCORES).input[0]
-    blocks = [node.output[0] for node in _upstream(graph, base) if node.op_type == "Relu"]
+    blocks = [node.output[0] for node in _upstream(graph, _own_labels(graph)) if node.op_type == "Relu"]
     if len(blocks) <= _BLOCKS_BACK:
         raise LearnError(f"the network {_NO_PLACE}")
     return str(blocks[_BLOCKS_BACK])
@@ -248,15 +248,13 @@ def _tap(graph: onnx.GraphProto) -> str:
 
 def _sums(graph: onnx.GraphProto) -> onnx.TensorProto:
     """The weights that add words to labels, shape (n_labels, n_words, 1, 1)."""
-    base = _producer(graph, "posteriors").input[0]
-    if base == _SCORES:
-        base = _producer(graph, _SCORES).input[0]
-    name = _producer(graph, base).input[1]
+    name = _producer(graph, _own_labels(graph)).input[1]
     return next(one for one in graph.initializer if one.name == name)
 
 
-def _set_width(graph: onnx.GraphProto, n_own: int) -> None:
+def _set_width(graph: onnx.GraphProto) -> None:
     """Declare how many columns the posteriors have."""
     n_labels = _sums(graph).dims[0]
+    n_own = sum(node.name.startswith(_OWN) and node.name.endswith("/score") for node in graph.node)
     posteriors = next(one for one in graph.output if one.name == "posteriors")
     posteriors.type.tensor_type.shape.dim[1].dim_value = n_labels + n_own

@@ -50,11 +50,10 @@ class Judge:
                 is_free[max(0, at - self._n_refractory) : at + self._n_refractory] = False
         return events
 
-    def threshold(self, branch: Branch, per_hour: float, kind: int) -> float:
-        """The lowest threshold within the budget, on the measuring half."""
+    def threshold(self, events: list[tuple[float, str]], per_hour: float) -> float:
+        """The lowest threshold within the budget, from the events of the measuring half."""
         allowed = int(per_hour * self.hours)
-        scores = [score for score, _ in self.events(branch, kind)]
-        first_refused = scores[allowed] if len(scores) > allowed else 0.0
+        first_refused = events[allowed][0] if len(events) > allowed else 0.0
         return float(np.clip(first_refused + 1e-4, _LOWEST, _HIGHEST))
 
     def _smoothed(self, logits: FloatArray) -> FloatArray:

@@ -103,12 +103,12 @@ class Teacher:
         n_recognised = 0
         for fold in np.array_split(random.permutation(counted), min(len(counted), _MOST_FOLDS)):
             branch = self._fit([one for n, one in enumerate(examples) if n not in fold], kind, random, rounds=2)
-            threshold = self.judge.threshold(branch, per_hour, kind)
+            threshold = self.judge.threshold(self.judge.events(branch, kind), per_hour)
             n_recognised += sum(self.judge.highest(branch, examples[n].unchanged) >= threshold for n in fold)
             on_progress(1)
         branch = self._fit(examples, kind, random)
-        threshold = self.judge.threshold(branch, per_hour, kind)
         events = self.judge.events(branch, kind)
+        threshold = self.judge.threshold(events, per_hour)
         on_progress(1)
         n_false, closest = sum(score >= threshold for score, _ in events), closest_words(events)
         hours = self.judge.hours

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kwsd.core.card import METADATA_KEY, ModelCard, golden_windows
+from kwsd.core.card import ModelCard, golden_windows
 from kwsd.core.model import load_model
 from kwsd.core.runtime import CPU, open_session
 from kwsd.errors import LearnError
@@ -51,12 +51,12 @@ def only_learnt(graphs: Graphs, card: ModelCard) -> ModelCard:
 
 def save_model(graphs: Graphs, card: ModelCard, path: Path) -> None:
     """Write a model file with golden posteriors of its own graph, and load it once before it gets its name."""
-    session = open_session(graphs.finished(card.to_json(), METADATA_KEY).SerializeToString(), path, CPU)
+    session = open_session(graphs.finished(card.to_json()).SerializeToString(), path, CPU)
     windows = golden_windows(card.golden.seed, len(card.golden.posteriors), card.window_frames, card.frontend)
     [posteriors] = session.run(None, {session.get_inputs()[0].name: windows})
     card = replace(card, golden=replace(card.golden, posteriors=posteriors.astype(float).tolist()))
     with whole(path) as part:
-        part.write_bytes(graphs.finished(card.to_json(), METADATA_KEY).SerializeToString())
+        part.write_bytes(graphs.finished(card.to_json()).SerializeToString())
         load_model(part, "cpu")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-_LONGEST_CHUNKS = 10_000  # looked at; a damaged file may have millions
+_MOST_CHUNKS = 10_000  # looked at; a damaged file may have millions
 _NEAR = 2**24  # writers into a pipe leave the largest size of the type, or one that is as much smaller or larger
 _LAST_BYTES = 2**17  # of an Ogg file: longer than a page
 
@@ -142,7 +142,7 @@ def _of_data(size: _Size, begin: int, n_on_disk: int) -> Extent:
 def _chunks(file: BinaryIO, layout: _Layout, n_on_disk: int) -> Iterator[tuple[bytes, _Size, int]]:
     """The name, size and beginning of each chunk."""
     at = layout.first
-    for _ in range(_LONGEST_CHUNKS):
+    for _ in range(_MOST_CHUNKS):
         if at + layout.n_header > n_on_disk:
             return
         name, size = _read(file, at, layout.n_id), _size(file, at + layout.n_id, layout.size)
@@ -154,7 +154,7 @@ def _chunks(file: BinaryIO, layout: _Layout, n_on_disk: int) -> Iterator[tuple[b
 def _is_followed_by_chunks(file: BinaryIO, layout: _Layout, begin: int, n_on_disk: int) -> bool:
     """Whether other chunks fill the file from `begin` on: then there is no audio."""
     at = begin
-    for _ in range(_LONGEST_CHUNKS):
+    for _ in range(_MOST_CHUNKS):
         if at + layout.n_header > n_on_disk or not re.fullmatch(rb"[A-Za-z0-9 ]{4}", _read(file, at, 4)):
             break
         n_bytes = _size(file, at + layout.n_id, layout.size).n_bytes + layout.n_header

@@ -101,7 +101,7 @@ def test_a_budget_that_cannot_be_met_is_reported():
 def test_mistakes_of_the_user_are_reported_as_errors(model, tmp_path):
     with pytest.raises(AudioError, match=r"absent\.wav"):
         calibrate([tmp_path / "absent.wav"], model, 0.5)
-    with pytest.raises(ConfigError, match="must be positive"):
+    with pytest.raises(ConfigError, match="must be above 0 and below 10000"):
         calibrate([DEMO], model, 0.0)
     save_thresholds({"yes": 0.9}, None, tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="already exists"):

@@ -133,14 +133,19 @@ def find_recordings(folders: list[Path]) -> list[Clip]:
     return clips
 
 
+def speaker_of(name: str) -> str:
+    """The speaker that a file's name tells, or the whole name."""
+    return re.sub(r"_nohash_.*$", "", name)
+
+
 def split_by_speaker(name: str) -> str:
     """The official split of a clip, by its name: 10 % of the speakers for validation, 10 % for testing.
 
     Source: `which_set` in the README of the Speech Commands data set. It uses the SHA-1 of
     everything before `_nohash_`, so a speaker's clips stay together as the data set grows.
     """
-    speaker = re.sub(r"_nohash_.*$", "", name)
-    percent = int(hashlib.sha1(speaker.encode(errors="surrogateescape")).hexdigest(), 16) % 2**27 * (100 / (2**27 - 1))
+    digest = hashlib.sha1(speaker_of(name).encode(errors="surrogateescape")).hexdigest()
+    percent = int(digest, 16) % 2**27 * (100 / (2**27 - 1))
     return "validation" if percent < 10 else "testing" if percent < 20 else "training"
 
 

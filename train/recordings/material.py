@@ -16,14 +16,13 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from kwsd.audio import FloatArray
+from kwsd.audio import FloatArray, is_silent
 from kwsd.errors import TrainingError
 from kwsd.learn.takes import word_edges
 from train.recordings.corpus import SILENCE, UNKNOWN, Clip, Corpus, noise_parts, read_samples
 
 _READING = "any format, rounded to int16"  # changes with `read_samples`, so that no cache is out of date
 _NAMED = 5  # recordings in one message
-_LAST_BIT = 2  # steps of 16 bits between the extremes of silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
     words = (*corpus.labels, *sorted(every - set(corpus.labels)))
     kinds = [*names, *[UNKNOWN] * len(corpus.speech[split])]
     word_of = np.array([words.index(kind) for kind in kinds] + [words.index(SILENCE)] * (len(clips) - len(kinds)))
-    silent = [n for n in range(len(clips)) if _is_silent(samples[starts[n] : starts[n] + lengths[n]])]
+    silent = [n for n in range(len(clips)) if is_silent(samples[starts[n] : starts[n] + lengths[n]], 32768)]
     _warn_of_silence([clips[n] for n in silent])
     word_of[silent] = words.index(SILENCE)
     keywords = corpus.labels[:-2]
@@ -110,11 +109,6 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
         speech=index[n_words : len(kinds)][word_of[n_words : len(kinds)] == words.index(UNKNOWN)],
         noises=np.setdiff1d(index[len(kinds) :], silent),
     )
-
-
-def _is_silent(samples: NDArray[np.int16]) -> bool:
-    """Whether a converter without a microphone gives such samples: a constant, and its last bit."""
-    return len(samples) == 0 or int(samples.max()) - int(samples.min()) <= _LAST_BIT
 
 
 def _warn_of_silence(clips: list[Clip]) -> None:
