@@ -44,7 +44,7 @@ endef
 
 # Resolve anew; needs uv. The files carry versions and hashes, no address.
 LOCK = uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url --extra mic --extra metrics --group build
+	--no-header --no-annotate --no-emit-index-url --extra mic --extra metrics --extra web --extra mqtt --extra wyoming --group build
 lock:
 	$(LOCK) --extra cpu -o locks/run.txt
 	$(LOCK) --extra gpu -o locks/gpu.txt

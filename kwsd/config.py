@@ -61,6 +61,7 @@ class ClipsConfig:
         folder: where; it must exist.
         before_seconds, after_seconds: audio around the window that decided.
         max_megabytes, max_days: the oldest clips are removed beyond these limits.
+        near_misses: also of what came close to a threshold.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class ClipsConfig:
     after_seconds: Annotated[float, Between(0, 30)] = 0.5
     max_megabytes: Annotated[float, Between(1, 1e9)] = 100.0
     max_days: Annotated[float, Between(1e-3, 1e6)] = 30.0
+    near_misses: bool = False
 
     def problems(self) -> list[str]:
         return [] if self.folder.name else ["folder: must name a folder for the recordings"]

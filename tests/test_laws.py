@@ -125,7 +125,7 @@ def test_the_decision_loads_no_onnx_runtime():
 def test_importing_the_daemon_loads_no_optional_modules():
     modules = loaded("kwsd.service.daemon")
     assert "onnxruntime" in modules
-    optional = {"prometheus_client", "sounddevice", "kwsd.service.clips", "kwsd.service.metrics"}
+    optional = {"prometheus_client", "sounddevice", "kwsd.service.outputs.clips", "kwsd.service.outputs.metrics"}
     of_commands = {"tqdm", "sqlite3", "kwsd.commands.label"}
     assert not modules & (optional | of_commands | HEAVY | {"soundfile"})
 

@@ -12,8 +12,8 @@ from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError, KwsdError
 from kwsd.protocol.address import unix_path
-from kwsd.service.clips import Clips
 from kwsd.service.endpoints import bind_tcp, bind_unix, is_live, refuse_unused_secrets, tcp_secrets
+from kwsd.service.outputs.clips import Clips
 from kwsd.sources.base import make_source
 
 Part = tuple[str, Callable[[], str]]

@@ -82,6 +82,24 @@ class DetectionEvent(Published):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearMiss(Published):
+    """A score came close to its threshold and fell again. Only for subscribers that asked.
+
+    Attributes:
+        score: the highest one.
+        start_seconds, end_seconds: its window, since the start of the stream.
+    """
+
+    type: ClassVar[str] = "near_miss"
+    stream: str
+    label: str
+    score: float
+    threshold: float
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceDown(Published):
     """A source stopped delivering audio.
 
@@ -135,12 +153,14 @@ class Scores(Event):
 
     Attributes:
         scores: of each keyword, in the window that ends at `end_seconds`.
+        level_dbfs: root mean square of the audio that arrived last, a tenth of a second or so.
     """
 
     type: ClassVar[str] = "scores"
     stream: str
     end_seconds: float
     scores: dict[str, float]
+    level_dbfs: float = -120.0
 
 
 @dataclass(frozen=True, kw_only=True)

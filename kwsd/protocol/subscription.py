@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from kwsd.protocol.events import Event
+from kwsd.protocol.events import Event, NearMiss
 from kwsd.typed import Between, build, parse_json
 
 
@@ -32,6 +32,7 @@ class Subscription:
         streams: only events of these streams, and events without a stream; None for all.
         since: first send the events after this one; None for only new events.
         scores: send the running scores too.
+        near_misses: send near misses too.
     """
 
     type: Literal["subscribe"] = "subscribe"
@@ -39,11 +40,14 @@ class Subscription:
     streams: frozenset[str] | None = None
     since: Since | None = None
     scores: bool = False
+    near_misses: bool = False
 
     def wants(self, event: Event) -> bool:
         """Whether the event passes the filter."""
-        return (self.labels is None or getattr(event, "label", None) in (None, *self.labels)) and (
-            self.streams is None or getattr(event, "stream", None) in (None, *self.streams)
+        return (
+            (self.labels is None or getattr(event, "label", None) in (None, *self.labels))
+            and (self.streams is None or getattr(event, "stream", None) in (None, *self.streams))
+            and (self.near_misses or not isinstance(event, NearMiss))
         )
 
     def wants_label(self, label: str) -> bool:
@@ -57,8 +61,9 @@ class Subscription:
                 line[key] = sorted(names)
         if self.since:
             line["since"] = {"boot_id": self.since.boot_id, "seq": self.since.seq}
-        if self.scores:
-            line["scores"] = True
+        for key in ("scores", "near_misses"):
+            if getattr(self, key):
+                line[key] = True
         return json.dumps(line)
 
     @classmethod

@@ -9,6 +9,7 @@ from kwsd.protocol.events import (
     Goodbye,
     Hello,
     Lagged,
+    NearMiss,
     Overrun,
     Position,
     Scores,
@@ -30,6 +31,9 @@ def _line(event: Event) -> str:
                 f"{event.end_seconds:8.2f} s  {event.label:<10} score {event.score:.2f}  "
                 f"{event.loudness_dbfs:6.1f} dBFS  {event.stream}"
             )
+        case NearMiss():
+            score = f"score {event.score:.2f} of {event.threshold:.2f}, a near miss"
+            return f"{event.end_seconds:8.2f} s  {event.label:<10} {score}  {event.stream}"
         case Hello():
             return f"listening for {', '.join(event.labels)} with {event.model} on {event.provider}"
         case SourceUp():

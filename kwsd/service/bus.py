@@ -124,16 +124,20 @@ class Bus:
     """Fan-out to all subscribers.
 
     Attributes:
-        wants_scores: whether any subscriber asked for running scores.
+        wants_scores, wants_near_misses: whether any subscriber asked for them.
         n_lagged: events that subscribers lost because they were too slow.
     """
 
     def __init__(self) -> None:
         self.numbering = Numbering()
-        self.wants_scores = False
+        self.wants_scores = self.wants_near_misses = False
         self.n_lagged = 0
         self._subscribers: set[Subscriber] = set()
         self._history: deque[tuple[float, Published, bytes]] = deque(maxlen=HISTORY_EVENTS)
+
+    @property
+    def n_subscribers(self) -> int:
+        return len(self._subscribers)
 
     def publish(self, event: Published) -> Published:
         """Number an event, encode it once and queue it for every subscriber that wants it; returns it as sent."""
@@ -169,7 +173,7 @@ class Bus:
         if gap:
             lines.append(encode(gap))
         subscriber.restart(subscription, lines + [line for event, line in missed if subscription.wants(event)])
-        self._update_wants_scores()
+        self._update_wants()
 
     def subscribe(self, write: Callable[[bytes], object]) -> Subscriber:
         """A new subscriber, which gets every event from now on."""
@@ -179,8 +183,7 @@ class Bus:
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.discard(subscriber)
-        if subscriber.subscription.scores:
-            self._update_wants_scores()
+        self._update_wants()
 
     def _after(self, since: Since) -> tuple[list[tuple[Published, bytes]], Gap | None]:
         """The kept events after `since`, and the gap before them if there is one."""
@@ -192,8 +195,10 @@ class Bus:
         n_lost = self.numbering.next_seq - 1 - since.seq - len(after)
         return after, Gap(reason="older than the kept history", n_lost=n_lost) if n_lost > 0 else None
 
-    def _update_wants_scores(self) -> None:
-        self.wants_scores = any(subscriber.subscription.scores for subscriber in self._subscribers)
+    def _update_wants(self) -> None:
+        wanted = [subscriber.subscription for subscriber in self._subscribers]
+        self.wants_scores = any(one.scores for one in wanted)
+        self.wants_near_misses = any(one.near_misses for one in wanted)
 
 
 def encode(event: Event) -> bytes:

@@ -11,39 +11,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kwsd.config import Config
-from kwsd.errors import ConfigError, KwsdError, SourceError
-from kwsd.protocol.events import (
-    PROTOCOL,
-    DetectionEvent,
-    Event,
-    Goodbye,
-    Hello,
-    Overrun,
-    Published,
-    Scores,
-    SourceDown,
-)  # fmt: skip
+from kwsd.errors import KwsdError, SourceError
+from kwsd.protocol.events import DetectionEvent, Event, Goodbye, NearMiss, Overrun, Published, Scores, SourceDown
 from kwsd.protocol.text import readable
 from kwsd.service import systemd
 from kwsd.service.audio_socket import AudioSocket
 from kwsd.service.bus import Bus
 from kwsd.service.capture import Capture, make_captures
-from kwsd.service.detector import ENDED, Detector, Output
-from kwsd.service.endpoints import open_endpoints
+from kwsd.service.control import Control
+from kwsd.service.detector import ENDED, Detector, Extras, Output
+from kwsd.service.endpoints import Endpoint, open_endpoints
 from kwsd.service.health import Health
 from kwsd.service.inbox import Inbox
 from kwsd.service.jsonlines import JsonLines
+from kwsd.service.outputs.make import make_outputs
 from kwsd.service.reload import Reloader, Setup, first_setup, log_model
 from kwsd.service.signals import LoopTrouble, Signals
 from kwsd.sources.base import End, Item
 from kwsd.workers import end_with_threads, in_thread
-
-if TYPE_CHECKING:  # optional parts are imported only when they are configured
-    from kwsd.service.clips import Clips
-    from kwsd.service.metrics import Metrics, MetricsServer, State
 
 log = logging.getLogger("kwsd")
 
@@ -88,13 +75,14 @@ class Daemon:
         self._captures = make_captures(config, self._inbox)
         self._health = Health(self._detector, self._inbox, list(config.streams), self._captures, time.monotonic())
         self._audio_socket = AudioSocket(config, self._inbox, set(self._captures)) if config.audio else None
-        self._clips = _make_clips(config)
-        self._metrics, self._metrics_server = _make_metrics(config, self._state)
+        self._endpoints: list[Endpoint] = []
+        self._reloader = Reloader(configure, setup, self._detector, self._endpoints)
+        control = Control(config, self._bus, self._inbox, self._detector, self._health, self._reloader)
+        self._outputs = make_outputs(config, control)
         self._thread = threading.Thread(target=self._process_audio, name="detector", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []  # the loop itself holds no strong references
-        self._endpoints = open_endpoints(config)  # last, because an error here must leave no socket behind
-        self._transport = JsonLines(self._endpoints, self._bus, self._hello)
-        self._reloader = Reloader(configure, setup, self._detector, self._endpoints)
+        self._endpoints += open_endpoints(config)  # last, because an error above must leave no socket behind
+        self._transport = JsonLines(self._endpoints, self._bus, control.hello)
 
     async def run(self) -> None:
         """Start, wait for the end, and shut down.
@@ -114,8 +102,8 @@ class Daemon:
             await self._shutdown(reason)
 
     async def _startup(self) -> None:
-        if self._metrics_server:  # first, so that /healthz answers while a source is being opened
-            self._metrics_server.start()
+        for server in self._outputs.servers:  # first, so that /healthz answers while a source is being opened
+            await server.start()
         await self._transport.start()
         for capture in dict.fromkeys(self._captures.values()):
             await self._open(capture)
@@ -124,9 +112,10 @@ class Daemon:
         if self._audio_socket:
             self._audio_socket.start()
             log.info("audio is accepted on %s", self._config.audio)
-        if self._clips:
-            self._clips.start()
+        if self._outputs.clips:
+            self._outputs.clips.start()
         self._thread.start()
+        self._health.is_listening = True
         self._tasks = [self._loop.create_task(self._watch()), self._loop.create_task(self._reload_on_request())]
         for task in self._tasks:
             task.add_done_callback(self._end_with_task)
@@ -148,11 +137,9 @@ class Daemon:
         await self._reloader.finish(_JOIN_SECONDS)
         await asyncio.sleep(0)  # events that the detector has handed over go out before the goodbye
         self._bus.publish(Goodbye(reason=reason, heard_seconds=round(self._detector.heard_seconds, 3)))
-        await self._transport.stop()
-        if self._clips:
-            self._clips.stop()
-        if self._metrics_server:
-            self._metrics_server.stop()
+        await asyncio.gather(self._transport.stop(), *(server.stop() for server in self._outputs.servers))
+        if self._outputs.clips:
+            self._outputs.clips.stop()
 
     def _stop_audio(self) -> None:
         self._inbox.close()
@@ -227,16 +214,20 @@ class Daemon:
 
     def _process(self, items: list[tuple[str, Item]]) -> None:
         began = time.monotonic()
-        output: Output = self._detector.process(items, with_scores=self._bus.wants_scores)
-        if self._clips:  # first, so that the audio of an event is there before it
+        output: Output = self._detector.process(items, self._extras())
+        if self._outputs.clips:  # first, so that the audio of an event is there before it
             for piece in output.audio:
-                self._clips.put(piece)
+                self._outputs.clips.put(piece)
         if output.events:
             self._loop.call_soon_threadsafe(self._publish, output.events)
-        if self._metrics:
+        if self._outputs.metrics:
             now = time.monotonic()
-            self._metrics.processing.observe(now - began)
-            self._metrics.lag.observe(now - self._inbox.taken_since)
+            self._outputs.metrics.processing.observe(now - began)
+            self._outputs.metrics.lag.observe(now - self._inbox.taken_since)
+
+    def _extras(self) -> Extras:
+        keeps_near_misses = bool(self._config.clips and self._config.clips.near_misses)
+        return Extras(self._bus.wants_scores, self._bus.wants_near_misses or keeps_near_misses)
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
@@ -249,52 +240,5 @@ class Daemon:
                 level = logging.INFO if is_normal else logging.WARNING
                 log.log(level, "%s", readable(event), extra={"fields": {"KWSD_STREAM": event.stream}})
             published = self._bus.publish(event)
-            if self._clips and isinstance(published, DetectionEvent):
-                self._clips.put(published)
-
-    def _hello(self) -> Hello:
-        numbering, model = self._bus.numbering, self._reloader.setup.model
-        return Hello(
-            protocol=PROTOCOL,
-            boot_id=numbering.boot_id,
-            next_seq=numbering.next_seq,
-            streams=list(self._config.streams),
-            labels=model.card.keywords,
-            model=model.card.name,
-            provider=model.provider,
-        )
-
-    def _state(self) -> "State":
-        """Called by the thread of the metrics server."""
-        from kwsd.service.metrics import State
-
-        model = self._reloader.setup.model
-        return State(
-            streams=dict(self._detector.figures),
-            deaf=self._health.deaf(time.monotonic()),
-            is_stuck=self._thread.is_alive() and self._health.is_stuck(time.monotonic()),
-            n_subscribers=len(self._transport.connections),
-            n_events=self._bus.numbering.next_seq,
-            n_lagged=self._bus.n_lagged,
-            model=model.card.name,
-            provider=model.provider,
-        )
-
-
-def _make_clips(config: Config) -> "Clips | None":
-    if config.clips is None:
-        return None
-    from kwsd.service.clips import Clips
-
-    return Clips(config.clips)
-
-
-def _make_metrics(config: Config, state: Callable[[], "State"]) -> "tuple[Metrics | None, MetricsServer | None]":
-    if config.metrics is None:
-        return None, None
-    try:
-        from kwsd.service.metrics import Metrics, MetricsServer
-    except ImportError:
-        raise ConfigError("metrics: need the prometheus-client package: install kwsd[metrics]") from None
-    metrics = Metrics(state)
-    return metrics, MetricsServer(config.metrics, metrics)
+            if self._outputs.clips and isinstance(published, DetectionEvent | NearMiss):
+                self._outputs.clips.put(published)

@@ -8,12 +8,16 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from kwsd.audio import Chunk, FloatArray
+import numpy as np
+
+from kwsd.audio import Chunk, FloatArray, dbfs
 from kwsd.config import Config
+from kwsd.core.decision import thresholds_of
 from kwsd.core.model import Model
+from kwsd.core.near_misses import NearMisses
 from kwsd.core.spotter import Detection, Spotter
 from kwsd.core.stream_batch import StreamBatch, Windows
-from kwsd.protocol.events import DetectionEvent, Event, Overrun, Published, Scores, SourceDown, SourceUp
+from kwsd.protocol.events import DetectionEvent, Event, NearMiss, Overrun, Published, Scores, SourceDown, SourceUp
 from kwsd.sources.base import Down, End, Item, Up
 
 ENDED = "ended"
@@ -45,6 +49,14 @@ class Output:
     audio: list[Piece | Ended] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Events that only some want, and that cost something."""
+
+    scores: bool = False
+    near_misses: bool = False
+
+
 @dataclass(slots=True)
 class StreamFigures:
     """Counters of a stream in this run of the daemon.
@@ -71,6 +83,7 @@ class _Stream:
     rate_hz: int
     start_seconds: float
     spotter: Spotter
+    near_misses: NearMisses
     position: int = 0  # of the next sample, if none is lost
 
     @property
@@ -92,6 +105,7 @@ class Detector:
 
     Attributes:
         figures: counters of each stream that is configured, or up.
+        muted: streams that hear silence. Another thread may replace the set.
     """
 
     def __init__(self, model: Model, config: Config) -> None:
@@ -100,6 +114,7 @@ class Detector:
         self._next: deque[tuple[Model, Config]] = deque(maxlen=1)
         self._streams: dict[str, _Stream] = {}
         self.figures = {name: StreamFigures() for name in config.streams}
+        self.muted: frozenset[str] = frozenset()
         self._past_seconds = 0.0
 
     @property
@@ -114,25 +129,23 @@ class Detector:
         """
         self._next.append((model, config))
 
-    def process(self, items: Iterable[tuple[str, Item]], with_scores: bool = False) -> Output:
+    def process(self, items: Iterable[tuple[str, Item]], extras: Extras = Extras()) -> Output:
         """Process items of streams, each with the stream's name.
 
         Chunks of different streams share runs; the events of a stream do not depend on that.
-
-        Args:
-            with_scores: whether the events include the running scores.
         """
         if self._next:
             self._reload(*self._next.pop())
         output, run = Output(), _Run()
         for name, item in items:
             if name in run.samples:
-                self._finish(run, output, with_scores)
+                self._finish(run, output, extras)
             stream = self._streams.get(name)
             if isinstance(item, Chunk) and stream:
                 output.events.extend(self._skip_lost(stream, item))
-                output.audio.append(Piece(name, stream.rate_hz, stream.seconds, item.samples))
-                run.samples[name] = stream.spotter.resample(item.samples)
+                samples = np.zeros_like(item.samples) if name in self.muted else item.samples
+                output.audio.append(Piece(name, stream.rate_hz, stream.seconds, samples))
+                run.samples[name] = stream.spotter.resample(samples)
                 stream.position = item.end
                 self.figures[name].heard_seconds += len(item.samples) / stream.rate_hz
             elif isinstance(item, End) and stream:
@@ -140,7 +153,7 @@ class Detector:
                 run.ends[name] = item
             elif not isinstance(item, Chunk):
                 self._change_state(name, item, output)
-        self._finish(run, output, with_scores)
+        self._finish(run, output, extras)
         return output
 
     def _reload(self, model: Model, config: Config) -> None:
@@ -148,10 +161,12 @@ class Detector:
         if model is self._model:
             for stream in self._streams.values():
                 stream.spotter.set_thresholds(self._thresholds(stream.name))
+                stream.near_misses = self._new_near_misses(stream.name)
             return
         self._model, self._batch = model, StreamBatch(model)
         for stream in self._streams.values():
             stream.spotter = self._new_spotter(stream.name, stream.rate_hz, stream.seconds)
+            stream.near_misses = self._new_near_misses(stream.name)
 
     def _thresholds(self, name: str) -> dict[str, float]:
         return self._config.of_stream(name).chosen_thresholds(self._model.card.keywords)
@@ -160,13 +175,19 @@ class Detector:
         thresholds = self._thresholds(name)
         return Spotter(self._model, rate_hz, start_seconds=start_seconds, thresholds=thresholds, batch=self._batch)
 
-    def _finish(self, run: "_Run", output: Output, with_scores: bool) -> None:
+    def _new_near_misses(self, name: str) -> NearMisses:
+        return NearMisses(thresholds_of(self._model.card, self._thresholds(name)))
+
+    def _finish(self, run: "_Run", output: Output, extras: Extras) -> None:
         """Process the samples of several streams together, end those that end, and empty the run."""
         streams = {self._streams[name].spotter.row: self._streams[name] for name in run.samples}
         chunks = {row: run.samples[stream.name] for row, stream in streams.items()}
+        levels = {row: round(dbfs(samples), 1) for row, samples in chunks.items()} if extras.scores else {}
         for windows in self._batch.process(chunks):
-            if with_scores:
-                output.events.extend(self._scores(windows, streams))
+            if extras.scores:
+                output.events.extend(self._scores(windows, streams, levels))
+            if extras.near_misses:
+                output.events.extend(self._near_misses(windows, streams))
             for decided in windows.decided:
                 stream = streams[decided.row]
                 output.events.append(self._detected(stream.spotter.detection(decided), stream.name))
@@ -175,13 +196,31 @@ class Detector:
         run.samples.clear()
         run.ends.clear()
 
-    def _scores(self, windows: Windows, streams: dict[int, _Stream]) -> Iterator[Scores]:
+    def _scores(self, windows: Windows, streams: dict[int, _Stream], levels: dict[int, float]) -> Iterator[Scores]:
         labels = self._model.card.labels
         keywords = [n for n, label in enumerate(labels) if label in self._model.card.keywords]
         for row, scores, end in zip(windows.rows.tolist(), windows.scores, windows.ends.tolist(), strict=True):
             stream = streams[row]
             by_label = {labels[n]: round(float(scores[n]), 4) for n in keywords}
-            yield Scores(stream=stream.name, end_seconds=round(stream.spotter.seconds_at(end), 3), scores=by_label)
+            end_seconds = round(stream.spotter.seconds_at(end), 3)
+            yield Scores(stream=stream.name, end_seconds=end_seconds, scores=by_label, level_dbfs=levels[row])
+
+    def _near_misses(self, windows: Windows, streams: dict[int, _Stream]) -> Iterator[NearMiss]:
+        card = self._model.card
+        labels, window_seconds = card.labels, card.window_samples / card.frontend.sample_rate_hz
+        for row, scores, end in zip(windows.rows.tolist(), windows.scores, windows.ends.tolist(), strict=True):
+            stream = streams[row]
+            fired = [labels.index(one.label) for one in windows.decided if one.row == row]
+            for near in stream.near_misses.push(scores, end, fired):
+                end_seconds = stream.spotter.seconds_at(near.end)
+                yield NearMiss(
+                    stream=stream.name,
+                    label=labels[near.label],
+                    score=round(near.score, 4),
+                    threshold=near.threshold,
+                    start_seconds=round(end_seconds - window_seconds, 3),
+                    end_seconds=round(end_seconds, 3),
+                )
 
     def _detected(self, detection: Detection, stream: str) -> DetectionEvent:
         self.figures[stream].n_detections[detection.label] += 1
@@ -191,7 +230,8 @@ class Detector:
         figures = self.figures.setdefault(name, StreamFigures())
         if isinstance(item, Up):
             spotter = self._new_spotter(name, item.rate_hz, item.start_seconds)
-            self._streams[name] = _Stream(name, item.rate_hz, item.start_seconds, spotter)
+            near_misses = self._new_near_misses(name)
+            self._streams[name] = _Stream(name, item.rate_hz, item.start_seconds, spotter, near_misses)
             figures.is_up = True
             output.events.append(SourceUp(stream=name, rate_hz=item.rate_hz))
             return

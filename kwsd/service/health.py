@@ -32,6 +32,9 @@ class Health:
         captures: of the streams whose sources kwsd reads itself. A program that sends nothing over
             the audio socket is no defect of this process.
         now: here and below, seconds of a monotonic clock.
+
+    Attributes:
+        is_listening: whether the detector processes what arrives. Until then nothing is stuck.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Health:
     ) -> None:
         self._detector, self._inbox, self._captures = detector, inbox, captures
         self._seen = {stream: _Seen(0.0, now) for stream in streams}
+        self.is_listening = False
 
     def look(self, now: float) -> None:
         """Note which streams were processed since the last look."""
@@ -74,4 +78,4 @@ class Health:
         )
         begins = [capture.opening_since for capture in self._captures.values() if capture.opening_since is not None]
         hangs = any(now - begin > _STUCK_SECONDS for begin in begins)
-        return is_deaf or hangs or self._inbox.waiting_seconds() > DEAF_SECONDS
+        return self.is_listening and (is_deaf or hangs or self._inbox.waiting_seconds() > DEAF_SECONDS)

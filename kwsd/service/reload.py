@@ -68,6 +68,7 @@ class Reloader:
 
     Attributes:
         setup: the current one.
+        on_change: called after the thresholds or the model may have changed.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Reloader:
         self._configure, self.setup = configure, setup
         self._detector, self._endpoints = detector, endpoints
         self._running: asyncio.Task[None] | None = None
+        self.on_change: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Reload. Cancelling this call does not cancel the reload."""
@@ -101,10 +103,24 @@ class Reloader:
             return
         if ignored:
             log.warning("reload: %s can change only with a restart", ", ".join(ignored))
-        self.setup = setup
-        self._detector.reload(setup.model, setup.config)
+        self._use(setup)
         log_model(setup.model)
         log.info("reload: done")
+
+    def set_thresholds(self, stream: str, thresholds: dict[str, float]) -> None:
+        """Use other thresholds in a stream until the next reload. Streams that are not configured share theirs."""
+        config = self.setup.config
+        changed = replace(config.of_stream(stream), threshold=None, thresholds=thresholds)
+        if stream in config.streams:
+            config = replace(config, streams=config.streams | {stream: changed})
+        else:
+            config = replace(config, unnamed=changed)
+        self._use(Setup(config, self.setup.model))
+
+    def _use(self, setup: Setup) -> None:
+        self.setup = setup
+        self._detector.reload(setup.model, setup.config)
+        self.on_change()
 
 
 def log_model(model: Model) -> None:

@@ -88,9 +88,10 @@ def test_scores_are_sent_only_on_request_and_displace_no_events():
     assert not bus.wants_scores
     bus.resume(one.subscriber, Subscription(labels=frozenset({"stop"}), scores=True))
     assert bus.wants_scores
-    scores = Scores(stream="hall", end_seconds=1.0, scores={"stop": 0.5, "go": 0.1})
+    scores = Scores(stream="hall", end_seconds=1.0, scores={"stop": 0.5, "go": 0.1}, level_dbfs=-30.0)
     bus.publish_scores(scores)
-    assert one.lines[1:] == [{"type": "scores", "stream": "hall", "end_seconds": 1.0, "scores": {"stop": 0.5}}]
+    of_stop = {"type": "scores", "stream": "hall", "end_seconds": 1.0, "scores": {"stop": 0.5}, "level_dbfs": -30.0}
+    assert one.lines[1:] == [of_stop]
     assert other.data == b""
     one.subscriber.hold()
     publish(bus, 10)

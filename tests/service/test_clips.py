@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-import kwsd.service.clips
+import kwsd.service.outputs.clips
 from kwsd.client import subscribe
 from kwsd.config import ClipsConfig
 from kwsd.errors import OutputError
-from kwsd.protocol.events import DetectionEvent, parse_event
-from kwsd.service.clips import Clips, Ended, Piece
+from kwsd.protocol.events import DetectionEvent, NearMiss, parse_event
+from kwsd.service.outputs.clips import Clips, Ended, Piece
 from support import kwsd as run_kwsd
 
 
@@ -52,6 +52,16 @@ def test_a_clip_contains_the_window_and_the_audio_around_it(tmp_path):
     assert positions(path) == (1500, 3249)
     assert path.name == "20261122T222001.000Z_a_stop_1.wav"
     assert parse_event(path.with_suffix(".json").read_text()) == event()
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_near_misses_have_clips_only_if_the_configuration_says_so(tmp_path, is_kept):
+    near = NearMiss(
+        seq=1, boot_id="b", time="2026-11-22T22:20:01.000Z", stream="a", label="stop", score=0.9, threshold=0.95,
+        start_seconds=2.0, end_seconds=3.0,
+    )  # fmt: skip
+    paths = keep(tmp_path, [*(piece(n * 1000) for n in range(5)), near], near_misses=is_kept)
+    assert [parse_event(path.with_suffix(".json").read_text()) for path in paths] == [near] * is_kept
 
 
 def test_a_clip_does_not_wait_for_audio_that_cannot_arrive(tmp_path):
@@ -219,14 +229,14 @@ def test_a_link_that_somebody_planted_is_not_followed(tmp_path):
 
 def test_on_a_full_disk_the_newest_clips_are_kept(tmp_path, monkeypatch, caplog):
     keep(tmp_path, [piece(0), piece(1000), piece(2000), event()])
-    write = kwsd.service.clips._write_private
+    write = kwsd.service.outputs.clips._write_private
 
     def full(path, content):
         if len(list(tmp_path.glob("*.wav"))) >= 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(kwsd.service.clips, "_write_private", full)
+    monkeypatch.setattr(kwsd.service.outputs.clips, "_write_private", full)
     kept = keep(tmp_path, [item for n in range(2, 5) for item in (piece(0), piece(1000), piece(2000), event(n))])
     assert [path.name[-5] for path in kept] == ["3", "4"]
     assert "the disk is full; removed the oldest 1" in caplog.text

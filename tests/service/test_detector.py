@@ -6,8 +6,8 @@ import pytest
 from kwsd.audio import Chunk
 from kwsd.config import Config, StreamConfig
 from kwsd.core.model import load_model
-from kwsd.protocol.events import DetectionEvent, Overrun, Scores, SourceDown
-from kwsd.service.detector import Detector, Ended
+from kwsd.protocol.events import DetectionEvent, NearMiss, Overrun, Scores, SourceDown
+from kwsd.service.detector import Detector, Ended, Extras
 from kwsd.sources.base import Down, End, Up
 
 DEAF = Config(streams={"default": StreamConfig(threshold=1.0)})
@@ -70,9 +70,43 @@ def events_of(detector, *items, **options):
     return detector.process([("default", item) for item in items], **options).events
 
 
+def chunks_of(samples, at=0):
+    return [Chunk(samples[start : start + 1600], at + start) for start in range(0, len(samples), 1600)]
+
+
+def labels(events, kind):
+    return [event.label for event in events if isinstance(event, kind)]
+
+
+def test_near_misses_come_only_if_wanted_and_not_where_a_word_was_detected(model, first):
+    deaf = Config(streams={"default": StreamConfig(threshold=0.999)})
+    chunks, wanted = [*chunks_of(first), Chunk(np.zeros(16000, np.float32), len(first))], Extras(near_misses=True)
+    events = events_of(begun(model, deaf), *chunks, extras=wanted)
+    assert labels(events, NearMiss) == ["down", "stop"]  # "on" stays farther away
+    assert not labels(events, DetectionEvent)
+    assert all(0.99 < near.score < near.threshold == 0.999 for near in events)
+    assert all(near.end_seconds - near.start_seconds == pytest.approx(1.0, abs=0.05) for near in events)
+    assert not labels(events_of(begun(model, deaf), *chunks), NearMiss)
+    events = events_of(begun(model, Config()), *chunks, extras=wanted)
+    assert labels(events, DetectionEvent) == ["down", "on", "stop"]
+    assert not labels(events, NearMiss)
+
+
+def test_a_muted_stream_hears_silence_and_goes_on_afterwards(model, first):
+    detector = begun(model, Config())
+    detector.muted = frozenset({"default"})
+    output = detector.process([("default", chunk) for chunk in chunks_of(first)])
+    assert output.events == []
+    assert not any(piece.samples.any() for piece in output.audio)
+    detector.muted = frozenset()
+    events = events_of(detector, *chunks_of(first, at=len(first)))
+    assert labels(events, DetectionEvent) == ["down", "on", "stop"]
+    assert events[0].end_seconds > len(first) / 16000
+    assert detector.figures["default"].heard_seconds == pytest.approx(2 * len(first) / 16000)
+
+
 def test_scores_and_detections_come_in_the_order_of_time(model, first):
-    chunks = [Chunk(first[start : start + 1600], start) for start in range(0, len(first), 1600)]
-    events = events_of(begun(model, Config()), *chunks, with_scores=True)
+    events = events_of(begun(model, Config()), *chunks_of(first), extras=Extras(scores=True))
     times = [event.end_seconds for event in events]
     assert times == sorted(times)
     for place, event in enumerate(events):

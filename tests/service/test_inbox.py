@@ -95,7 +95,9 @@ def parts(model):
     config = Config(streams={"hall": StreamConfig(), "yard": StreamConfig(source="network")})
     detector, inbox = Detector(model, config), Inbox()
     capture = Capture(Nothing(), ["hall"], inbox)
-    return detector, inbox, capture, Health(detector, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
+    health = Health(detector, inbox, ["hall", "yard"], {"hall": capture}, 0.0)
+    health.is_listening = True
+    return detector, inbox, capture, health
 
 
 def hear(detector, *streams):

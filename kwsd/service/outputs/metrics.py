@@ -25,32 +25,11 @@ from prometheus_client.registry import Collector
 from kwsd.errors import SocketError
 from kwsd.limits import Crowd
 from kwsd.protocol.address import host_and_port
-from kwsd.service.detector import StreamFigures
+from kwsd.service.control import State
 
 _REQUESTS_AT_ONCE = 32
 _REQUEST_SECONDS = 2.0  # for a whole request; on a network, one takes milliseconds
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
-
-
-@dataclass(frozen=True)
-class State:
-    """The daemon's counters at one moment.
-
-    Attributes:
-        streams: counters of each stream.
-        deaf: streams from which no audio arrives, and why.
-        is_stuck: whether only a restart would help.
-        model, provider: those in use.
-    """
-
-    streams: dict[str, StreamFigures]
-    deaf: dict[str, str]
-    is_stuck: bool
-    n_subscribers: int
-    n_events: int
-    n_lagged: int
-    model: str
-    provider: str
 
 
 @dataclass(eq=False)
@@ -158,7 +137,7 @@ class MetricsServer:
         self._server: ThreadingWSGIServer | None = None
         self._figures: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = make_wsgi_app(metrics.registry)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Listen, and start the thread.
 
         Raises:
@@ -174,7 +153,7 @@ class MetricsServer:
         self._server.set_app(self._answer)
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         if self._server:
             self._server.shutdown()
             self._server.server_close()

@@ -1,0 +1,65 @@
+"""Near misses: scores that come close to a threshold and fall again, without a detection.
+
+They show what a lower threshold would have detected, and are material to learn from.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kwsd.audio import FloatArray
+
+_CLOSE_LOGITS = 2.0
+"""A threshold of 0.97 has near misses from 0.81 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The highest score of a near miss: index into the labels, and the end of its window on the sample clock."""
+
+    label: int
+    score: float
+    threshold: float
+    end: int
+
+
+class NearMisses:
+    """Finds the near misses of one stream.
+
+    Args:
+        thresholds: from `thresholds_of`, shape (n_labels,).
+    """
+
+    def __init__(self, thresholds: NDArray[np.float64]) -> None:
+        self._thresholds = thresholds
+        below_one = np.minimum(thresholds, 1 - 1e-9)  # infinity, of labels that never fire, is left out below
+        self._close = np.where(thresholds <= 1, 1 / (1 + (1 / below_one - 1) * np.exp(_CLOSE_LOGITS)), np.inf)
+        self._peaks = np.zeros(len(thresholds))
+        self._ends = np.zeros(len(thresholds), np.int64)
+        self._fired = np.zeros(len(thresholds), bool)
+
+    def push(self, scores: FloatArray, end: int, fired: list[int]) -> list[Near]:
+        """Look at one window.
+
+        Args:
+            scores: shape (n_labels,).
+            end: of the window, on the sample clock.
+            fired: indices of the labels that were detected in it.
+
+        Returns:
+            the near misses that ended with this window; usually none.
+        """
+        self._fired[fired] = True
+        close = scores >= self._close
+        higher = close & (scores > self._peaks)
+        self._peaks[higher], self._ends[higher] = scores[higher], end
+        over = ~close & (self._peaks > 0)
+        if not over.any():
+            return []
+        missed = [
+            Near(n, float(self._peaks[n]), float(self._thresholds[n]), int(self._ends[n]))
+            for n in np.flatnonzero(over & ~self._fired).tolist()
+        ]
+        self._peaks[over], self._fired[over] = 0, False
+        return missed

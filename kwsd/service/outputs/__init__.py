@@ -1,0 +1,1 @@
+"""The optional outputs of a daemon: each module is imported only if the configuration names it."""

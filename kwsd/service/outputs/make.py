@@ -1,0 +1,67 @@
+"""Makes the outputs that a configuration asks for."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from kwsd.config import Config
+from kwsd.errors import ConfigError
+from kwsd.service.control import Control
+
+if TYPE_CHECKING:
+    from kwsd.service.outputs.clips import Clips
+    from kwsd.service.outputs.metrics import Metrics
+
+
+class Output(Protocol):
+    """Something that serves what was heard, on the event loop or in a thread of its own."""
+
+    async def start(self) -> None:
+        """Begin.
+
+        Raises:
+            SocketError: its address cannot be used.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """End, soon. It may not have been started."""
+        ...
+
+
+@dataclass
+class Outputs:
+    """What a configuration asks for.
+
+    Attributes:
+        clips: takes audio and detections.
+        metrics: takes how long things took.
+        servers: those that need only the bus and the control.
+    """
+
+    clips: "Clips | None" = None
+    metrics: "Metrics | None" = None
+    servers: list[Output] = field(default_factory=list)
+
+
+def make_outputs(config: Config, control: Control) -> Outputs:
+    """Import and create what the configuration asks for.
+
+    Raises:
+        ConfigError: a package is missing.
+        OutputError: the folder of the clips cannot be written to.
+    """
+    outputs = Outputs()
+    if config.clips:
+        from kwsd.service.outputs.clips import Clips
+
+        outputs.clips = Clips(config.clips)
+    key, extra, package = "metrics", "metrics", "prometheus-client"
+    try:
+        if config.metrics:
+            from kwsd.service.outputs.metrics import Metrics, MetricsServer
+
+            outputs.metrics = Metrics(control.state)
+            outputs.servers.append(MetricsServer(config.metrics, outputs.metrics))
+    except ImportError:
+        raise ConfigError(f"{key}: needs the package {package}: install kwsd[{extra}]") from None
+    return outputs
