@@ -142,10 +142,3 @@ def decibels(power: float) -> float:
 def is_silent(samples: NDArray[Any], full_scale: float = 1.0) -> bool:
     """Whether a converter without a microphone gives such samples: a constant, and its last bit of 16."""
     return len(samples) == 0 or float(samples.max()) - float(samples.min()) <= 2 / 32768 * full_scale
-
-
-def meter(samples: FloatArray) -> str:
-    """A level meter of 30 letters for a line on a terminal, from -60 dBFS to full scale, and the level."""
-    level = dbfs(samples) if len(samples) else -np.inf
-    n = int(np.clip((level + 60) / 2, 0, 30))
-    return f"{'#' * n:30} {max(level, -99):4.0f} dBFS"

@@ -10,18 +10,25 @@ import signal
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kwsd import __version__
 from kwsd.errors import ConfigError, KwsdError
-from kwsd.options import Once, add_learn_options, add_listen_options, token_in, trust_in
+from kwsd.options import (
+    THRESHOLD,
+    Once,
+    add_learn_options,
+    add_listen_options,
+    model_options,
+    run_options,
+    token_in,
+    trust_in,
+)
 from kwsd.plain import plain
 
 if TYPE_CHECKING:
     from kwsd.config import Config
     from kwsd.core.model import Model
-
-_THRESHOLD: dict[str, Any] = {"type": float, "metavar": "T", "help": "one threshold for all keywords, up to 1"}
 
 
 def main() -> int:
@@ -68,16 +75,21 @@ def _run(args: argparse.Namespace) -> int:
     from kwsd.service import systemd
     from kwsd.service.daemon import run
 
+    watch = None
+    if sys.stdout.isatty() and not args.quiet:
+        from kwsd.commands.show import watch_own
+
+        watch = watch_own
     systemd.start_log()
-    run(lambda: _config(args))
+    run(lambda: _config(args), watch)
     return 0
 
 
 def _listen(args: argparse.Namespace) -> int:
     from kwsd.client import subscribe
     from kwsd.commands.execute import execute
+    from kwsd.commands.show import printer
     from kwsd.protocol.events import DetectionEvent, Hello
-    from kwsd.protocol.text import readable
 
     events = subscribe(
         args.socket,
@@ -89,8 +101,9 @@ def _listen(args: argparse.Namespace) -> int:
         tls=args.tls_ca and trust_in(args.tls_ca),
         reconnect=not args.once,
     )
+    show = printer(args.json, args.scores)
     for event in events:
-        print(event.to_json() if args.json else readable(event), flush=True)
+        show(event)
         if isinstance(event, Hello) and (unknown := set(args.labels or ()) - set(event.labels)):
             _complain(f"--labels: the daemon's model does not know {', '.join(sorted(unknown))}")
         if args.exec and isinstance(event, DetectionEvent):
@@ -240,11 +253,12 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(function=function)
         return command
 
-    model, settings = _model_options(), _settings()
-    add("run", _run, "run the daemon: listen, and serve events", settings)
+    model, settings = model_options(), run_options()
+    command = add("run", _run, "run the daemon: listen, and serve events", settings)
+    command.add_argument("--quiet", action="store_true", help="show no events and no level meter on a terminal")
     add_listen_options(add("listen", _listen, "print the events of a running daemon"))
     command = add("spot", _spot, "print the keywords in recordings", model)
-    command.add_argument("--threshold", **_THRESHOLD)
+    command.add_argument("--threshold", **THRESHOLD)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
     command.add_argument("--config", type=Path, action=Once, metavar="FILE", help="YAML file with thresholds or model")
     command.add_argument("--json", action="store_true", help="print JSON, one event a line")
@@ -270,26 +284,3 @@ def _parser() -> argparse.ArgumentParser:
     add("devices", _devices, "list the microphones")
     add("check", _check, "check whether `kwsd run` would work here", settings)
     return parser
-
-
-def _model_options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what runs the model (auto)")
-    return options
-
-
-def _settings() -> argparse.ArgumentParser:
-    """The options of run and check, which replace keys of the configuration."""
-    options = argparse.ArgumentParser(add_help=False, parents=[_model_options()])
-    options.add_argument("--threshold", **_THRESHOLD)
-    options.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
-    options.add_argument("--config", type=Path, action=Once, metavar="FILE", help="YAML file; options override it")
-    options.add_argument(
-        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
-    )
-    options.add_argument("--audio", metavar="PATH", help="socket on which other programs send raw PCM")
-    options.add_argument(
-        "--fast", dest="pace", action="store_const", const="fast", help="read a WAV file as fast as possible"
-    )
-    return options

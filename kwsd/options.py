@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from kwsd.protocol.subscription import Since
 
 
+THRESHOLD: dict[str, Any] = {"type": float, "metavar": "T", "help": "one threshold for all keywords, up to 1"}
+
+
 def names(text: str) -> list[str]:
     """Names, separated by commas."""
     return [name for name in text.split(",") if name]
@@ -32,6 +35,30 @@ def seconds(text: str) -> float:
     if not text.replace(".", "", 1).isdecimal() or not 0 < float(text) < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time limit in seconds")
     return float(text)
+
+
+def model_options() -> argparse.ArgumentParser:
+    """The options of every command that runs a model."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--model", type=Path, metavar="FILE", help="ONNX model with its card (the bundled one)")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what runs the model (auto)")
+    return options
+
+
+def run_options() -> argparse.ArgumentParser:
+    """The options of run and check, which replace keys of the configuration."""
+    options = argparse.ArgumentParser(add_help=False, parents=[model_options()])
+    options.add_argument("--threshold", **THRESHOLD)
+    options.add_argument("--socket", type=Path, metavar="PATH", help="Unix socket of the events")
+    options.add_argument("--config", type=Path, action=Once, metavar="FILE", help="YAML file; options override it")
+    options.add_argument(
+        "--source", help="microphone, microphone:NAME-OR-NUMBER, a WAV file, - for raw PCM on stdin, or network"
+    )
+    options.add_argument("--audio", metavar="PATH", help="socket on which other programs send raw PCM")
+    options.add_argument(
+        "--fast", dest="pace", action="store_const", const="fast", help="read a WAV file as fast as possible"
+    )
+    return options
 
 
 def add_learn_options(command: argparse.ArgumentParser) -> None:

@@ -6,3 +6,9 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def meter(level_dbfs: float) -> str:
+    """A level meter of 30 letters for a line on a terminal, from -60 dBFS to full scale, and the level."""
+    n = round(min(max((level_dbfs + 60) / 2, 0), 30))
+    return f"{'#' * n:30} {max(level_dbfs, -99):4.0f} dBFS"

@@ -82,7 +82,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Pope
     for daemon in started:
         daemon.kill()
         daemon.wait()
-        for pipe in (daemon.stdin, daemon.stderr):
+        for pipe in (daemon.stdin, daemon.stdout, daemon.stderr):
             if pipe:
                 pipe.close()
 

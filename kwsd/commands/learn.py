@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kwsd.audio import dbfs, meter
+from kwsd.audio import dbfs
 from kwsd.commands.calibrate import refuse_budget, refuse_existing
 from kwsd.config import StreamConfig
 from kwsd.errors import ConfigError, LearnError
-from kwsd.plain import plain
+from kwsd.plain import meter, plain
 from kwsd.sources.base import make_source
 
 if missing := [name for module, name in (("onnx", "onnx"), ("sklearn", "scikit-learn")) if find_spec(module) is None]:
@@ -151,7 +151,7 @@ def _recorded(word: str, n: int, source: str) -> list[Take]:
             continue
         problem = ""
         hint = f", {take.note}" if take.note else ", rather soft" if dbfs(take.samples) < _SOFT_DBFS else ""
-        if _ask(f"  {meter(take.samples)}, {take.seconds:.1f} s{hint}; Enter keeps it, r repeats it") != "r":
+        if _ask(f"  {meter(dbfs(take.samples))}, {take.seconds:.1f} s{hint}; Enter keeps it, r repeats it") != "r":
             takes.append(take)
     return takes
 

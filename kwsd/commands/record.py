@@ -7,11 +7,12 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from kwsd.audio import meter
+from kwsd.audio import dbfs
 from kwsd.commands.calibrate import refuse_existing
 from kwsd.config import StreamConfig
 from kwsd.errors import ConfigError
 from kwsd.files import whole
+from kwsd.plain import meter
 from kwsd.sources.base import make_source
 
 
@@ -44,7 +45,7 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
                 samples = chunk.samples[: round(min(most - n_written, len(chunk.samples)))]
                 file.write(samples)
                 n_written += len(samples)
-                bar.set_postfix_str(meter(samples), refresh=False)
+                bar.set_postfix_str(meter(dbfs(samples)), refresh=False)
                 bar.update(len(samples) / rate_hz)
                 if n_written >= most:
                     break

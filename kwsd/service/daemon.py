@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from kwsd.config import Config
 from kwsd.errors import KwsdError, SourceError
@@ -40,23 +41,24 @@ _BEAT_SECONDS = 1.0
 _READY_SECONDS = 0.02
 
 
-def run(configure: Callable[[], Config]) -> None:
+def run(configure: Callable[[], Config], watch: Callable[[Path], None] | None = None) -> None:
     """Listen until the source ends or a signal comes.
 
     Args:
         configure: reads the configuration; called again for each reload.
+        watch: called once, in a thread of its own, with the path of the socket that then serves events.
 
     Raises:
         KwsdError: something that the configuration names cannot be used, or the source broke.
     """
-    asyncio.run(_run(configure))
+    asyncio.run(_run(configure, watch))
     end_with_threads()
 
 
-async def _run(configure: Callable[[], Config]) -> None:
+async def _run(configure: Callable[[], Config], watch: Callable[[Path], None] | None) -> None:
     signals = Signals()
     if setup := await first_setup(configure, signals.ended):
-        await Daemon(configure, setup, signals).run()
+        await Daemon(configure, setup, signals).run(watch)
 
 
 class Daemon:
@@ -84,8 +86,8 @@ class Daemon:
         self._endpoints += open_endpoints(config)  # last, because an error above must leave no socket behind
         self._transport = JsonLines(self._endpoints, self._bus, control.hello)
 
-    async def run(self) -> None:
-        """Start, wait for the end, and shut down.
+    async def run(self, watch: Callable[[Path], None] | None = None) -> None:
+        """Start, wait for the end, and shut down. `watch` is as for `run` of this module.
 
         Raises:
             KwsdError: as `run` of this module.
@@ -93,6 +95,8 @@ class Daemon:
         reason = "could not start"
         try:
             await self._startup()
+            if watch:
+                threading.Thread(target=watch, args=[self._config.socket], daemon=True).start()
             reason = await self._signals.ended
             log.info("goodbye: %s; heard %.1f s of audio", reason, self._detector.heard_seconds)
         except Exception as error:
