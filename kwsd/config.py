@@ -18,6 +18,7 @@ from kwsd.yaml_file import read_yaml
 
 _Threshold = Annotated[float, Between(0, 1, above=True)]
 _Name = Annotated[str, Matching(r"(?s).+", "a name")]
+_WyomingAddress = Annotated[str, Matching(r"tcp://.+", "tcp://HOST:PORT")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,36 @@ class ClipsConfig:
         return [] if self.folder.name else ["folder: must name a folder for the recordings"]
 
 
+@dataclass(frozen=True)
+class MqttConfig:
+    """The MQTT broker that gets the detections, for Home Assistant and others.
+
+    Attributes:
+        host, port: of the broker.
+        username: for the broker; null for none.
+        password_file: holds the password.
+        tls: whether the connection is encrypted.
+        tls_ca: PEM file of the authority to trust; null for the system's.
+        topic: what all topics of this daemon begin with. Each daemon of a broker needs its own.
+    """
+
+    host: _Name
+    port: Annotated[int, Between(1, 65535)] = 1883
+    username: str | None = None
+    password_file: Path | None = None
+    tls: bool = False
+    tls_ca: Path | None = None
+    topic: Annotated[str, Matching(r"[\w-]+(/[\w-]+)*", "a topic of letters, digits, - and _")] = "kwsd"
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.password_file and not self.username:
+            found.append("username: missing; password_file needs it")
+        if self.tls_ca and not self.tls:
+            found.append("tls: must be true; tls_ca needs it")
+        return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServiceConfig:
     """What holds for the daemon as a whole.
@@ -91,6 +122,10 @@ class ServiceConfig:
         tls_certificate, tls_key: PEM files; with them TCP is encrypted.
         clips: which audio is kept; null for none.
         metrics: 127.0.0.1:PORT for `/metrics`, `/healthz` and `/livez`.
+        http: HOST:PORT of the live page, which has these, too.
+        mqtt: the broker that gets the detections; null for none.
+        wyoming: tcp://HOST:PORT on which kwsd is a wake word service.
+        zeroconf: whether to announce that service on the network.
         silent_seconds: a live source that delivers nothing or only zeros for this long is broken.
     """
 
@@ -106,6 +141,10 @@ class ServiceConfig:
     tls_key: Path | None = None
     clips: ClipsConfig | None = None
     metrics: str | None = None
+    http: str | None = None
+    mqtt: MqttConfig | None = None
+    wyoming: _WyomingAddress | None = None
+    zeroconf: bool = False
     silent_seconds: Annotated[float, Between(1, 1e6)] = 30.0
 
 
@@ -233,23 +272,26 @@ def _stream_problems(file: ConfigFile) -> list[str]:
 
 def _address_problems(config: ServiceConfig) -> list[str]:
     found = []
-    addresses = {"tcp": config.tcp, "metrics": config.metrics}
+    wyoming = config.wyoming and config.wyoming.removeprefix("tcp://")
+    addresses = {"tcp": config.tcp, "http": config.http, "metrics": config.metrics, "wyoming": wyoming}
     if config.audio and not unix_path(config.audio):
         addresses["audio"] = config.audio
     for key, address in addresses.items():
         try:
-            if address is None or is_loopback(address):
+            if address is None or is_loopback(address) or key == "wyoming":  # its protocol has no token
                 continue
         except ValueError as error:
             found.append(f"{key}: {error}")
             continue
-        if key != "tcp":
+        if key not in ("tcp", "http"):
             found.append(f"{key}: {address} is open to other machines; use 127.0.0.1:PORT")
         elif config.token_file is None:
-            found.append(f"tcp: {address} is open to other machines; set token_file")
-    used = [str(config.socket), *filter(None, (config.tcp, config.metrics, config.audio))]
+            found.append(f"{key}: {address} is open to other machines; set token_file")
+    used = [str(config.socket), *filter(None, (config.tcp, config.http, config.metrics, config.audio, wyoming))]
     if twice := {one for one in used if used.count(one) > 1 and not one.endswith(":0")}:  # port 0 is any free port
-        found.append(f"socket, tcp, metrics, audio: {min(twice)} is used twice; each needs its own address")
+        found.append(f"socket, tcp, http, metrics, audio, wyoming: {min(twice)} is used twice; each needs its own")
+    if config.zeroconf and not config.wyoming:
+        found.append("wyoming: missing; zeroconf announces it")
     if (config.tls_certificate is None) != (config.tls_key is None):
         found.append("tls_certificate, tls_key: one needs the other")
     return found

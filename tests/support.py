@@ -51,6 +51,17 @@ def serving(path: Path, daemon: subprocess.Popen[str], seconds: float = 20) -> N
     raise AssertionError(f"nothing serves at {path}; the daemon's log:\n{log}")
 
 
+def listens(port: int, seconds: float = 20) -> None:
+    """Wait until something accepts connections on a TCP port of this machine."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline, f"nothing listens on port {port}"
+        time.sleep(0.02)
+
+
 def connect(path: Path) -> socket.socket:
     """Connect to a Unix socket. Reads and writes time out after 20 s."""
     connection = socket.socket(socket.AF_UNIX)

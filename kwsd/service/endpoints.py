@@ -90,13 +90,18 @@ def reload_secrets(endpoints: list[Endpoint], config: Config) -> None:
 
 
 def refuse_unused_secrets(config: Config) -> None:
-    """Check that a configured token or certificate has a TCP endpoint.
+    """Check that a configured token or certificate is used: over TCP, or by the live page.
 
     Raises:
         ConfigError: it has none.
     """
-    if config.tcp is None and (config.token_file or config.tls_certificate) and not systemd.is_activated():
-        raise ConfigError("tcp: missing; token_file and tls_certificate are only for it")
+    if (
+        config.tcp is None
+        and config.http is None
+        and (config.token_file or config.tls_certificate)
+        and not systemd.is_activated()
+    ):
+        raise ConfigError("tcp, http: missing; token_file and tls_certificate are only for them")
 
 
 def tcp_secrets(config: Config) -> tuple[bytes | None, ssl.SSLContext | None]:

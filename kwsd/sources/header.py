@@ -6,6 +6,9 @@ from typing import Annotated
 from kwsd.audio import PcmFormat
 from kwsd.typed import Matching, build, parse_json
 
+RESERVED = "wyoming/"
+"""What the names of the streams of Wyoming's clients begin with."""
+
 _EXAMPLE = '{"stream":"hall","rate_hz":16000}'
 
 
@@ -32,4 +35,7 @@ class Header(PcmFormat):
         return build(cls, parse_json(line, f"the first line must be JSON, such as {_EXAMPLE}"))
 
     def problems(self) -> list[str]:
-        return [] if self.stream.isprintable() else ["stream: has letters that cannot be printed"]
+        found = [] if self.stream.isprintable() else ["stream: has letters that cannot be printed"]
+        if self.stream.startswith(RESERVED):
+            found.append(f"stream: names that begin with {RESERVED} are kept for Wyoming's clients")
+        return found

@@ -144,7 +144,7 @@ def test_a_reload_replaces_the_token(start_daemon, token_file, tmp_path):
         ({"tcp": ":7000"}, "tcp: ':7000' is not HOST:PORT"),
         ({"tcp": "127.0.0.1:70000"}, "tcp: '127.0.0.1:70000' is not HOST:PORT"),
         ({"tcp": "127.0.0.1:7000", "tls_key": "k"}, "tls_certificate, tls_key: one needs the other"),
-        ({"token_file": "t"}, "tcp: missing; token_file and tls_certificate are only for it"),
+        ({"token_file": "t"}, "tcp, http: missing; token_file and tls_certificate are only for them"),
         ({"socket_mode": "rw"}, "socket_mode: 'rw' is not a mode"),
         ({"socket_mode": 660}, "socket_mode: 660 is not text"),
         ({"metrics": "0.0.0.0:9000"}, "metrics: 0.0.0.0:9000 is open to other machines"),

@@ -1,5 +1,7 @@
 """Makes the outputs that a configuration asks for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,13 +57,26 @@ def make_outputs(config: Config, control: Control) -> Outputs:
         from kwsd.service.outputs.clips import Clips
 
         outputs.clips = Clips(config.clips)
-    key, extra, package = "metrics", "metrics", "prometheus-client"
-    try:
-        if config.metrics:
+    if config.metrics:
+        with _needs("metrics", "prometheus-client"):
             from kwsd.service.outputs.metrics import Metrics, MetricsServer
-
-            outputs.metrics = Metrics(control.state)
-            outputs.servers.append(MetricsServer(config.metrics, outputs.metrics))
-    except ImportError:
-        raise ConfigError(f"{key}: needs the package {package}: install kwsd[{extra}]") from None
+        outputs.metrics = Metrics(control.state)
+        outputs.servers.append(MetricsServer(config.metrics, outputs.metrics))
+    if config.mqtt:
+        with _needs("mqtt", "aiomqtt"):
+            from kwsd.service.outputs.mqtt import Mqtt
+        outputs.servers.append(Mqtt(config.mqtt, list(config.streams), control))
+    if config.wyoming:
+        with _needs("wyoming", "wyoming"):
+            from kwsd.service.outputs.wyoming import Wyoming
+        outputs.servers.append(Wyoming(config, control))
     return outputs
+
+
+@contextmanager
+def _needs(key: str, package: str) -> Iterator[None]:
+    """Say which package a key of the configuration needs. The extra of kwsd has the key's name."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise ConfigError(f"{key}: needs the package {package}: install kwsd[{key}]") from None

@@ -1,0 +1,229 @@
+"""MQTT: detections for Home Assistant and others, and its knobs back.
+
+    kwsd/status                          online, offline (retained; the broker says offline if kwsd is killed)
+    kwsd/STREAM/event                    {"event_type":"stop","score":0.98,…}
+    kwsd/STREAM/word                     stop
+    kwsd/STREAM/up, muted, threshold/WORD       retained; muted/set and threshold/WORD/set change them
+
+Law: a detection is published at once, or not at all: a command that comes a minute late is worse
+than none. States are retained, and published again after each reconnection.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+import aiomqtt
+
+from kwsd.config import MqttConfig
+from kwsd.errors import SocketError
+from kwsd.protocol.events import DetectionEvent, parse_event
+from kwsd.service.control import Control
+from kwsd.service.outputs.discovery import Topics, discovery, slug
+from kwsd.sources.header import RESERVED
+
+log = logging.getLogger("kwsd")
+
+_RETRY_SECONDS = (1, 2, 5, 10, 30, 60)
+_KEEP_ALIVE_SECONDS = 30
+_ANSWER_SECONDS = 10.0
+_FAREWELL_SECONDS = 0.5
+_MOST_WAITING = 256  # detections; beyond that the oldest are dropped
+_MOST_STREAMS = 32  # that are not configured: a sender may use each name only once
+_HOME_ASSISTANT = "homeassistant/status"
+
+
+class Mqtt:
+    """Publishes to a broker, for as long as the daemon runs.
+
+    Raises:
+        SocketError: the password or the certificate cannot be read.
+    """
+
+    def __init__(self, config: MqttConfig, streams: list[str], control: Control) -> None:
+        self._config, self._control, self._streams = config, control, list(streams)
+        self._most_streams = len(streams) + _MOST_STREAMS
+        self._password, self._tls = _password(config), _tls(config)
+        self._topics = Topics(config.topic)
+        self._keywords: list[str] = []  # as last announced
+        self._published: dict[str, str] = {}  # payloads of the states
+        self._waiting_states: dict[str, str] = {}  # only the last payload of each topic counts
+        self._waiting_events: deque[tuple[str, str]] = deque(maxlen=_MOST_WAITING)
+        self._wake = asyncio.Event()
+        self._client: aiomqtt.Client | None = None  # while connected
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._control.bus.subscribe(self._hear)
+        self._control.listeners.append(self._follow)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Say goodbye to the broker: a clean end sends no will."""
+        if self._client:
+            with suppress(aiomqtt.MqttError):
+                await self._client.publish(self._topics.status, "offline", 1, retain=True, timeout=_FAREWELL_SECONDS)
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_FAREWELL_SECONDS)
+
+    async def _run(self) -> None:
+        """Stay connected."""
+        n_failures, address = 0, f"{self._config.host}:{self._config.port}"
+        while True:
+            try:
+                async with self._new_client() as client:
+                    log.info("mqtt: connected to %s", address)
+                    n_failures = 0
+                    await self._serve(client)
+            except (aiomqtt.MqttError, OSError) as error:
+                seconds = _RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)]
+                if n_failures == 0:
+                    log.warning("mqtt: %s: %s; tries again, at most once a minute", address, error)
+                n_failures += 1
+                await asyncio.sleep(seconds)
+
+    def _new_client(self) -> aiomqtt.Client:
+        return aiomqtt.Client(
+            self._config.host,
+            self._config.port,
+            username=self._config.username,
+            password=self._password,
+            identifier=f"kwsd-{self._topics.device}",
+            tls_context=self._tls,
+            will=aiomqtt.Will(self._topics.status, "offline", 1, retain=True),
+            keepalive=_KEEP_ALIVE_SECONDS,
+            timeout=_ANSWER_SECONDS,
+            max_queued_incoming_messages=_MOST_WAITING,
+        )
+
+    async def _serve(self, client: aiomqtt.Client) -> None:
+        """Announce the daemon, and pass messages in both directions until the connection breaks."""
+        prefix, loop = self._topics.prefix, asyncio.get_running_loop()
+        await client.subscribe([(f"{prefix}/+/muted/set", 1), (f"{prefix}/+/threshold/+/set", 1), (_HOME_ASSISTANT, 1)])
+        self._client = client
+        self._waiting_events.clear()
+        self._announce()
+        tasks = [loop.create_task(self._send(client)), loop.create_task(self._receive(client))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            self._client = None
+            for task in tasks:
+                task.cancel()
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting_events or self._waiting_states:
+                if self._waiting_events:
+                    topic, payload = self._waiting_events.popleft()
+                    await client.publish(topic, payload, qos=1)
+                else:
+                    topic = next(iter(self._waiting_states))
+                    await client.publish(topic, self._waiting_states.pop(topic), qos=1, retain=True)
+
+    async def _receive(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            payload = message.payload.decode(errors="replace") if isinstance(message.payload, bytes) else ""
+            topic = message.topic.value
+            if topic == _HOME_ASSISTANT:
+                if payload == "online":
+                    self._announce()
+            elif topic.endswith("/set") and not message.retain:  # a retained command would come at each connection
+                self._change(topic, payload)
+
+    def _follow(self) -> None:
+        """A threshold, a mute or the model has changed."""
+        if self._control.keywords == self._keywords:
+            self._publish_changes()
+        else:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Publish everything that is retained."""
+        self._keywords, self._published = self._control.keywords, {}
+        announcement = json.dumps(discovery(self._topics, self._keywords, self._streams))
+        self._waiting_states = {self._topics.discovery: announcement}
+        self._publish_changes()
+        self._waiting_states[self._topics.status] = "online"
+        self._wake.set()
+
+    def _publish_changes(self) -> None:
+        """Publish each state that differs from what was published last."""
+        states = self._states()
+        self._waiting_states |= {topic: new for topic, new in states.items() if self._published.get(topic) != new}
+        self._published = states
+        self._wake.set()
+
+    def _states(self) -> dict[str, str]:
+        states, figures = {}, self._control.streams
+        for stream in self._streams:
+            is_up = stream in figures and figures[stream].is_up
+            states[self._topics.of(stream, "up")] = _switch(is_up)
+            states[self._topics.of(stream, "muted")] = _switch(self._control.is_muted(stream))
+            for label, threshold in self._control.thresholds(stream).items():
+                states[self._topics.of(stream, "threshold", slug(label))] = f"{threshold:.7g}"
+        return states
+
+    def _change(self, topic: str, payload: str) -> None:
+        """Follow a command, or log why not; the states then say what holds."""
+        for stream in self._streams:
+            if topic == self._topics.of(stream, "muted", "set") and payload in ("ON", "OFF"):
+                return self._control.mute(stream, payload == "ON")
+            for label in self._control.keywords:
+                if topic == self._topics.of(stream, "threshold", slug(label), "set"):
+                    try:
+                        return self._control.set_threshold(stream, label, float(payload))
+                    except ValueError:
+                        break
+        log.warning("mqtt: %s: cannot follow %.80r", topic, payload)
+        return None
+
+    def _hear(self, lines: bytes) -> None:
+        """Take events of the bus."""
+        for event in map(parse_event, lines.splitlines()):
+            stream = getattr(event, "stream", None)
+            if stream is None or stream.startswith(RESERVED):  # these get their detections themselves
+                continue
+            if stream not in self._streams and len(self._streams) < self._most_streams:
+                self._streams.append(stream)
+                self._announce()
+            if not isinstance(event, DetectionEvent):
+                self._publish_changes()
+            elif self._client and stream in self._streams:
+                self._waiting_events.append((self._topics.of(stream, "event"), _event(event)))
+                self._waiting_events.append((self._topics.of(stream, "word"), event.label))
+                self._wake.set()
+
+
+def _event(event: DetectionEvent) -> str:
+    """The payload of Home Assistant's event entity; the other keys become attributes."""
+    keys: dict[str, Any] = {"event_type": event.label, "stream": event.stream, "score": event.score}
+    return json.dumps(keys | {"loudness_dbfs": event.loudness_dbfs, "time": event.time, "seq": event.seq})
+
+
+def _switch(is_on: bool) -> str:
+    return "ON" if is_on else "OFF"
+
+
+def _password(config: MqttConfig) -> str | None:
+    if config.password_file is None:
+        return None
+    try:
+        return config.password_file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise SocketError(f"{config.password_file}: {reason}; it must hold the broker's password") from None
+
+
+def _tls(config: MqttConfig) -> ssl.SSLContext | None:
+    try:
+        return ssl.create_default_context(cafile=config.tls_ca) if config.tls else None
+    except OSError as error:
+        raise SocketError(f"{config.tls_ca}: not a certificate in PEM ({error.strerror or error})") from None
