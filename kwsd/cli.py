@@ -159,7 +159,7 @@ def _record(args: argparse.Namespace) -> int:
 
 
 def _mark(args: argparse.Namespace) -> int:
-    from kwsd.learn.marks import mark
+    from kwsd.marks import mark
 
     for path in args.clips:
         one = mark(path, args.mark)

@@ -26,7 +26,7 @@ ROOMS = {
     "core": {"audio", "errors", "typed", "core"},
     "protocol": {"errors", "plain", "typed", "protocol"},
     "sources": {"audio", "config", "errors", "typed", "sources"},
-    "service": {"audio", "config", "errors", "limits", "plain", "typed", "workers"}
+    "service": {"__version__", "audio", "config", "errors", "limits", "marks", "plain", "typed", "workers"}
     | {"core", "protocol", "sources", "service"},
     "learn": {"audio", "core", "errors", "files", "learn", "sources"},
     "typed": set(),
@@ -35,6 +35,7 @@ ROOMS = {
     "config": {"audio", "errors", "typed", "protocol", "yaml_file"},
     "files": set(),
     "limits": set(),
+    "marks": {"errors", "files"},
     "plain": set(),
     "yaml_file": {"errors"},
     "workers": set(),

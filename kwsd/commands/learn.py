@@ -20,10 +20,10 @@ if missing := [name for module, name in (("onnx", "onnx"), ("sklearn", "scikit-l
 
 from kwsd.learn.learn import FEWEST, MOST, Teacher
 from kwsd.learn.lesson import Lesson
-from kwsd.learn.marks import Marked, marked_in
 from kwsd.learn.model_file import forget
 from kwsd.learn.synthesis import synthesise
 from kwsd.learn.takes import Take, cut_take, read_take, resampled
+from kwsd.marks import Marked, marked_in
 from kwsd.sources.recording import read_recording
 
 _SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".caf", ".au", ".w64", ".rf64"}

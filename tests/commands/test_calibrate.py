@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from kwsd.commands.calibrate import Calibration, Keyword, _choose, calibrate, describe, refuse_existing, save_thresholds
+from kwsd.commands.calibrate import calibrate, describe, refuse_existing, save_thresholds
 from kwsd.config import load_config
+from kwsd.core.calibration import Calibration, Keyword, _choose
 from kwsd.core.spotter import Spotter
 from kwsd.core.sweep import GRID
 from kwsd.errors import AudioError, ConfigError

@@ -8,7 +8,7 @@ import soundfile
 
 from kwsd.core.model import load_model
 from kwsd.errors import LearnError
-from kwsd.learn.marks import mark, marked_in
+from kwsd.marks import mark, marked_in
 from learn.voice import write_takes
 from support import kwsd
 

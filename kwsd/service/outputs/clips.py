@@ -251,6 +251,11 @@ class Clips:
         return sorted(clips, key=lambda clip: (clip[0] >= 0, -clip[0]))
 
 
+def is_clip(path: Path) -> bool:
+    """Whether a file has the name of a kept clip."""
+    return path.suffix == ".wav" and _OURS.fullmatch(path.name) is not None
+
+
 def _file_name(text: str) -> str:
     """A stream's or label's name, with every letter replaced that a file name should not have."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in text)[:40]

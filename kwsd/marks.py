@@ -33,11 +33,21 @@ def mark(path: Path, mark: str) -> Marked:
     Raises:
         LearnError: there is no event beside the clip.
     """
-    event = _event(path)
-    said = {RIGHT: event["label"], WRONG: ""}.get(mark, mark)
+    label = _event(path)["label"]
+    said = {RIGHT: label, WRONG: ""}.get(mark, mark)
+    set_said(path, said)
+    return Marked(path, label, said)
+
+
+def set_said(path: Path, said: str | None) -> None:
+    """Mark a clip with the word that was said, or with nothing (empty). None removes the mark.
+
+    Raises:
+        LearnError: there is no event beside the clip.
+    """
+    event = {key: value for key, value in _event(path).items() if key != "said"}
     with whole(path.with_suffix(".json")) as part:
-        part.write_text(json.dumps(event | {"said": said}) + "\n", encoding="utf-8")
-    return Marked(path, event["label"], said)
+        part.write_text(json.dumps(event if said is None else event | {"said": said}) + "\n", encoding="utf-8")
 
 
 def marked_in(folder: Path) -> list[Marked]:
