@@ -1,5 +1,6 @@
 """`kwsd check`: would `kwsd run` work here, and if not, why?"""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ import numpy as np
 from kwsd.audio import FloatArray, dbfs, is_silent
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
-from kwsd.errors import ConfigError, KwsdError
+from kwsd.errors import ConfigError, KwsdError, SocketError
 from kwsd.protocol.address import unix_path
 from kwsd.service.endpoints import bind_tcp, bind_unix, is_live, refuse_unused_secrets, tcp_secrets
 from kwsd.service.outputs.clips import Clips
@@ -18,6 +19,7 @@ from kwsd.sources.base import make_source
 
 Part = tuple[str, Callable[[], str]]
 
+_BROKER_SECONDS = 3.0
 _LISTEN_SECONDS = 1.0  # to a live source
 _FULL, _CLIPPED_SHARE = 0.999, 0.001
 
@@ -52,7 +54,14 @@ def _parts(config: Config) -> Iterator[Part]:
     if config.clips:
         yield "clips", lambda: _clips(config)
     if config.metrics:
-        yield "metrics", lambda: _metrics(config)
+        yield "metrics", lambda: _served(config, config.metrics, "prometheus_client", "metrics")
+    if config.http:
+        yield "http", lambda: _served(config, config.http, "starlette", "web")
+    if config.mqtt:
+        yield "mqtt", lambda: _mqtt(config)
+    if config.wyoming:
+        address = config.wyoming.removeprefix("tcp://")
+        yield "wyoming", lambda: _served(config, address, "wyoming", "wyoming")
 
 
 def _model(config: Config) -> str:
@@ -120,8 +129,25 @@ def _tcp(config: Config) -> str:
     return f"{config.tcp}{', with a token' if token else ''}{', with TLS' if tls else ''}"
 
 
-def _metrics(config: Config) -> str:
-    assert config.metrics
-    if find_spec("prometheus_client") is None:
-        raise ConfigError("needs the prometheus-client package: install kwsd[metrics]")
-    return _port(config.metrics, config)
+def _served(config: Config, address: str | None, package: str, extra: str) -> str:
+    """Check the package and the port of an output."""
+    assert address
+    if find_spec(package) is None:
+        raise ConfigError(f"needs the package {package.replace('_', '-')}: install kwsd[{extra}]")
+    return _port(address, config)
+
+
+def _mqtt(config: Config) -> str:
+    """Check the package, the password, and whether something answers at the broker's address."""
+    assert config.mqtt
+    if find_spec("aiomqtt") is None:
+        raise ConfigError("needs the package aiomqtt: install kwsd[mqtt]")
+    from kwsd.service.outputs.mqtt import login
+
+    login(config.mqtt)
+    address = f"{config.mqtt.host}:{config.mqtt.port}"
+    try:
+        socket.create_connection((config.mqtt.host, config.mqtt.port), timeout=_BROKER_SECONDS).close()
+    except OSError as error:
+        raise SocketError(f"{address}: no broker answers ({error.strerror or error})") from None
+    return f"{address} answers"

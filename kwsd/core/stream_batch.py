@@ -48,6 +48,11 @@ class Windows:
     scores: FloatArray
     decided: list[Decided]
 
+    def of_one(self, n: int) -> "Windows":
+        """The window of the n-th stream, without what was decided."""
+        one = slice(n, n + 1)
+        return Windows(self.rows[one], self.ends[one], self.posteriors[one], self.scores[one], [])
+
 
 class StreamModel(Protocol):
     """What a stream batch needs of a model."""

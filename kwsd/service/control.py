@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kwsd.config import Config
+from kwsd.core.card import ModelCard
+from kwsd.core.stream_batch import Windows
 from kwsd.protocol.events import PROTOCOL, Hello
 from kwsd.service.bus import Bus
 from kwsd.service.detector import Detector, StreamFigures
@@ -45,6 +47,7 @@ class Control:
         bus: hands out the events.
         inbox: takes the audio of a stream that an output brings.
         listeners: called after a threshold or a mute has changed, or a reload.
+        taps: take the windows of a stream, by its name. The dict is replaced, never changed.
     """
 
     def __init__(
@@ -53,11 +56,17 @@ class Control:
         self._config, self._detector, self._health, self._reloader = config, detector, health, reloader
         self.bus, self.inbox = bus, inbox
         self.listeners: list[Callable[[], None]] = []
+        self.taps: dict[str, Callable[[Windows], None]] = {}
         reloader.on_change = self._tell
 
     @property
+    def card(self) -> ModelCard:
+        """The card of the model in use."""
+        return self._reloader.setup.model.card
+
+    @property
     def keywords(self) -> list[str]:
-        return self._reloader.setup.model.card.keywords
+        return self.card.keywords
 
     @property
     def streams(self) -> dict[str, StreamFigures]:
@@ -101,8 +110,9 @@ class Control:
         """Change one threshold. Streams that are not configured share theirs.
 
         Raises:
-            ValueError: the model has no such keyword, or the threshold is not above 0 and at most 1.
+            ValueError: there is no such stream or keyword, or the threshold is not above 0 and at most 1.
         """
+        self._refuse_unknown(stream)
         if label not in self.keywords:
             raise ValueError(f"{label}: not a keyword; they are {', '.join(self.keywords)}")
         if not 0 < threshold <= 1:
@@ -113,10 +123,25 @@ class Control:
         return stream in self._detector.muted
 
     def mute(self, stream: str, is_muted: bool) -> None:
-        """Let a stream hear silence, or its source again."""
+        """Let a stream hear silence, or its source again.
+
+        Raises:
+            ValueError: there is no such stream.
+        """
+        self._refuse_unknown(stream)
         change = {stream}
         self._detector.muted = self._detector.muted | change if is_muted else self._detector.muted - change
         self._tell()
+
+    def take_windows(self, windows: list[tuple[str, Windows]]) -> None:
+        """Pass windows on to the taps."""
+        for stream, one in windows:
+            if tap := self.taps.get(stream):
+                tap(one)
+
+    def _refuse_unknown(self, stream: str) -> None:
+        if stream not in self.streams:
+            raise ValueError(f"{stream!r:.60}: no such stream; they are {', '.join(self.streams)}")
 
     def _tell(self) -> None:
         for listener in list(self.listeners):

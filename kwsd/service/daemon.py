@@ -79,12 +79,12 @@ class Daemon:
         self._audio_socket = AudioSocket(config, self._inbox, set(self._captures)) if config.audio else None
         self._endpoints: list[Endpoint] = []
         self._reloader = Reloader(configure, setup, self._detector, self._endpoints)
-        control = Control(config, self._bus, self._inbox, self._detector, self._health, self._reloader)
-        self._outputs = make_outputs(config, control)
+        self._control = Control(config, self._bus, self._inbox, self._detector, self._health, self._reloader)
+        self._outputs = make_outputs(config, self._control)
         self._thread = threading.Thread(target=self._process_audio, name="detector", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []  # the loop itself holds no strong references
         self._endpoints += open_endpoints(config)  # last, because an error above must leave no socket behind
-        self._transport = JsonLines(self._endpoints, self._bus, control.hello)
+        self._transport = JsonLines(self._endpoints, self._bus, self._control.hello)
 
     async def run(self, watch: Callable[[Path], None] | None = None) -> None:
         """Start, wait for the end, and shut down. `watch` is as for `run` of this module.
@@ -222,6 +222,8 @@ class Daemon:
         if self._outputs.clips:  # first, so that the audio of an event is there before it
             for piece in output.audio:
                 self._outputs.clips.put(piece)
+        if output.windows:
+            self._loop.call_soon_threadsafe(self._control.take_windows, output.windows)
         if output.events:
             self._loop.call_soon_threadsafe(self._publish, output.events)
         if self._outputs.metrics:
@@ -231,7 +233,8 @@ class Daemon:
 
     def _extras(self) -> Extras:
         keeps_near_misses = bool(self._config.clips and self._config.clips.near_misses)
-        return Extras(self._bus.wants_scores, self._bus.wants_near_misses or keeps_near_misses)
+        near_misses = self._bus.wants_near_misses or keeps_near_misses
+        return Extras(self._bus.wants_scores, near_misses, frozenset(self._control.taps))
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:

@@ -43,18 +43,24 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a call of `Detector.process` brought about, both lists in order."""
+    """What a call of `Detector.process` brought about, each list in order."""
 
     events: list[Event] = field(default_factory=list)
     audio: list[Piece | Ended] = field(default_factory=list)
+    windows: list[tuple[str, Windows]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """Events that only some want, and that cost something."""
+    """What only some want, and what costs something.
+
+    Attributes:
+        windows: the streams whose windows are wanted.
+    """
 
     scores: bool = False
     near_misses: bool = False
+    windows: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -186,6 +192,9 @@ class Detector:
         for windows in self._batch.process(chunks):
             if extras.scores:
                 output.events.extend(self._scores(windows, streams, levels))
+            for n, row in enumerate(windows.rows.tolist()) if extras.windows else ():
+                if streams[row].name in extras.windows:
+                    output.windows.append((streams[row].name, windows.of_one(n)))
             if extras.near_misses:
                 output.events.extend(self._near_misses(windows, streams))
             for decided in windows.decided:

@@ -62,6 +62,12 @@ def make_outputs(config: Config, control: Control) -> Outputs:
             from kwsd.service.outputs.metrics import Metrics, MetricsServer
         outputs.metrics = Metrics(control.state)
         outputs.servers.append(MetricsServer(config.metrics, outputs.metrics))
+    if config.http:
+        with _needs("http", "starlette", extra="web"):
+            from kwsd.service.outputs.live_page import LivePage
+            from kwsd.service.outputs.metrics import Metrics
+        outputs.metrics = outputs.metrics or Metrics(control.state)
+        outputs.servers.append(LivePage(config, control, outputs.metrics))
     if config.mqtt:
         with _needs("mqtt", "aiomqtt"):
             from kwsd.service.outputs.mqtt import Mqtt
@@ -74,9 +80,9 @@ def make_outputs(config: Config, control: Control) -> Outputs:
 
 
 @contextmanager
-def _needs(key: str, package: str) -> Iterator[None]:
-    """Say which package a key of the configuration needs. The extra of kwsd has the key's name."""
+def _needs(key: str, package: str, extra: str = "") -> Iterator[None]:
+    """Say which package a key of the configuration needs, and the extra of kwsd; usually it has the key's name."""
     try:
         yield
     except ModuleNotFoundError:
-        raise ConfigError(f"{key}: needs the package {package}: install kwsd[{key}]") from None
+        raise ConfigError(f"{key}: needs the package {package}: install kwsd[{extra or key}]") from None

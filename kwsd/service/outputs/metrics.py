@@ -27,6 +27,7 @@ from kwsd.limits import Crowd
 from kwsd.protocol.address import host_and_port
 from kwsd.service.control import State
 
+_JSON = "application/json"
 _REQUESTS_AT_ONCE = 32
 _REQUEST_SECONDS = 2.0  # for a whole request; on a network, one takes milliseconds
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -159,17 +160,21 @@ class MetricsServer:
             self._server.server_close()
 
     def _answer(self, environ: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO")
+        path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             environ.pop("HTTP_ACCEPT", None)  # the package fails on odd versions in it; the text format serves all
             return self._figures(environ, respond)
-        if path == "/healthz":
-            deaf = self._metrics.state().deaf
-            respond("503 Service Unavailable" if deaf else "200 OK", [("Content-Type", "application/json")])
-            return [json.dumps({"status": "deaf" if deaf else "ok", "deaf": deaf}).encode() + b"\n"]
-        if path == "/livez":
-            is_stuck = self._metrics.state().is_stuck
-            respond("503 Service Unavailable" if is_stuck else "200 OK", [("Content-Type", "application/json")])
-            return [json.dumps({"status": "stuck" if is_stuck else "ok"}).encode() + b"\n"]
+        if answer := health(path, self._metrics.state()):
+            respond("200 OK" if answer["status"] == "ok" else "503 Service Unavailable", [("Content-Type", _JSON)])
+            return [json.dumps(answer).encode() + b"\n"]
         respond("404 Not Found", [("Content-Type", "text/plain")])
         return [b"the paths are /metrics, /healthz and /livez\n"]
+
+
+def health(path: str, state: State) -> dict[str, Any] | None:
+    """The answer of `/healthz` and `/livez`; its status is "ok" if all is well. None for other paths."""
+    if path == "/healthz":
+        return {"status": "deaf" if state.deaf else "ok", "deaf": state.deaf}
+    if path == "/livez":
+        return {"status": "stuck" if state.is_stuck else "ok"}
+    return None

@@ -47,7 +47,7 @@ class Mqtt:
     def __init__(self, config: MqttConfig, streams: list[str], control: Control) -> None:
         self._config, self._control, self._streams = config, control, list(streams)
         self._most_streams = len(streams) + _MOST_STREAMS
-        self._password, self._tls = _password(config), _tls(config)
+        self._password, self._tls = login(config)
         self._topics = Topics(config.topic)
         self._keywords: list[str] = []  # as last announced
         self._published: dict[str, str] = {}  # payloads of the states
@@ -173,16 +173,17 @@ class Mqtt:
 
     def _change(self, topic: str, payload: str) -> None:
         """Follow a command, or log why not; the states then say what holds."""
-        for stream in self._streams:
-            if topic == self._topics.of(stream, "muted", "set") and payload in ("ON", "OFF"):
-                return self._control.mute(stream, payload == "ON")
-            for label in self._control.keywords:
-                if topic == self._topics.of(stream, "threshold", slug(label), "set"):
-                    try:
+        try:
+            for stream in self._streams:
+                if topic == self._topics.of(stream, "muted", "set") and payload in ("ON", "OFF"):
+                    return self._control.mute(stream, payload == "ON")
+                for label in self._control.keywords:
+                    if topic == self._topics.of(stream, "threshold", slug(label), "set"):
                         return self._control.set_threshold(stream, label, float(payload))
-                    except ValueError:
-                        break
-        log.warning("mqtt: %s: cannot follow %.80r", topic, payload)
+        except ValueError as error:
+            log.warning("mqtt: %s: %s", topic, error)
+        else:
+            log.warning("mqtt: %s: cannot follow %.80r", topic, payload)
         return None
 
     def _hear(self, lines: bytes) -> None:
@@ -210,6 +211,15 @@ def _event(event: DetectionEvent) -> str:
 
 def _switch(is_on: bool) -> str:
     return "ON" if is_on else "OFF"
+
+
+def login(config: MqttConfig) -> tuple[str | None, ssl.SSLContext | None]:
+    """The password, and what the connection is encrypted with.
+
+    Raises:
+        SocketError: one of them cannot be read.
+    """
+    return _password(config), _tls(config)
 
 
 def _password(config: MqttConfig) -> str | None:

@@ -1,0 +1,337 @@
+"""The live page's HTTP interface: state, changes, clips, calibration, events, and who may use it."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from contextlib import closing, suppress
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import yaml
+
+from kwsd.protocol.events import DetectionEvent, parse_event
+from support import DEMO, ends_well, free_port, kwsd, listens, send_audio
+
+TOKEN = "correct horse battery staple"
+JSON = {"Content-Type": "application/json"}
+
+
+class Page:
+    """A running daemon with a live page."""
+
+    def __init__(self, daemon, socket_path, host, port):
+        self.daemon, self.socket, self.host, self.port = daemon, socket_path, host, port
+
+    def ask(self, method, path, body=None, **headers):
+        """One request; returns the status, and the answer's JSON or text."""
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        if body is not None:
+            sent = JSON | sent
+            body = body if isinstance(body, bytes) else json.dumps(body)
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=20)) as connection:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            text = answer.read()
+            self.headers = answer.headers
+        is_json = answer.headers.get_content_type() == "application/json"
+        return answer.status, json.loads(text) if is_json else text.decode(errors="replace")
+
+    def until(self, path, condition, seconds=20.0):
+        deadline = time.monotonic() + seconds
+        while True:
+            _, answer = self.ask("GET", path)
+            if condition(answer):
+                return answer
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.05)
+
+    def events(self, query="", **headers):
+        """Yield the events of a stream of them: (id, event's name, data)."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        connection.request(
+            "GET", f"/events{query}", headers={key.replace("_", "-"): one for key, one in headers.items()}
+        )
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        fields = {}
+        with closing(connection), closing(answer):
+            for line in answer:
+                key, _, value = line.decode().rstrip("\n").partition(": ")
+                if key and value:
+                    fields[key] = value
+                elif fields:
+                    yield fields.get("id"), fields.get("event", "message"), json.loads(fields["data"])
+                    fields = {}
+
+
+@pytest.fixture
+def serve(start_daemon, tmp_path):
+    def serve(host="127.0.0.1", **keys):
+        port, config = free_port(), tmp_path / "kwsd.yaml"
+        source = {} if "streams" in keys else {"source": str(DEMO)}
+        config.write_text(yaml.safe_dump({"http": f"{host}:{port}", **source, **keys}))
+        daemon, path = start_daemon("--config", config)
+        listens(port)
+        return Page(daemon, path, "127.0.0.1", port)
+
+    return serve
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(0o600)
+    return {"token_file": str(path)}
+
+
+def test_state_page_metrics_and_health(serve):
+    page = serve()
+    state = page.until("/api/state", lambda state: state["streams"][0]["is_up"])
+    assert state["keywords"][:2] == ["yes", "no"]
+    [stream] = state["streams"]
+    assert stream["name"] == "default"
+    assert not stream["muted"]
+    assert stream["thresholds"].keys() == set(state["keywords"])
+    assert "<title>kwsd</title>" in page.ask("GET", "/")[1]
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    for name in ("main.js", "style.css", "icon.svg"):
+        assert page.ask("GET", f"/page/{name}")[0] == 200
+    assert page.ask("GET", "/livez") == (200, {"status": "ok"})
+    page.until("/healthz", lambda answer: answer == {"status": "ok", "deaf": {}})
+    assert "kwsd_audio_heard_seconds_total" in page.ask("GET", "/metrics")[1]
+    assert page.ask("GET", "/nowhere") == (404, {"error": "Not Found"})
+    ends_well(page.daemon)
+
+
+def test_the_description_of_the_api_names_every_path(serve):
+    page = serve()
+    _, described = page.ask("GET", "/api/openapi.json")
+    assert described == json.loads(files("kwsd.service.outputs").joinpath("page/openapi.json").read_text())
+    for path, methods in described["paths"].items():
+        for method in methods if path != "/events" else ():  # which never ends
+            status, _ = page.ask(method.upper(), path.replace("{name}", "x.wav"), b"" if method != "get" else None)
+            assert status not in (404, 405) or "{name}" in path, (method, path)
+    assert {"/events", "/metrics", "/api/state", "/api/clips/{name}"} <= described["paths"].keys()
+
+
+def test_a_threshold_applies_at_once_and_is_told_to_every_page(serve, tmp_path, demo):
+    page = serve(audio=str(tmp_path / "audio.sock"), streams={"hall": {"source": "network"}})
+    events = page.events()
+    assert next(events)[2]["type"] == "hello"
+    wish = {"stream": "hall", "label": "down", "threshold": 0.999}
+    assert page.ask("PUT", "/api/thresholds", wish)[0] == 204
+    assert next(event for event in events if event[1] == "settings")
+    assert page.ask("GET", "/api/state")[1]["streams"][0]["thresholds"]["down"] == 0.999
+    samples = np.round(demo[: 8 * 16000] * 32767).astype("<i2")
+    with send_audio(tmp_path / "audio.sock", samples, stream="hall", rate_hz=16000, live=False):
+        heard = [data["label"] for _, _, data in (next(events) for _ in range(3)) if data.get("label")]
+        heard += [data["label"] for _, _, data in (next(events) for _ in range(2 - len(heard)))]
+    assert heard == ["on", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("path", "wish", "reason"),
+    [
+        (
+            "thresholds",
+            {"stream": "hall", "label": "stop", "threshold": 0.5},
+            "'hall': no such stream; they are default",
+        ),
+        ("thresholds", {"stream": "default", "label": "x", "threshold": 0.5}, "x: not a keyword"),
+        ("thresholds", {"stream": "default", "label": "stop", "threshold": 0}, "0: a threshold is above 0"),
+        ("thresholds", {"stream": "default", "lable": "stop"}, "did you mean label?"),
+        ("thresholds", b"{", "the body is not JSON"),
+        ("thresholds", b"[1]", "[1] is not"),
+        ("muted", {"stream": "default", "muted": "yes"}, "muted: 'yes' is not true or false"),
+        ("muted", {"stream": "hall", "muted": True}, "no such stream"),
+    ],
+    ids=["stream", "keyword", "zero", "key", "json", "list", "type", "mute"],
+)
+def test_a_wrong_change_is_answered_by_its_problem(serve, path, wish, reason):
+    status, answer = serve().ask("PUT", f"/api/{path}", wish)
+    assert status == 400
+    assert reason in answer["error"]
+
+
+def test_a_muted_stream_hears_nothing(serve, tmp_path, demo):
+    page = serve(audio=str(tmp_path / "audio.sock"), streams={"hall": {"source": "network"}})
+    assert page.ask("PUT", "/api/muted", {"stream": "hall", "muted": True})[0] == 204
+    assert page.ask("GET", "/api/state")[1]["streams"][0]["muted"]
+    events = page.events()
+    samples = np.round(demo[: 4 * 16000] * 32767).astype("<i2")
+    with send_audio(tmp_path / "audio.sock", samples, stream="hall", rate_hz=16000, live=False):
+        pass
+    kinds = []
+    while "source_down" not in kinds:
+        kinds.append(next(events)[2]["type"])
+    assert "detection" not in kinds
+
+
+def test_events_resume_by_their_last_id(serve):
+    page = serve()
+    number = next(number for number, _, data in page.events() if data["type"] == "detection")
+    later = page.events(Last_Event_ID=number)
+    rest = [data for _, _, data in (next(later) for _ in range(3))]
+    assert [one["type"] for one in rest[:2]] == ["hello", "subscribed"]
+    assert rest[2]["seq"] == int(number.rpartition(":")[2]) + 1
+    assert page.ask("GET", "/events", Last_Event_ID="x")[0] == 400
+
+
+def test_scores_and_levels_come_if_wanted(serve):
+    page = serve()
+    scores = next(data for _, _, data in page.events("?scores=1") if data["type"] == "scores")
+    assert -120 <= scores["level_dbfs"] < 0
+    assert "stop" in scores["scores"]
+
+
+def test_clips_are_listed_played_marked_and_deleted(serve, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "mine.wav").write_bytes(b"mine")
+    page = serve(clips={"folder": str(folder)})
+    [clip] = page.until("/api/clips", lambda clips: len(clips) == 1)
+    path = f"/api/clips/{clip['name']}"
+    assert (clip["label"], clip["said"], clip["type"]) == ("down", None, "detection")
+    status, audio = page.ask("GET", path)
+    assert status == 200
+    assert audio.startswith("RIFF")
+    assert page.ask("GET", path, Range="bytes=0-3") == (206, "RIFF")
+    for said in ("down", "", "stop", None):
+        assert page.ask("PUT", path, {"said": said})[0] == 204
+        listed = next(one for one in page.ask("GET", "/api/clips")[1] if one["name"] == clip["name"])
+        assert listed["said"] == said
+    event = parse_event((folder / clip["name"]).with_suffix(".json").read_text())
+    assert isinstance(event, DetectionEvent)
+    assert page.ask("DELETE", path)[0] == 204
+    assert page.ask("GET", path)[0] == 404
+    assert not (folder / clip["name"]).with_suffix(".json").exists()
+    for foreign in ("mine.wav", "..%2Fkwsd.yaml", "%2Fetc%2Fpasswd"):
+        assert page.ask("GET", f"/api/clips/{foreign}")[0] == 404
+        assert page.ask("DELETE", f"/api/clips/{foreign}")[0] == 404
+    assert (folder / "mine.wav").read_bytes() == b"mine"
+
+
+def test_calibration_listens_and_proposes_thresholds(serve):
+    page = serve()
+    assert page.ask("GET", "/api/calibration")[1] == {"state": "none"}
+    page.until("/api/state", lambda state: state["streams"][0]["is_up"])
+    wish = {"stream": "default", "minutes": 0.1, "false_accepts_per_hour": 1}
+    status, answer = page.ask("POST", "/api/calibration", wish)
+    assert status == 202
+    assert answer["state"] == "listening"
+    done = page.until("/api/calibration", lambda one: one["state"] == "done")
+    assert done["heard_seconds"] == pytest.approx(6, abs=0.5)
+    own = page.ask("GET", "/api/state")[1]["streams"][0]["thresholds"]
+    assert all(done["thresholds"][label] > own[label] for label in own)  # two keywords were said: false accepts here
+    assert len(done["curve"]) > 10
+    rates = [rate for rate, _ in done["curve"]]
+    assert rates == sorted(rates, reverse=True)
+    assert page.ask("POST", "/api/calibration", wish | {"stream": "attic"})[1]["error"].endswith("is not up")
+    assert page.ask("POST", "/api/calibration", wish)[0] == 202
+    assert page.ask("DELETE", "/api/calibration")[1]["state"] == "done"
+
+
+def test_beyond_this_machine_everything_but_the_page_itself_needs_the_token(serve, token_file):
+    page = serve(host="0.0.0.0", **token_file)
+    assert page.ask("GET", "/")[0] == 200
+    assert page.ask("GET", "/livez")[0] == 200
+    for path in ("/api/state", "/events", "/metrics", "/healthz", "/api/clips"):
+        assert page.ask("GET", path)[0] == 401, path
+    assert page.ask("GET", "/api/state", Authorization=f"Bearer {TOKEN}")[0] == 200
+    assert page.ask("GET", "/api/state", Authorization="Bearer wrong")[0] == 401
+    assert page.ask("POST", "/api/session", {"token": "wrong"})[0] == 401
+    assert page.ask("POST", "/api/session", {"token": TOKEN})[0] == 204
+    cookie = page.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert TOKEN not in cookie
+    assert page.ask("GET", "/api/state", Cookie=cookie.partition(";")[0])[0] == 200
+    assert page.ask("GET", "/api/state", Cookie="kwsd=wrong")[0] == 401
+
+
+def test_on_this_machine_reading_is_free_and_changes_need_the_token_if_there_is_one(serve, token_file):
+    page = serve(**token_file)
+    assert page.ask("GET", "/api/state")[0] == 200
+    mute = {"stream": "default", "muted": True}
+    assert page.ask("PUT", "/api/muted", mute)[0] == 401
+    assert page.ask("PUT", "/api/muted", mute, Authorization=f"Bearer {TOKEN}")[0] == 204
+
+
+def test_an_open_address_without_a_token_is_refused(tmp_path):
+    config = tmp_path / "kwsd.yaml"
+    config.write_text("http: 0.0.0.0:7311\n")
+    result = kwsd("run", "--config", config)
+    assert result.returncode == 2
+    assert "http: 0.0.0.0:7311 is open to other machines; set token_file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "evil.example:7311"}, 421),
+        ({"Host": "localhost"}, 204),
+        ({"Host": "[::1]:7311"}, 204),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Sec_Fetch_Site": "same-site"}, 403),
+        ({"Sec_Fetch_Site": "same-origin"}, 204),
+        ({"Content_Type": "text/plain"}, 415),
+        ({"Content_Type": "application/x-www-form-urlencoded"}, 415),
+    ],
+    ids=str,
+)
+def test_requests_of_other_sites_are_refused(serve, headers, status):
+    page = serve()
+    assert page.ask("PUT", "/api/muted", {"stream": "default", "muted": False}, **headers)[0] == status
+    if status in (421, 403):
+        assert page.ask("GET", "/api/state", **headers)[0] == status
+    assert page.ask("GET", "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200  # a link to the page
+
+
+def test_slow_and_endless_requests_do_not_disturb_the_others(serve):
+    page = serve()
+    address, idle = ("127.0.0.1", page.port), []
+    for n in range(200):
+        idle.append(socket.create_connection(address, timeout=10))
+        if n % 2:
+            idle[-1].sendall(b"GET /api/state HTTP/1.1\r\n")
+    for body in (b"x" * 200_000, b'{"a":' * 100_000):
+        status, _ = page.ask("PUT", "/api/muted", body)
+        assert status in (400, 413)
+    began = time.monotonic()
+    assert page.ask("GET", "/livez")[0] == 200
+    assert time.monotonic() - began < 1
+    with suppress(ConnectionError, TimeoutError):
+        assert idle[0].recv(100) == b""  # closed: it gave way, or asked for nothing in time
+    for connection in idle:
+        connection.close()
+    ends_well(page.daemon)
+
+
+def test_a_browser_that_does_not_read_delays_nobody(serve, tmp_path, demo):
+    page = serve(audio=str(tmp_path / "audio.sock"), streams={"hall": {"source": "network"}})
+    stuck = socket.create_connection(("127.0.0.1", page.port))
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stuck.sendall(b"GET /events?scores=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    samples = np.round(np.tile(demo, 20) * 32767).astype("<i2")
+    heard = []
+    events = page.events()
+    sending = threading.Thread(
+        target=lambda: send_audio(tmp_path / "audio.sock", samples, stream="hall", rate_hz=16000, live=False).close()
+    )
+    sending.start()
+    for _, _, data in events:
+        heard += [data["label"]] if data["type"] == "detection" else []
+        if data["type"] == "source_down":
+            break
+    sending.join()
+    assert len(heard) >= 150
+    stuck.close()
+    ends_well(page.daemon)
