@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import zipfile
 from dataclasses import fields
 
@@ -24,6 +25,8 @@ def test_the_wheel_contains_only_kwsd_and_its_model(tmp_path, monkeypatch):
         [entry_points] = [wheel.read(name).decode() for name in names if name.endswith("entry_points.txt")]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kwsd"}
     assert {"kwsd/models/ds_tcn.onnx", "kwsd/py.typed", "kwsd/protocol/events.schema.json"} <= set(names)
+    page = {f"kwsd/service/outputs/page/{path.name}" for path in (ROOT / "kwsd/service/outputs/page").iterdir()}
+    assert "kwsd/service/outputs/page/index.html" in page <= set(names)
     assert not [name for name in names if "__pycache__" in name]
     assert "kwsd=kwsd.__main__:main" in entry_points
 
@@ -100,7 +103,14 @@ def test_the_documented_configuration_is_the_default(tmp_path):
 
 
 def test_the_documented_examples_are_valid_configurations(tmp_path):
-    tcp, streams = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "service.md").read_text(), re.S)
+    page, tcp, streams = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "service.md").read_text(), re.S)
+    (tmp_path / "page.yaml").write_text(page)
+    assert load_config(tmp_path / "page.yaml", {}).http == "127.0.0.1:7311"
+    text = (ROOT / "docs" / "home-assistant.md").read_text()
+    for example in re.findall(r"```yaml\n\s+(# kwsd.yaml\n.*?)```", text, re.S):
+        (tmp_path / "home.yaml").write_text(textwrap.dedent("   " + example))
+        config = load_config(tmp_path / "home.yaml", {})
+        assert config.mqtt or config.wyoming
     (tmp_path / "tcp.yaml").write_text(tcp)
     assert load_config(tmp_path / "tcp.yaml", {}).tcp == "0.0.0.0:7310"
     (tmp_path / "streams.yaml").write_text(streams)
@@ -112,7 +122,16 @@ def test_every_event_is_documented():
     assert all(f"`{name}`" in text for name in event_types())
 
 
-@pytest.mark.parametrize("name", ["cost", "peers", "streams", "subscribers", "day", "labelling"])
+@pytest.mark.parametrize("name", ["cost", "peers", "streams", "subscribers", "day", "labelling", "outputs"])
 def test_a_benchmark_prints_its_usage(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     assert "usage" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_wheel_and_source_would_pass_for_the_package_index(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = [flit_core.buildapi.build_wheel(str(tmp_path)), flit_core.buildapi.build_sdist(str(tmp_path))]
+    command = [sys.executable, "-m", "twine", "check", "--strict", *(tmp_path / name for name in names)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("PASSED") == 2
