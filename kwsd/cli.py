@@ -8,9 +8,11 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kwsd import __version__
 from kwsd.errors import ConfigError, KwsdError
@@ -88,19 +90,28 @@ def _run(args: argparse.Namespace) -> int:
 def _listen(args: argparse.Namespace) -> int:
     from kwsd.client import subscribe
     from kwsd.commands.execute import execute
+    from kwsd.commands.merge import merge, since_of
     from kwsd.commands.show import printer
-    from kwsd.protocol.events import DetectionEvent, Hello
+    from kwsd.protocol.events import DetectionEvent, Event, Hello
 
-    events = subscribe(
-        args.socket,
-        labels=args.labels,
-        streams=args.streams,
-        since=args.since,
-        scores=args.scores,
-        token=args.token_file and token_in(args.token_file),
-        tls=args.tls_ca and trust_in(args.tls_ca),
-        reconnect=not args.once,
-    )
+    def events_of(address: str | None) -> Iterator[Event]:
+        return subscribe(
+            address,
+            labels=args.labels,
+            streams=args.streams,
+            since=since_of(address, args.since, **login),
+            scores=args.scores,
+            reconnect=not args.once,
+            **login,
+        )
+
+    login: dict[str, Any] = {
+        "token": args.token_file and token_in(args.token_file),
+        "tls": args.tls_ca and trust_in(args.tls_ca),
+    }
+    addresses = args.socket or [None]
+    is_one = len(addresses) == 1
+    events = events_of(addresses[0]) if is_one else merge([partial(events_of, address) for address in addresses])
     show = printer(args.json, args.scores)
     for event in events:
         show(event)

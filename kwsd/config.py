@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from kwsd.audio import Channel, PcmFormat
 from kwsd.errors import ConfigError
 from kwsd.protocol.address import default_socket, is_loopback, unix_path
-from kwsd.typed import Between, Matching, ProblemsError, build, unknown_key
+from kwsd.typed import Between, Matching, Printable, ProblemsError, build, unknown_key
 from kwsd.yaml_file import read_yaml
 
 _Threshold = Annotated[float, Between(0, 1, above=True)]
@@ -86,7 +86,8 @@ class MqttConfig:
         password_file: holds the password.
         tls: whether the connection is encrypted.
         tls_ca: PEM file of the authority to trust; null for the system's.
-        topic: what all topics of this daemon begin with. Each daemon of a broker needs its own.
+        topic: what all topics begin with; the daemon's name, if it has one, follows. No two daemons of a broker may
+            share both.
     """
 
     host: _Name
@@ -111,6 +112,7 @@ class ServiceConfig:
     """What holds for the daemon as a whole.
 
     Attributes:
+        name: of this daemon, for its events, metrics and MQTT topics; null for none.
         audio: socket on which other programs send raw PCM: a path, or 127.0.0.1:PORT.
         model: an ONNX file made by `python -m export`; null for the bundled one.
         device: what runs the model; "auto" takes CUDA where it works.
@@ -129,6 +131,7 @@ class ServiceConfig:
         silent_seconds: a live source that delivers nothing or only zeros for this long is broken.
     """
 
+    name: Annotated[str, Printable()] | None = None
     audio: Annotated[str, Matching(r"(?s).+", "an address")] | None = None
     model: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -80,7 +80,12 @@ def add_learn_options(command: argparse.ArgumentParser) -> None:
 
 def add_listen_options(command: argparse.ArgumentParser) -> None:
     """The options of `kwsd listen`."""
-    command.add_argument("--socket", metavar="PATH", help="the daemon's socket, or HOST:PORT")
+    command.add_argument(
+        "--socket",
+        action="append",
+        metavar="PATH",
+        help="the daemon's socket, or HOST:PORT; may be repeated for several",
+    )
     command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token of a daemon on HOST:PORT")
     command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this certificate")
     command.add_argument("--json", action="store_true", help="print JSON, one event a line")
@@ -93,7 +98,10 @@ def add_listen_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--exec-seconds", type=seconds, default=10, metavar="N", help="time limit of the command (%(default)s)"
     )
-    command.add_argument("--since", type=since, metavar="BOOT_ID:SEQ", help="first print the events after this one")
+    command.add_argument(
+        "--since", type=since, action="append", default=[], metavar="BOOT_ID:SEQ",
+        help="first print the events after this one; once for each daemon",
+    )  # fmt: skip
     command.add_argument("--once", action="store_true", help="end with the daemon, and do not reconnect")
 
 

@@ -22,23 +22,28 @@ class Event:
     type: ClassVar[str]
 
     def to_json(self) -> str:
-        """The line, without its newline."""
-        return json.dumps({"type": self.type, **asdict(self)}, allow_nan=False, separators=(",", ":"))
+        """The line, without its newline. A daemon without a name leaves out `host`."""
+        values = {"type": self.type, **asdict(self)}
+        if values.get("host", "") is None:
+            del values["host"]
+        return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published(Event):
-    """An event for all subscribers. The bus fills in these three fields.
+    """An event for all subscribers. The bus fills in these fields.
 
     Attributes:
         seq: number of the event in this run of the daemon, from 0.
         boot_id: identifies the run.
         time: wall clock, ISO 8601 in UTC with milliseconds.
+        host: name of the daemon, if its configuration gives one.
     """
 
     seq: int = -1
     boot_id: str = ""
     time: str = ""
+    host: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class Hello(Event):
         streams: configured streams.
         labels: the model's keywords.
         provider: ONNX Runtime's execution provider in use.
+        host: name of the daemon, if its configuration gives one.
     """
 
     type: ClassVar[str] = "hello"
@@ -60,6 +66,7 @@ class Hello(Event):
     labels: list[str]
     model: str
     provider: str
+    host: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

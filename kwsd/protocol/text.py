@@ -29,19 +29,19 @@ def _line(event: Event) -> str:
         case DetectionEvent():
             return (
                 f"{event.end_seconds:8.2f} s  {event.label:<10} score {event.score:.2f}  "
-                f"{event.loudness_dbfs:6.1f} dBFS  {event.stream}"
+                f"{event.loudness_dbfs:6.1f} dBFS  {_place(event)}"
             )
         case NearMiss():
             score = f"score {event.score:.2f} of {event.threshold:.2f}, a near miss"
-            return f"{event.end_seconds:8.2f} s  {event.label:<10} {score}  {event.stream}"
+            return f"{event.end_seconds:8.2f} s  {event.label:<10} {score}  {_place(event)}"
         case Hello():
             return f"listening for {', '.join(event.labels)} with {event.model} on {event.provider}"
         case SourceUp():
-            return f"source up: {event.stream}, {event.rate_hz} Hz"
+            return f"source up: {_place(event)}, {event.rate_hz} Hz"
         case SourceDown():
-            return f"source down: {event.stream}: {event.reason}{_next_try(event.retry_seconds)}"
+            return f"source down: {_place(event)}: {event.reason}{_next_try(event.retry_seconds)}"
         case Overrun():
-            return f"overrun: {event.stream} lost {event.lost_seconds:g} s of audio"
+            return f"overrun: {_place(event)} lost {event.lost_seconds:g} s of audio"
         case Scores():
             scores = "  ".join(f"{label} {score:.2f}" for label, score in event.scores.items())
             return f"{event.end_seconds:8.2f} s  {scores}  {event.stream}"
@@ -59,6 +59,10 @@ def _line(event: Event) -> str:
         case Error():
             return f"error: {event.reason}"
     raise TypeError(f"{event.type} events have no readable form")
+
+
+def _place(event: DetectionEvent | NearMiss | SourceUp | SourceDown | Overrun) -> str:
+    return f"{event.host}/{event.stream}" if event.host else event.stream
 
 
 def _next_try(retry_seconds: float | None) -> str:

@@ -30,16 +30,17 @@ HISTORY_SECONDS = 3600.0
 
 
 class Numbering:
-    """Gives published events their number, the run's id and the time."""
+    """Gives published events their number, the run's id, the time and the daemon's name."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str | None = None) -> None:
         self.boot_id = uuid4().hex
         self.next_seq = 0
+        self.host = host
 
     def stamp(self, event: _PublishedEvent) -> _PublishedEvent:
-        """The same event, with these three fields filled in."""
+        """The same event, with these fields filled in."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        stamped = replace(event, seq=self.next_seq, boot_id=self.boot_id, time=now)
+        stamped = replace(event, seq=self.next_seq, boot_id=self.boot_id, time=now, host=self.host)
         self.next_seq += 1
         return stamped
 
@@ -128,8 +129,8 @@ class Bus:
         n_lagged: events that subscribers lost because they were too slow.
     """
 
-    def __init__(self) -> None:
-        self.numbering = Numbering()
+    def __init__(self, host: str | None = None) -> None:
+        self.numbering = Numbering(host)
         self.wants_scores = self.wants_near_misses = False
         self.n_lagged = 0
         self._subscribers: set[Subscriber] = set()

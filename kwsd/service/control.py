@@ -84,6 +84,7 @@ class Control:
             labels=model.card.keywords,
             model=model.card.name,
             provider=model.provider,
+            host=numbering.host,
         )
 
     def state(self) -> State:

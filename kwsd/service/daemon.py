@@ -72,7 +72,7 @@ class Daemon:
         config = setup.config
         self._config, self._signals, self._loop = config, signals, asyncio.get_running_loop()
         self._loop.set_exception_handler(LoopTrouble())
-        self._bus, self._inbox = Bus(), Inbox()
+        self._bus, self._inbox = Bus(config.name), Inbox()
         self._detector = Detector(setup.model, config)
         self._captures = make_captures(config, self._inbox)
         self._health = Health(self._detector, self._inbox, list(config.streams), self._captures, time.monotonic())

@@ -60,18 +60,18 @@ def make_outputs(config: Config, control: Control) -> Outputs:
     if config.metrics:
         with _needs("metrics", "prometheus-client"):
             from kwsd.service.outputs.metrics import Metrics, MetricsServer
-        outputs.metrics = Metrics(control.state)
+        outputs.metrics = Metrics(control.state, config.name)
         outputs.servers.append(MetricsServer(config.metrics, outputs.metrics))
     if config.http:
         with _needs("http", "starlette", extra="web"):
             from kwsd.service.outputs.live_page import LivePage
             from kwsd.service.outputs.metrics import Metrics
-        outputs.metrics = outputs.metrics or Metrics(control.state)
+        outputs.metrics = outputs.metrics or Metrics(control.state, config.name)
         outputs.servers.append(LivePage(config, control, outputs.metrics))
     if config.mqtt:
         with _needs("mqtt", "aiomqtt"):
             from kwsd.service.outputs.mqtt import Mqtt
-        outputs.servers.append(Mqtt(config.mqtt, list(config.streams), control))
+        outputs.servers.append(Mqtt(config, control))
     if config.wyoming:
         with _needs("wyoming", "wyoming"):
             from kwsd.service.outputs.wyoming import Wyoming

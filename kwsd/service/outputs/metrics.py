@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -41,12 +41,15 @@ class Metrics(Collector):
         state: returns everything else at the time of a request.
         processing: seconds that one run of the detector took.
         lag: seconds from the arrival of the oldest audio in a run to its decisions.
+        host: name of the daemon, a label of every figure; None for none.
     """
 
     state: Callable[[], State]
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    host: str | None = None
 
     def __post_init__(self) -> None:
+        self.registry = _Registry(self.host)
+
         def histogram(name: str, what: str) -> Histogram:
             return Histogram(name, what, buckets=_SECONDS, registry=self.registry)
 
@@ -73,6 +76,19 @@ class Metrics(Collector):
         yield CounterMetricFamily("kwsd_events", "Events that were published", state.n_events)
         yield CounterMetricFamily("kwsd_events_lagged", "Events that slow subscribers lost", state.n_lagged)
         yield InfoMetricFamily("kwsd_model", "In use", {"name": state.model, "provider": state.provider})
+
+
+class _Registry(CollectorRegistry):
+    """Adds the daemon's name to every figure."""
+
+    def __init__(self, host: str | None) -> None:
+        super().__init__()
+        self._labels = {"host": host} if host else {}
+
+    def collect(self) -> Iterable[Metric]:
+        for family in super().collect():
+            family.samples = [one._replace(labels=self._labels | one.labels) for one in family.samples]
+            yield family
 
 
 class _Server(ThreadingWSGIServer):

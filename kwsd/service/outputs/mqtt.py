@@ -19,7 +19,7 @@ from typing import Any
 
 import aiomqtt
 
-from kwsd.config import MqttConfig
+from kwsd.config import Config, MqttConfig
 from kwsd.errors import SocketError
 from kwsd.protocol.events import DetectionEvent, parse_event
 from kwsd.service.control import Control
@@ -44,11 +44,12 @@ class Mqtt:
         SocketError: the password or the certificate cannot be read.
     """
 
-    def __init__(self, config: MqttConfig, streams: list[str], control: Control) -> None:
-        self._config, self._control, self._streams = config, control, list(streams)
-        self._most_streams = len(streams) + _MOST_STREAMS
-        self._password, self._tls = login(config)
-        self._topics = Topics(config.topic)
+    def __init__(self, config: Config, control: Control) -> None:
+        assert config.mqtt
+        self._config, self._control, self._streams = config.mqtt, control, list(config.streams)
+        self._most_streams = len(self._streams) + _MOST_STREAMS
+        self._password, self._tls = login(config.mqtt)
+        self._topics = Topics(f"{config.mqtt.topic}/{slug(config.name)}" if config.name else config.mqtt.topic)
         self._keywords: list[str] = []  # as last announced
         self._published: dict[str, str] = {}  # payloads of the states
         self._waiting_states: dict[str, str] = {}  # only the last payload of each topic counts
@@ -205,7 +206,7 @@ class Mqtt:
 
 def _event(event: DetectionEvent) -> str:
     """The payload of Home Assistant's event entity; the other keys become attributes."""
-    keys: dict[str, Any] = {"event_type": event.label, "stream": event.stream, "score": event.score}
+    keys: dict[str, Any] = {"event_type": event.label, "host": event.host, "stream": event.stream, "score": event.score}
     return json.dumps(keys | {"loudness_dbfs": event.loudness_dbfs, "time": event.time, "seq": event.seq})
 
 

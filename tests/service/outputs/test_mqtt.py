@@ -11,9 +11,10 @@ import paho.mqtt.client as paho
 import pytest
 import yaml
 
+from kwsd.config import Config, MqttConfig
 from kwsd.errors import SocketError
 from kwsd.service.outputs.discovery import Topics, discovery, slug
-from kwsd.service.outputs.mqtt import Mqtt, MqttConfig
+from kwsd.service.outputs.mqtt import Mqtt
 from support import DEMO, ends_well, free_port, listens, send_audio
 
 BROKER = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
@@ -173,10 +174,11 @@ def test_a_login_and_a_topic_of_its_own(tmp_path, start):
     (tmp_path / "password").write_text("secret\n")
     broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}")
     broker.listen(username="me", password="secret")
-    login = {"username": "me", "password_file": str(tmp_path / "password"), "topic": "flat/kitchen"}
-    start(broker.port, source=str(DEMO), mqtt=login)
+    login = {"username": "me", "password_file": str(tmp_path / "password"), "topic": "flat"}
+    start(broker.port, source=str(DEMO), name="kitchen", mqtt=login)
     broker.wait("flat/kitchen/status", "online")
     broker.wait("homeassistant/device/flat_kitchen/config")
+    assert json.loads(broker.wait("flat/kitchen/default/event"))["host"] == "kitchen"
     broker.close()
 
 
@@ -189,9 +191,9 @@ def test_without_a_broker_the_daemon_runs_and_ends_soon(start):
 
 
 def test_a_password_that_cannot_be_read_is_an_error(tmp_path):
-    config = MqttConfig(host="broker", username="me", password_file=tmp_path / "none")
+    config = Config(mqtt=MqttConfig(host="broker", username="me", password_file=tmp_path / "none"))
     with pytest.raises(SocketError, match=r"none: No such file or directory; it must hold the broker's password"):
-        Mqtt(config, ["hall"], control=None)
+        Mqtt(config, control=None)
 
 
 def test_names_become_topics_that_differ():
