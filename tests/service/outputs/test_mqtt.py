@@ -2,9 +2,11 @@
 
 import getpass
 import json
+import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import paho.mqtt.client as paho
@@ -216,3 +218,12 @@ def test_discovery_describes_each_stream_and_keyword():
     assert components["hall_threshold_go"]["cmd_t"] == "kwsd/hall/threshold/go/set"
     assert payload["dev"]["ids"] == ["kwsd"]
     assert payload["o"]["name"] == "kwsd"
+
+
+@pytest.mark.skipif("KWSD_HOME_ASSISTANT" not in os.environ, reason="KWSD_HOME_ASSISTANT names no Python with it")
+def test_home_assistant_accepts_what_it_discovers():
+    payload = json.dumps(discovery(Topics("flat/kitchen"), ["stop", "smart mirror"], ["hall", "living room"]))
+    command = [os.environ["KWSD_HOME_ASSISTANT"], Path(__file__).with_name("home_assistant.py")]
+    result = subprocess.run(command, input=payload, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.split()) == 14
