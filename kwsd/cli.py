@@ -147,14 +147,15 @@ def _spot(args: argparse.Namespace) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from kwsd.commands.calibrate import calibrate, describe, refuse_existing, save_thresholds
+    from kwsd.commands.calibrate import calibrate, check_marks, describe, refuse_existing, save_thresholds
 
     if args.output:
         refuse_existing(args.output)
     model = _model(args.model, args.device)
     with tqdm(desc="listening", unit=" s", unit_scale=True, disable=None, leave=False) as bar:
         calibration = calibrate(args.files, model, args.false_accepts_per_hour, bar.update)
-    _say("\n".join(describe(calibration)))
+    lines = check_marks(args.clips, model, calibration.thresholds) if args.clips else ()
+    _say("\n".join([*describe(calibration), *lines]))
     if args.output:
         save_thresholds(calibration.thresholds, args.model, args.output)
         print(f"written: {args.output}, for kwsd run --config {args.output}")
@@ -279,6 +280,7 @@ def _parser() -> argparse.ArgumentParser:
         "--false-accepts-per-hour", type=float, required=True, metavar="N", help="budget, all keywords together"
     )
     command.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write them for `kwsd run --config`")
+    command.add_argument("--clips", type=Path, metavar="DIR", help="also try them on marked clips (`kwsd mark`)")
     command = add("record", _record, "record what the daemon would hear")
     command.add_argument("--source", default="microphone", help="as in `kwsd run` (%(default)s)")
     command.add_argument("file", type=Path, metavar="FILE", help="receives a WAV")

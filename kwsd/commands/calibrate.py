@@ -10,8 +10,9 @@ import yaml
 from kwsd.core.calibration import Calibration, choose_thresholds
 from kwsd.core.model import Model
 from kwsd.core.spotter import Spotter
-from kwsd.core.sweep import GRID, Sweep
+from kwsd.core.sweep import GRID, Sweep, nearest
 from kwsd.errors import ConfigError
+from kwsd.marks import marked_in
 from kwsd.sources.wav import WavFile
 
 _MOST_PER_HOUR = 10_000
@@ -102,6 +103,30 @@ def _sweep_file(path: Path, model: Model, sweep: Sweep) -> Iterator[float]:
     for chunk in chunks:
         sweep.push(spotter.process(chunk.samples))
         yield len(chunk.samples) / rate_hz
+
+
+def check_marks(clips: Path, model: Model, thresholds: dict[str, float]) -> Iterator[str]:
+    """What thresholds would do with the marked clips of a folder: a line for each keyword that has some.
+
+    Raises:
+        LearnError: it is no folder, or no clip in it is marked.
+        AudioError: a clip cannot be read.
+    """
+    card = model.card
+    right: dict[str, list[bool]] = {label: [] for label in card.keywords}  # whether it fires where it was said
+    wrong: dict[str, list[bool]] = {label: [] for label in card.keywords}  # and where it fired, and was not said
+    for clip in marked_in(clips):
+        sweep = Sweep(card)
+        for _ in _sweep_file(clip.path, model, sweep):
+            pass
+        counts = sweep.counts()
+        for label in {clip.label, clip.said} & set(card.keywords):
+            fires = bool(counts[nearest(thresholds[label]), card.labels.index(label)])
+            (right if clip.said == label else wrong)[label].append(fires)
+    for label in card.keywords:
+        if right[label] or wrong[label]:
+            heard = f"fires in {sum(right[label])} of {len(right[label])} marked clips of it"
+            yield f"{label:>10}  {heard}, and in {sum(wrong[label])} of {len(wrong[label])} that it must not fire in"
 
 
 def describe(calibration: Calibration) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """Thresholds from audio of the user's own room: they meet the budget; too little audio is reported."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from kwsd.commands.calibrate import calibrate, describe, refuse_existing, save_thresholds
+from kwsd.commands.calibrate import calibrate, check_marks, describe, refuse_existing, save_thresholds
 from kwsd.config import load_config
 from kwsd.core.calibration import Calibration, Keyword, _choose
 from kwsd.core.spotter import Spotter
@@ -144,3 +145,16 @@ def test_calibrate_writes_a_file_that_spot_accepts(tmp_path):
     assert abs(len(spotted.stdout.splitlines()) - n_false) <= 1  # spot also appends silence to decide the last word
     again = kwsd("calibrate", "--false-accepts-per-hour", "600", DEMO, "-o", tmp_path / "c.yaml")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+
+
+def test_thresholds_are_tried_on_marked_clips(model, few_seconds_wav, tmp_path):
+    for n, said in enumerate(["down", "", "down", None]):
+        clip = tmp_path / f"{n}.wav"
+        clip.write_bytes(few_seconds_wav.read_bytes())
+        mark = {} if said is None else {"said": said}
+        clip.with_suffix(".json").write_text(json.dumps({"label": "down", **mark}))
+    own = model.card.decision.thresholds
+    fires = "fires in {} of 2 marked clips of it, and in {} of 1 that it must not fire in"
+    assert [line.strip() for line in check_marks(tmp_path, model, own)] == [f"down  {fires.format(2, 1)}"]
+    [line] = check_marks(tmp_path, model, own | {"down": 0.9999})
+    assert line.strip() == f"down  {fires.format(0, 0)}"
