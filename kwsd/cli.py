@@ -14,18 +14,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kwsd import __version__
+from kwsd import __version__, options
 from kwsd.errors import ConfigError, KwsdError
-from kwsd.options import (
-    THRESHOLD,
-    Once,
-    add_learn_options,
-    add_listen_options,
-    model_options,
-    run_options,
-    token_in,
-    trust_in,
-)
 from kwsd.plain import plain
 
 if TYPE_CHECKING:
@@ -106,8 +96,8 @@ def _listen(args: argparse.Namespace) -> int:
         )
 
     login: dict[str, Any] = {
-        "token": args.token_file and token_in(args.token_file),
-        "tls": args.tls_ca and trust_in(args.tls_ca),
+        "token": args.token_file and options.token_in(args.token_file),
+        "tls": args.tls_ca and options.trust_in(args.tls_ca),
     }
     addresses = args.socket or [None]
     is_one = len(addresses) == 1
@@ -200,18 +190,24 @@ def _learn(args: argparse.Namespace) -> int:
 
 
 def _label(args: argparse.Namespace) -> int:
-    from kwsd.commands.label import label_folder
+    from kwsd.commands.label import label_folder, spot_folder
 
+    if args.spot and (args.scores or args.augment):
+        raise ConfigError("--spot: has detections only; leave out --scores and --augment")
     model = _model(args.model, args.device)
     try:
-        summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
+        if args.spot:
+            summary = spot_folder(args.folder, args.output, model)
+        else:
+            summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues where it stopped")
         return 130
     for label in model.card.labels:
         print(f"{label:>10}  {summary.counts[label]}")
     before = f", {summary.n_before} of them by an earlier run" if summary.n_before else ""
-    print(f"{summary.counts.total()} clips labelled in {args.output}{before}")
+    what = f"detections in {args.output}" if args.spot else f"clips labelled in {args.output}{before}"
+    print(f"{summary.counts.total()} {what}")
     _complain("\n".join(summary.complaints(args.folder, args.output)))
     return 1 if summary.unreadable else 0
 
@@ -265,14 +261,16 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(function=function)
         return command
 
-    model, settings = model_options(), run_options()
+    model, settings = options.model_options(), options.run_options()
     command = add("run", _run, "run the daemon: listen, and serve events", settings)
     command.add_argument("--quiet", action="store_true", help="show no events and no level meter on a terminal")
-    add_listen_options(add("listen", _listen, "print the events of a running daemon"))
+    options.add_listen_options(add("listen", _listen, "print the events of a running daemon"))
     command = add("spot", _spot, "print the keywords in recordings", model)
-    command.add_argument("--threshold", **THRESHOLD)
+    command.add_argument("--threshold", **options.THRESHOLD)
     command.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    command.add_argument("--config", type=Path, action=Once, metavar="FILE", help="YAML file with thresholds or model")
+    command.add_argument(
+        "--config", type=Path, action=options.Once, metavar="FILE", help="YAML file with thresholds or model"
+    )
     command.add_argument("--json", action="store_true", help="print JSON, one event a line")
     command = add("calibrate", _calibrate, "choose thresholds for a budget of false accepts", model)
     command.add_argument("files", type=Path, nargs="+", metavar="RECORDING", help="of your room, without keywords")
@@ -288,12 +286,8 @@ def _parser() -> argparse.ArgumentParser:
     command = add("mark", _mark, "mark kept clips, for `kwsd learn --from`")
     command.add_argument("mark", metavar="MARK", help="right; wrong, if no word was said; or the word that was said")
     command.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="WAV in the folder of clips")
-    add_learn_options(add("learn", _learn, "learn a word of your own from recordings"))
-    command = add("label", _label, "label a folder of clips, as Kaggle wants it", model)
-    command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="receives fname,label")
-    command.add_argument("--scores", type=Path, metavar="CSV", help="receives all posteriors")
-    command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
+    options.add_learn_options(add("learn", _learn, "learn a word of your own from recordings"))
+    options.add_label_options(add("label", _label, "label a folder of clips, as Kaggle wants it", model))
     add("devices", _devices, "list the microphones")
     add("check", _check, "check whether `kwsd run` would work here", settings)
     return parser

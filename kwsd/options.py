@@ -78,6 +78,17 @@ def add_learn_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--forget", type=names, metavar="A,B", help="remove learnt words from --model instead")
 
 
+def add_label_options(command: argparse.ArgumentParser) -> None:
+    """The options of `kwsd label`."""
+    command.add_argument("folder", type=Path, metavar="DIR")
+    command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="receives fname,label")
+    command.add_argument("--scores", type=Path, metavar="CSV", help="receives all posteriors")
+    command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
+    command.add_argument(
+        "--spot", action="store_true", help="find all keywords in recordings of any length: fname,label,score,start,end"
+    )
+
+
 def add_listen_options(command: argparse.ArgumentParser) -> None:
     """The options of `kwsd listen`."""
     command.add_argument(

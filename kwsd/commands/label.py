@@ -1,41 +1,35 @@
-"""`kwsd label`: a folder of clips becomes a `fname,label` file, as Kaggle wants it.
+"""`kwsd label`: a folder of clips becomes a `fname,label` file, as Kaggle wants it, or a list of detections.
 
 Law: the output appears whole or not at all. Finished clips are kept in a ledger beside it, so a
-rerun continues after an interruption or a full disk. Each core reads clips, computes features and
-runs the model by itself, so no core waits for another.
+rerun continues after an interruption or a full disk.
 """
 
 import csv
 import hashlib
 import os
 import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from kwsd.audio import FloatArray
+from kwsd.commands.jobs import DETECTIONS, Finder, Labeller, Worker, run_jobs
 from kwsd.commands.ledger import Ledger
-from kwsd.core.clip import N_VIEWS, ClipWindows, clip_posteriors, clip_views
-from kwsd.core.model import Model, load_model
+from kwsd.core.clip import N_VIEWS
+from kwsd.core.model import Model
 from kwsd.errors import AudioError, OutputError
 from kwsd.files import part_of, whole
-from kwsd.sources.recording import read_recording
-from kwsd.workers import begin_worker
 
 JOB_CLIPS = 256
-_WINDOWS_AT_ONCE = 32  # their features stay in the core's cache
-_MOST_SECONDS = 600.0  # of a longer recording, the middle; `kwsd spot` is for those
+_JOB_RECORDINGS = 2
 
-_RULE = b"every window of a clip"  # changes with the rule, so that no ledger mixes two
+_LABEL_RULE, _SPOT_RULE = b"every window of a clip", b"detections"
+"""Each changes with what is computed, so that no ledger mixes two."""
 
 
 @dataclass
@@ -83,118 +77,59 @@ def label_folder(
         raise AudioError(f"{folder}: no such folder")
     _check_targets(output, scores)
     summary = Summary()
-    n_views = N_VIEWS if augment else 1
-    path = _ledger(output)
-    with _readable_errors(path), Ledger(path, _maker(model, n_views, folder)) as ledger:
-        _find_clips(folder, ledger, summary)
-        summary.n_sharing = ledger.n_sharing()
-        for target in filter(None, (output, scores)):
-            _refuse_clip(target, folder, ledger)
-        _label_missing(_Labeller(model, folder, n_views), ledger, summary)
-        labels = model.card.labels
+    worker = Labeller(model, folder, N_VIEWS if augment else 1)
+    labels = model.card.labels
+    with _ledger_of(worker, _LABEL_RULE, output, scores, summary) as ledger:
+        _run_missing(worker, ledger, summary, JOB_CLIPS)
         if scores:
-            _write_csv(scores, ("fname", *labels), ((name, *_digits(row)) for name, row in ledger.done()))
+            _write_csv(scores, ("fname", *labels), ((name, *_digits(row)) for name, row in _posteriors(ledger)))
         _write_csv(output, ("fname", "label"), _count(ledger, labels, summary.counts))
         ledger.remove()
     return summary
 
 
-class _Labelled(NamedTuple):
-    """The result of a job: clips, their posteriors, shape (n_paths, n_labels), and a line for each unreadable clip."""
+def spot_folder(folder: Path, output: Path, model: Model) -> Summary:
+    """Find the keywords in every WAV below a folder, by the daemon's own decisions.
 
-    paths: list[bytes]
-    posteriors: FloatArray
-    unreadable: list[str]
+    Args:
+        output: receives `fname,label,score,start_seconds,end_seconds`, sorted by fname and time.
 
-
-@dataclass(frozen=True, slots=True)
-class _Labeller:
-    """Labels clips in the present process."""
-
-    model: Model
-    folder: Path
-    n_views: int
-
-    def label(self, paths: list[bytes]) -> _Labelled:
-        """Label a job's clips, some at once."""
-        card = self.model.card
-        labelled: list[bytes] = []
-        unreadable: list[str] = []
-        of_views = [np.empty((0, len(card.labels)), np.float32)]
-        clips: list[ClipWindows] = []
-        for path in paths:
-            try:
-                recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MOST_SECONDS)
-            except AudioError as error:
-                unreadable.append(str(error))
-                continue
-            labelled.append(path)
-            clips += clip_views(recording, rate_hz, card, self.n_views)
-            if sum(len(clip.starts) for clip in clips) >= _WINDOWS_AT_ONCE:
-                of_views.append(clip_posteriors(clips, card, self.model.posteriors))
-                clips.clear()
-        if clips:
-            of_views.append(clip_posteriors(clips, card, self.model.posteriors))
-        mean = np.concatenate(of_views).reshape(len(labelled), self.n_views, len(card.labels)).mean(axis=1)
-        return _Labelled(labelled, card.with_unknown_odds(mean), unreadable)
+    Raises:
+        AudioError, OutputError: as `label_folder`.
+    """
+    if not folder.is_dir():
+        raise AudioError(f"{folder}: no such folder")
+    _check_targets(output, None)
+    summary, worker = Summary(), Finder(model, folder)
+    with _ledger_of(worker, _SPOT_RULE, output, None, summary) as ledger:
+        _run_missing(worker, ledger, summary, _JOB_RECORDINGS)
+        header = ("fname", "label", "score", "start_seconds", "end_seconds")
+        _write_csv(output, header, _detections(ledger, model.card.labels, summary.counts))
+        ledger.remove()
+    return summary
 
 
-def _label_missing(labeller: _Labeller, ledger: Ledger, summary: Summary) -> None:
+@contextmanager
+def _ledger_of(worker: Worker, rule: bytes, output: Path, scores: Path | None, summary: Summary) -> Iterator[Ledger]:
+    """The ledger of an output, in which every clip of the folder stands."""
+    path = _ledger(output)
+    with _readable_errors(path), Ledger(path, _maker(worker, rule)) as ledger:
+        _find_clips(worker.folder, ledger, summary)
+        summary.n_sharing = ledger.n_sharing()
+        for target in filter(None, (output, scores)):
+            _refuse_clip(target, worker.folder, ledger)
+        yield ledger
+
+
+def _run_missing(worker: Worker, ledger: Ledger, summary: Summary, job_clips: int) -> None:
     n_clips, n_done = ledger.counts()
     summary.n_before = n_done
-    n_workers = min(len(os.sched_getaffinity(0)), -(-(n_clips - n_done) // JOB_CLIPS))
-    results: Iterator[_Labelled]
-    if n_workers < 2 or not _can_use_processes():
-        results = (labeller.label(paths) for paths in ledger.missing(JOB_CLIPS))
-    else:
-        results = _label_in_pool(labeller, ledger, n_workers)
+    jobs = run_jobs(worker, ledger.missing(job_clips), n_jobs=-(-(n_clips - n_done) // job_clips))
     with tqdm(total=n_clips, initial=n_done, desc="labelling", unit=" clips", disable=None) as bar:
-        for one in results:
-            ledger.add(one.paths, one.posteriors)
+        for one in jobs:
+            ledger.add(one.paths, one.results)
             summary.unreadable += map(AudioError, one.unreadable)
             bar.update(len(one.paths) + len(one.unreadable))
-
-
-def _can_use_processes() -> bool:
-    """Whether this system has what a pool needs: shared semaphores, which some containers and chroots lack."""
-    try:
-        get_context("spawn").Lock()
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _label_in_pool(labeller: _Labeller, ledger: Ledger, n_workers: int) -> Iterator[_Labelled]:
-    model, folder = labeller.model, labeller.folder
-    arguments = (model.path, "cuda" if model.provider.startswith("CUDA") else "cpu", folder, labeller.n_views)
-    jobs: deque[Future[_Labelled]] = deque()
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments) as pool:
-        try:
-            for paths in ledger.missing(JOB_CLIPS):
-                jobs.append(pool.submit(_work, paths))
-                if len(jobs) > 2 * n_workers:
-                    yield jobs.popleft().result()
-            while jobs:
-                yield jobs.popleft().result()
-        except BrokenProcessPool:
-            raise OutputError(
-                f"{folder}: a worker process was killed (out of memory?); the same command continues from here"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_of_worker: _Labeller  # of a worker process
-
-
-def _begin(path: Path, device: str, folder: Path, n_views: int) -> None:
-    global _of_worker
-    begin_worker()
-    _of_worker = _Labeller(load_model(path, device), folder, n_views)
-
-
-def _work(paths: list[bytes]) -> _Labelled:
-    return _of_worker.label(paths)
 
 
 def _find_clips(folder: Path, ledger: Ledger, summary: Summary) -> None:
@@ -206,18 +141,30 @@ def _find_clips(folder: Path, ledger: Ledger, summary: Summary) -> None:
         raise AudioError(f"{folder}: no WAV files below it")
 
 
-def _maker(model: Model, n_views: int, folder: Path) -> str:
-    """Identifies everything that posteriors depend on except for the clips."""
-    made_of = model.path.read_bytes() + bytes([n_views]) + _RULE + os.fsencode(folder.resolve())
+def _maker(worker: Worker, rule: bytes) -> str:
+    """Identifies everything that results depend on except for the clips."""
+    made_of = worker.model.path.read_bytes() + bytes([worker.n_views]) + rule + os.fsencode(worker.folder.resolve())
     return hashlib.sha256(made_of).hexdigest()
 
 
 def _count(ledger: Ledger, labels: list[str], counts: Counter[str]) -> Iterator[tuple[str, str]]:
     """Each clip's name and most probable label, which is added to the counts."""
-    for name, posteriors in ledger.done():
+    for name, posteriors in _posteriors(ledger):
         label = labels[int(np.argmax(posteriors))]
         counts[label] += 1
         yield name, label
+
+
+def _posteriors(ledger: Ledger) -> Iterator[tuple[str, FloatArray]]:
+    return ((name, np.frombuffer(result, np.float32)) for name, result in ledger.done())
+
+
+def _detections(ledger: Ledger, labels: list[str], counts: Counter[str]) -> Iterator[tuple[str, ...]]:
+    """A row for each detection, which is added to the counts."""
+    for name, result in ledger.done():
+        for label, score, start, end in np.frombuffer(result, DETECTIONS).tolist():
+            counts[labels[label]] += 1
+            yield name, labels[label], f"{score:.4f}", f"{start:.3f}", f"{end:.3f}"
 
 
 def _digits(posteriors: FloatArray) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ledger: which clips a folder has, and the posteriors of the finished ones, in one file on disk.
+"""The ledger: which clips a folder has, and the results of the finished ones, in one file on disk.
 
 Law: nothing about a clip is kept in memory, so a folder may have any number of clips; and a finished
 clip stays finished, whatever happens next. It is a SQLite database that one process has at a time,
@@ -9,11 +9,10 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-import numpy as np
+from numpy.typing import NDArray
 
-from kwsd.audio import FloatArray
 from kwsd.files import is_wav
 
 _SCHEMA = """
@@ -23,7 +22,7 @@ CREATE TABLE IF NOT EXISTS clips (
     name BLOB,  -- its last part
     state TEXT,  -- size and times: a clip that has changed is not finished
     visit INTEGER,  -- the last run that found it
-    posteriors BLOB  -- float32, null until it is finished
+    posteriors BLOB  -- its result, null until it is finished
 ) WITHOUT ROWID
 """
 
@@ -40,7 +39,7 @@ class Ledger:
 
     Args:
         path: of the file. An earlier run's file is resumed.
-        maker: identifies everything that posteriors depend on except for the clips. Posteriors of
+        maker: identifies everything that results depend on except for the clips. Results of
             another maker are computed again.
     """
 
@@ -113,23 +112,23 @@ class Ledger:
             last = batch[-1][0]
             yield [path for (path,) in batch]
 
-    def add(self, paths: Iterable[bytes], posteriors: FloatArray) -> None:
-        """Mark clips as finished. Shape of the posteriors: (n_paths, n_labels), float32."""
+    def add(self, paths: Iterable[bytes], results: Iterable[NDArray[Any]]) -> None:
+        """Mark clips as finished, with an array for each."""
         with self._connection as db:
-            rows = ((row.tobytes(), path) for path, row in zip(paths, posteriors, strict=True))
+            rows = ((one.tobytes(), path) for path, one in zip(paths, results, strict=True))
             db.executemany("UPDATE clips SET posteriors = ? WHERE path = ?", rows)
 
-    def done(self) -> Iterator[tuple[str, FloatArray]]:
-        """Names and posteriors, shape (n_labels,), of finished clips, ordered by name.
+    def done(self) -> Iterator[tuple[str, bytes]]:
+        """Names and results of finished clips, ordered by name; a result is the bytes of its array.
 
         A name is the file's name. Clips that share one have their paths, relative to the folder.
         """
-        for name, posteriors in self._connection.execute(
+        for name, result in self._connection.execute(
             "WITH shared AS (SELECT name FROM clips GROUP BY name HAVING count(*) > 1) "
             "SELECT CASE WHEN name IN shared THEN path ELSE name END AS fname, posteriors FROM clips "
             "WHERE posteriors IS NOT NULL ORDER BY fname"
         ):
-            yield name.decode("utf-8", "surrogateescape"), np.frombuffer(posteriors, np.float32)
+            yield name.decode("utf-8", "surrogateescape"), result
 
 
 def _wavs(folder: Path, closed: list[tuple[bytes, OSError]]) -> Iterator[tuple[bytes, bytes, str]]:

@@ -1,0 +1,156 @@
+"""Jobs: what `kwsd label` does with a few recordings at a time, in as many processes as there are cores.
+
+Law: each core reads recordings, computes features and runs the model by itself, so no core waits for
+another. A recording's result does not depend on the others in its job.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kwsd.commands.spot import spot
+from kwsd.config import Config
+from kwsd.core.clip import ClipWindows, clip_posteriors, clip_views
+from kwsd.core.model import Model, load_model
+from kwsd.errors import AudioError, OutputError
+from kwsd.sources.recording import read_recording
+from kwsd.workers import begin_worker
+
+_WINDOWS_AT_ONCE = 32  # their features stay in the core's cache
+_MOST_SECONDS = 600.0  # of a longer recording, the middle; `--spot` is for those
+
+
+class Done(NamedTuple):
+    """The result of a job: the recordings, an array for each, and a line for each that could not be read."""
+
+    paths: list[bytes]
+    results: list[NDArray[np.generic]]
+    unreadable: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """Labels clips: the result of each is its posteriors, shape (n_labels,), float32.
+
+    Attributes:
+        n_views: of each clip, over which posteriors are averaged.
+    """
+
+    model: Model
+    folder: Path
+    n_views: int
+
+    def __call__(self, paths: list[bytes]) -> Done:
+        card = self.model.card
+        done = Done([], [], [])
+        of_views = [np.empty((0, len(card.labels)), np.float32)]
+        clips: list[ClipWindows] = []
+        for path in paths:
+            try:
+                recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MOST_SECONDS)
+            except AudioError as error:
+                done.unreadable.append(str(error))
+                continue
+            done.paths.append(path)
+            clips += clip_views(recording, rate_hz, card, self.n_views)
+            if sum(len(clip.starts) for clip in clips) >= _WINDOWS_AT_ONCE:
+                of_views.append(clip_posteriors(clips, card, self.model.posteriors))
+                clips.clear()
+        if clips:
+            of_views.append(clip_posteriors(clips, card, self.model.posteriors))
+        mean = np.concatenate(of_views).reshape(len(done.paths), self.n_views, len(card.labels)).mean(axis=1)
+        return done._replace(results=list(card.with_unknown_odds(mean)))
+
+
+DETECTIONS = np.dtype([("label", "i4"), ("score", "f8"), ("start_seconds", "f8"), ("end_seconds", "f8")])
+"""A detection; `label` is an index into the model's labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Finds keywords in recordings of any length: the result of each is its detections, of type `DETECTIONS`."""
+
+    model: Model
+    folder: Path
+    n_views: int = 1
+
+    def __call__(self, paths: list[bytes]) -> Done:
+        labels, done = self.model.card.labels, Done([], [], [])
+        for path in paths:
+            try:
+                found = [
+                    (labels.index(one.label), one.score, one.start_seconds, one.end_seconds)
+                    for one in spot(self.folder / os.fsdecode(path), self.model, Config())
+                ]
+            except AudioError as error:
+                done.unreadable.append(str(error))
+                continue
+            done.paths.append(path)
+            done.results.append(np.array(found, DETECTIONS))
+        return done
+
+
+Worker = Labeller | Finder
+
+
+def run_jobs(worker: Worker, jobs: Iterable[list[bytes]], n_jobs: int) -> Iterator[Done]:
+    """Run jobs on all cores; one worker process for each further core loads the same model.
+
+    Args:
+        n_jobs: their number; a few run in the present process.
+
+    Raises:
+        OutputError: a worker process was killed.
+    """
+    n_workers = min(len(os.sched_getaffinity(0)), n_jobs)
+    if n_workers < 2 or not _can_use_processes():
+        yield from map(worker, jobs)
+        return
+    device = "cuda" if worker.model.provider.startswith("CUDA") else "cpu"
+    arguments = (type(worker), worker.model.path, device, worker.folder, worker.n_views)
+    running: deque[Future[Done]] = deque()
+    with ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments) as pool:
+        try:
+            for paths in jobs:
+                running.append(pool.submit(_work, paths))
+                if len(running) > 2 * n_workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        except BrokenProcessPool:
+            raise OutputError(
+                f"{worker.folder}: a worker process was killed (out of memory?); the same command continues from here"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _can_use_processes() -> bool:
+    """Whether this system has what a pool needs: shared semaphores, which some containers and chroots lack."""
+    try:
+        get_context("spawn").Lock()
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+_of_process: Callable[[list[bytes]], Done]  # of a worker process
+
+
+def _begin(kind: type[Worker], path: Path, device: str, folder: Path, n_views: int) -> None:
+    global _of_process
+    begin_worker()
+    _of_process = kind(load_model(path, device), folder, n_views)
+
+
+def _work(paths: list[bytes]) -> Done:
+    return _of_process(paths)
