@@ -90,7 +90,7 @@ class MqttConfig:
             share both.
     """
 
-    host: _Name
+    host: Annotated[str, Matching(r"[\w.-]+|[0-9A-Fa-f:]+", "the name or address of a broker, without its port")]
     port: Annotated[int, Between(1, 65535)] = 1883
     username: str | None = None
     password_file: Path | None = None

@@ -1,6 +1,5 @@
 """`kwsd check`: would `kwsd run` work here, and if not, why?"""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ import numpy as np
 from kwsd.audio import FloatArray, dbfs, is_silent
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
-from kwsd.errors import ConfigError, KwsdError, SocketError
+from kwsd.errors import ConfigError, KwsdError
 from kwsd.protocol.address import unix_path
 from kwsd.service.endpoints import bind_tcp, bind_unix, is_live, refuse_unused_secrets, tcp_secrets
 from kwsd.service.outputs.clips import Clips
@@ -19,7 +18,6 @@ from kwsd.sources.base import make_source
 
 Part = tuple[str, Callable[[], str]]
 
-_BROKER_SECONDS = 3.0
 _LISTEN_SECONDS = 1.0  # to a live source
 _FULL, _CLIPPED_SHARE = 0.999, 0.001
 
@@ -56,7 +54,7 @@ def _parts(config: Config) -> Iterator[Part]:
     if config.metrics:
         yield "metrics", lambda: _served(config, config.metrics, "prometheus_client", "metrics")
     if config.http:
-        yield "http", lambda: _served(config, config.http, "starlette", "web")
+        yield "http", lambda: _http(config)
     if config.mqtt:
         yield "mqtt", lambda: _mqtt(config)
     if config.wyoming:
@@ -137,17 +135,18 @@ def _served(config: Config, address: str | None, package: str, extra: str) -> st
     return _port(address, config)
 
 
+def _http(config: Config) -> str:
+    served = _served(config, config.http, "starlette", "web")
+    token, tls = tcp_secrets(config)
+    return f"{served}{', with a token' if token else ''}{', with TLS' if tls else ''}"
+
+
 def _mqtt(config: Config) -> str:
-    """Check the package, the password, and whether something answers at the broker's address."""
+    """Check the package, the password, and whether the broker lets kwsd in."""
     assert config.mqtt
     if find_spec("aiomqtt") is None:
         raise ConfigError("needs the package aiomqtt: install kwsd[mqtt]")
-    from kwsd.service.outputs.mqtt import login
+    from kwsd.service.outputs.mqtt import try_broker
 
-    login(config.mqtt)
-    address = f"{config.mqtt.host}:{config.mqtt.port}"
-    try:
-        socket.create_connection((config.mqtt.host, config.mqtt.port), timeout=_BROKER_SECONDS).close()
-    except OSError as error:
-        raise SocketError(f"{address}: no broker answers ({error.strerror or error})") from None
-    return f"{address} answers"
+    try_broker(config.mqtt)
+    return f"{config.mqtt.host}:{config.mqtt.port} lets kwsd in"

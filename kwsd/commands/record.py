@@ -31,6 +31,8 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
     """
     if not minutes > 0:
         raise ConfigError(f"--minutes {minutes:g}: must be positive")
+    if source == "network":
+        raise ConfigError("--source network: other programs send that; record what they send there")
     refuse_existing(path)
     rate_hz, chunks = make_source(StreamConfig(source=source)).open()
     most, n_written = 60 * minutes * rate_hz, 0

@@ -59,6 +59,12 @@ class Calibration:
         return {one.label: one.threshold for one in self.keywords}
 
     @property
+    def missed(self) -> float | None:
+        """Share of keywords that validation missed at these thresholds, the mean of all; None if not known."""
+        known = [one.missed for one in self.keywords if one.missed is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
     def needed_hours(self) -> float:
         """Hours of recordings that can show the budget at 95 %."""
         return _SHOWS_NONE / self.per_hour

@@ -39,7 +39,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         ValueError: the address has another form.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or len(port) > 20 or int(port) >= 65536:
+    if not host or "/" in host or not port.isdecimal() or len(port) > 20 or int(port) >= 65536:
         raise ValueError(f"{address!r} is not HOST:PORT")
     host = host.removeprefix("[").removesuffix("]")
     with suppress(ValueError):  # a name

@@ -1,7 +1,8 @@
 """Control: what the outputs see of the running daemon, and what they may change.
 
-Law: an output reaches the daemon only through the bus and this object, on the event loop. What is
-changed here lasts until the next reload or restart: the configuration file keeps the last word.
+Law: an output reaches the daemon only through the bus and this object, on the event loop. A changed
+threshold lasts until the next reload: the configuration file keeps the last word. A mute lasts as
+long as the daemon.
 """
 
 import time
@@ -27,12 +28,14 @@ class State:
         streams: counters of each stream.
         deaf: streams from which no audio arrives, and why.
         is_stuck: whether only a restart would help.
+        muted: streams that hear silence.
         model, provider: those in use.
     """
 
     streams: dict[str, StreamFigures]
     deaf: dict[str, str]
     is_stuck: bool
+    muted: frozenset[str]
     n_subscribers: int
     n_events: int
     n_lagged: int
@@ -94,6 +97,7 @@ class Control:
             streams=self.streams,
             deaf=self._health.deaf(now),
             is_stuck=self._health.is_stuck(now),
+            muted=self._detector.muted,
             n_subscribers=self.bus.n_subscribers,
             n_events=self.bus.numbering.next_seq,
             n_lagged=self.bus.n_lagged,

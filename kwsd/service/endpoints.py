@@ -143,7 +143,10 @@ def bind_tcp(address: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except OSError as error:
-        raise SocketError(f"{address}: cannot be bound ({error.strerror or error}); choose another address") from None
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else error
+        )  # its own text repeats the address
+        raise SocketError(f"{address}: cannot be bound ({reason}); choose another address") from None
 
 
 def extend_backlog(listener: socket.socket) -> None:

@@ -40,9 +40,10 @@ class Calibrating:
         Raises:
             ValueError: no such stream is up.
         """
-        figures = self._control.streams.get(wish.stream)
-        if not figures or not figures.is_up:
+        if not self._is_up(wish.stream):
             raise ValueError(f"stream: {wish.stream!r:.60} is not up")
+        if self._control.is_muted(wish.stream):
+            raise ValueError(f"stream: {wish.stream!r:.60} is muted")
         self.stop()
         self._wish, self._card = wish, self._control.card
         self._sweep, self._is_listening = Sweep(self._card), True
@@ -56,6 +57,8 @@ class Calibrating:
         """How far it is, and what it proposes."""
         if not self._wish:
             return {"state": "none"}
+        if self._is_listening and not self._is_up(self._wish.stream):
+            self.stop()
         counts, hours = self._sweep.counts(), self._heard_seconds / 3600
         status = {
             "state": "listening" if self._is_listening else "done",
@@ -68,6 +71,7 @@ class Calibrating:
         return status | {
             "thresholds": result.thresholds,
             "n_false": sum(one.n_false for one in result.keywords),
+            "missed": result.missed,
             "basis": result.basis,
             "needed_hours": round(result.needed_hours, 3),
             "curve": [[round(rate, 3), round(share, 4)] for rate, share in trade_off(self._card, counts, hours)],
@@ -76,6 +80,10 @@ class Calibrating:
     @property
     def _heard_seconds(self) -> float:
         return self._sweep.n_windows * self._card.stride_seconds
+
+    def _is_up(self, stream: str) -> bool:
+        figures = self._control.streams.get(stream)
+        return figures is not None and figures.is_up
 
     def _take(self, windows: Windows) -> None:
         assert self._wish

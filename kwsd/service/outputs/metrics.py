@@ -63,14 +63,16 @@ class Metrics(Collector):
         heard = CounterMetricFamily("kwsd_audio_heard_seconds", "Audio that was processed", labels=["stream"])
         lost = CounterMetricFamily("kwsd_audio_lost_seconds", "Audio that was lost", labels=["stream"])
         is_up = GaugeMetricFamily("kwsd_source_up", "Whether a source delivers", labels=["stream"])
+        muted = GaugeMetricFamily("kwsd_muted", "Whether a stream hears silence", labels=["stream"])
         found = CounterMetricFamily("kwsd_detections", "Keywords that were heard", labels=["stream", "label"])
         for stream, figures in streams:
             heard.add_metric([stream], figures.heard_seconds)
             lost.add_metric([stream], figures.lost_seconds)
             is_up.add_metric([stream], figures.is_up)
+            muted.add_metric([stream], stream in state.muted)
             for label, n in list(figures.n_detections.items()):
                 found.add_metric([stream, label], n)
-        yield from (heard, lost, is_up, found)
+        yield from (heard, lost, is_up, muted, found)
         yield GaugeMetricFamily("kwsd_deaf_streams", "Configured streams from which no audio arrives", len(state.deaf))
         yield GaugeMetricFamily("kwsd_subscribers", "Connected now", state.n_subscribers)
         yield CounterMetricFamily("kwsd_events", "Events that were published", state.n_events)

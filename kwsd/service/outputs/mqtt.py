@@ -6,13 +6,15 @@
     kwsd/STREAM/up, muted, threshold/WORD       retained; muted/set and threshold/WORD/set change them
 
 Law: a detection is published at once, or not at all: a command that comes a minute late is worse
-than none. States are retained, and published again after each reconnection.
+than none. States are those of configured streams. They are retained, and published again after each
+reconnection; those of any other stream would stay on the broker for ever.
 """
 
 import asyncio
 import json
 import logging
 import ssl
+import stat
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -30,10 +32,9 @@ log = logging.getLogger("kwsd")
 
 _RETRY_SECONDS = (1, 2, 5, 10, 30, 60)
 _KEEP_ALIVE_SECONDS = 30
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS, _TRY_SECONDS = 10.0, 3.0
 _FAREWELL_SECONDS = 0.5
 _MOST_WAITING = 256  # detections; beyond that the oldest are dropped
-_MOST_STREAMS = 32  # that are not configured: a sender may use each name only once
 _HOME_ASSISTANT = "homeassistant/status"
 
 
@@ -47,7 +48,6 @@ class Mqtt:
     def __init__(self, config: Config, control: Control) -> None:
         assert config.mqtt
         self._config, self._control, self._streams = config.mqtt, control, list(config.streams)
-        self._most_streams = len(self._streams) + _MOST_STREAMS
         self._password, self._tls = login(config.mqtt)
         self._topics = Topics(f"{config.mqtt.topic}/{slug(config.name)}" if config.name else config.mqtt.topic)
         self._keywords: list[str] = []  # as last announced
@@ -193,12 +193,9 @@ class Mqtt:
             stream = getattr(event, "stream", None)
             if stream is None or stream.startswith(RESERVED):  # these get their detections themselves
                 continue
-            if stream not in self._streams and len(self._streams) < self._most_streams:
-                self._streams.append(stream)
-                self._announce()
             if not isinstance(event, DetectionEvent):
                 self._publish_changes()
-            elif self._client and stream in self._streams:
+            elif self._client:
                 self._waiting_events.append((self._topics.of(stream, "event"), _event(event)))
                 self._waiting_events.append((self._topics.of(stream, "word"), event.label))
                 self._wake.set()
@@ -214,6 +211,26 @@ def _switch(is_on: bool) -> str:
     return "ON" if is_on else "OFF"
 
 
+def try_broker(config: MqttConfig) -> None:
+    """Connect once, and publish nothing.
+
+    Raises:
+        SocketError: no broker answers, or it refuses.
+    """
+    password, tls = login(config)
+
+    async def connect() -> None:
+        async with aiomqtt.Client(
+            config.host, config.port, username=config.username, password=password, tls_context=tls, timeout=_TRY_SECONDS
+        ):
+            pass
+
+    try:
+        asyncio.run(connect())
+    except (aiomqtt.MqttError, OSError) as error:
+        raise SocketError(f"{config.host}:{config.port}: {error}; is it the right broker, user and password?") from None
+
+
 def login(config: MqttConfig) -> tuple[str | None, ssl.SSLContext | None]:
     """The password, and what the connection is encrypted with.
 
@@ -226,11 +243,18 @@ def login(config: MqttConfig) -> tuple[str | None, ssl.SSLContext | None]:
 def _password(config: MqttConfig) -> str | None:
     if config.password_file is None:
         return None
+    path = config.password_file
     try:
-        return config.password_file.read_text(encoding="utf-8").strip()
+        password = path.read_text(encoding="utf-8").strip()
+        is_public = path.stat().st_mode & stat.S_IROTH
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not text"
-        raise SocketError(f"{config.password_file}: {reason}; it must hold the broker's password") from None
+        raise SocketError(f"{path}: {reason}; it must hold the broker's password") from None
+    if is_public:
+        raise SocketError(f"{path}: every user can read the password; chmod o-r it")
+    if not password:
+        raise SocketError(f"{path}: is empty; it must hold the broker's password")
+    return password
 
 
 def _tls(config: MqttConfig) -> ssl.SSLContext | None:

@@ -174,6 +174,7 @@ def test_a_login_and_a_topic_of_its_own(tmp_path, start):
     subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "secret"], check=True)
     passwords.chmod(0o644)
     (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").chmod(0o600)
     broker = Broker(tmp_path, "allow_anonymous false", f"password_file {passwords}")
     broker.listen(username="me", password="secret")
     login = {"username": "me", "password_file": str(tmp_path / "password"), "topic": "flat"}

@@ -12,11 +12,13 @@ async function request(method, path, body) {
 }
 
 async function logIn() {
-  const form = dialog.querySelector("form");
   const [input, problem] = [dialog.querySelector("input"), dialog.querySelector("[role=alert]")];
+  problem.textContent = "";
   for (;;) {
-    if (!dialog.open) dialog.showModal();
-    await new Promise((resolve) => form.addEventListener("submit", resolve, { once: true }));
+    dialog.returnValue = "";
+    dialog.showModal();
+    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    if (dialog.returnValue !== "ok") throw new Error("this needs the token of kwsd");
     const answer = await request("POST", "/api/session", { token: input.value.trim() });
     input.value = "";
     if (answer.ok) return;

@@ -65,11 +65,14 @@ export class Calibration {
 
   #text(status) {
     const minutes = (status.heard_seconds / 60).toFixed(1);
-    const heard = `${minutes} minutes of ${status.stream}: these thresholds would have fired ${status.n_false} times.`;
+    const missed = status.missed === null ? "" : `, and miss about ${(100 * status.missed).toFixed(0)} % of the keywords`;
+    const fired = `these thresholds would have fired ${status.n_false} times${missed}.`;
+    const heard = `${minutes} minutes of ${status.stream}: ${fired}`;
+    const isCut = status.state === "done" && status.heard_seconds < 59 * status.minutes ? " It ended early." : "";
     const isEnough = status.heard_seconds >= 3600 * status.needed_hours;
     const budget = status.false_accepts_per_hour;
     const more = ` Showing ${budget} an hour takes ${status.needed_hours.toFixed(1)} hours; until then it is a guess.`;
-    return heard + (isEnough ? "" : more);
+    return heard + isCut + (isEnough ? "" : more);
   }
 
   #draw(status) {
@@ -86,7 +89,8 @@ export class Calibration {
       ["text", { x: 2, y: BOTTOM }, "missed"],
     ];
     const rate = (3600 * status.n_false) / status.heard_seconds;
-    const nearest = status.curve.reduce((a, b) => (Math.abs(b[0] - rate) < Math.abs(a[0] - rate) ? b : a), [rate, 1]);
+    const distance = ([there, missed]) => Math.abs(there - rate) + Math.abs(missed - (status.missed ?? 0));
+    const nearest = status.curve.reduce((a, b) => (distance(b) < distance(a) ? b : a), [most, 0]);
     parts.push(["circle", { cx: x(nearest[0]), cy: y(nearest[1]), r: 4 }]);
     svg.replaceChildren(
       ...parts.map(([tag, attributes, text]) => {

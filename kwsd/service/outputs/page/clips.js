@@ -14,6 +14,7 @@ export class Clips {
   }
 
   async refresh(state) {
+    this.state = state;
     this.section.hidden = !state.has_clips;
     this.keywords = state.keywords;
     if (!state.has_clips) return;
@@ -45,14 +46,14 @@ export class Clips {
     }
     const words = this.keywords.filter((word) => word !== clip.label);
     const other = element(
-      "select", { onchange: () => other.value && mark(other.value) },
+      "select", { onchange: () => mark(other.value || null) },
       element("option", { value: "" }, "another word"), ...words.map((word) => element("option", { value: word }, word)),
     );
     other.setAttribute("aria-label", "what was said");
     const remove = async () => {
       try {
         await call("DELETE", path);
-        item.remove();
+        await this.refresh(this.state);
       } catch (error) {
         this.onError(error);
       }

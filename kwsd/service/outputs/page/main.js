@@ -10,10 +10,16 @@ const CLIP_MILLISECONDS = 2500; // a clip is complete this long after its event
 const RECONNECT_MILLISECONDS = 2000;
 
 const connection = document.getElementById("connection");
-const showError = (error) => {
-  connection.textContent = error.message;
-  connection.className = "lost";
-};
+const problem = document.getElementById("problem");
+const PROBLEM_MILLISECONDS = 8000;
+
+/** Show an error for a while, wherever the page is scrolled to. */
+function showError(error) {
+  problem.textContent = error.message;
+  problem.hidden = false;
+  clearTimeout(problem.timer);
+  problem.timer = setTimeout(() => (problem.hidden = true), PROBLEM_MILLISECONDS);
+}
 const streams = new Streams(document.getElementById("streams"), showError);
 const events = new Events(document.getElementById("events"));
 const clips = new Clips(document.getElementById("clips-section"), showError);
@@ -24,10 +30,13 @@ let state = null;
 function linesToKeep() {
   const pair = ([label, threshold]) => `${JSON.stringify(label)}: ${threshold}`; // unquoted, YAML takes "no" for false
   const line = ({ thresholds }) => `{${Object.entries(thresholds).map(pair).join(", ")}}`;
-  const configured = state.streams.filter((stream) => stream.is_configured);
-  const chosen = configured.length ? configured : state.streams.slice(0, 1);
-  if (chosen.length < 2) return chosen.map((stream) => `thresholds: ${line(stream)}`).join("");
-  return ["streams:", ...chosen.map((stream) => `  ${JSON.stringify(stream.name)}: {thresholds: ${line(stream)}}`)].join("\n");
+  const lines = state.streams.filter((stream) => stream.is_configured).map((stream) => {
+    const where = state.streams.length > 1 ? `# in ${stream.name}, below streams\n` : "";
+    return `${where}thresholds: ${line(stream)}`;
+  });
+  const other = state.streams.find((stream) => !stream.is_configured);
+  if (other) lines.push(`# at the top, for streams that have no thresholds of their own\nthresholds: ${line(other)}`);
+  return lines.join("\n");
 }
 
 async function refresh() {
@@ -71,8 +80,9 @@ function connect() {
   source.onerror = () => {
     connection.textContent = "not connected; trying again";
     connection.className = "lost";
+    streams.lose();
     if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
-    setTimeout(() => refresh().finally(connect).catch(showError), RECONNECT_MILLISECONDS); // perhaps it wants its token
+    setTimeout(() => refresh().then(connect, (error) => (showError(error), connect())), RECONNECT_MILLISECONDS);
   };
 }
 

@@ -31,11 +31,18 @@ class Stream {
     this.muted = stream.muted;
     this.state.className = stream.is_up ? "up" : "down";
     this.state.textContent = stream.is_up ? "up" : stream.down;
+    if (!stream.is_up) this.level.value = this.level.min;
     this.mute.textContent = stream.muted ? "listen again" : "mute";
     this.mute.setAttribute("aria-pressed", String(stream.muted));
     for (const [keyword, threshold] of Object.entries(stream.thresholds)) {
       if (!(keyword in this.waiting)) this.#place(keyword, threshold);
     }
+  }
+
+  lose() {
+    this.state.className = "down";
+    this.state.textContent = "not connected to kwsd";
+    this.level.value = this.level.min;
   }
 
   hear(event) {
@@ -124,6 +131,11 @@ export class Streams {
       }
       this.byName.get(stream.name).show(stream);
     }
+  }
+
+  /** The daemon does not answer: nothing that is shown holds. */
+  lose() {
+    for (const stream of this.byName.values()) stream.lose();
   }
 
   hear(event) {
