@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kwsd.commands.check import check, heard
-from kwsd.config import ClipsConfig, Config, StreamConfig
+from kwsd.config import ClipsConfig, Config, MqttConfig, StreamConfig
 from kwsd.errors import ConfigError
 from support import DEMO, free_port
 
@@ -121,3 +121,37 @@ def test_an_unknown_keyword_is_found_with_the_model(lines):
 )
 def test_a_source_that_is_silent_or_clips_is_named(samples, said):
     assert heard(samples.astype(np.float32), 16000) == said
+
+
+def test_the_outputs_are_checked_as_the_daemon_would_use_them(lines, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("correct horse battery staple")
+    token.chmod(0o644)
+    port = free_port()
+    keys = {"http": f"127.0.0.1:{port}", "wyoming": f"tcp://127.0.0.1:{free_port()}", "token_file": token}
+    found = lines(**keys)
+    assert found["http"] == (False, f"{token}: every user can read the token; chmod o-r it")
+    assert found["wyoming"][0]
+    token.chmod(0o600)
+    assert lines(**keys)["http"] == (True, f"127.0.0.1:{port}, with a token")
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        ("secret", 0o644, "every user can read the password; chmod o-r it"),
+        ("", 0o600, "is empty; it must hold the broker's password"),
+        (None, 0, "No such file or directory; it must hold the broker's password"),
+        ("secret", 0o600, "is it the right broker, user and password?"),  # nothing listens there
+    ],
+    ids=["public", "empty", "missing", "no broker"],
+)
+def test_a_broker_that_cannot_be_used_is_reported(lines, tmp_path, content, mode, reason):
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    mqtt = MqttConfig(host="127.0.0.1", port=free_port(), username="me", password_file=path)
+    fine, line = lines(mqtt=mqtt)["mqtt"]
+    assert not fine
+    assert line.endswith(reason)

@@ -156,3 +156,20 @@ def test_calibration_listens_and_proposes_thresholds(serve):
     assert page.ask("POST", "/api/calibration", wish | {"stream": "attic"})[1]["error"].endswith("is not up")
     assert page.ask("POST", "/api/calibration", wish)[0] == 202
     assert page.ask("DELETE", "/api/calibration")[1]["state"] == "done"
+
+
+def test_a_calibration_ends_with_its_stream_and_refuses_a_muted_one(serve, tmp_path, demo):
+    page = serve(audio=str(tmp_path / "audio.sock"), streams={"hall": {"source": "network"}})
+    samples = np.round(demo[: 2 * 16000] * 32767).astype("<i2")
+    wish = {"stream": "hall", "minutes": 1, "false_accepts_per_hour": 1}
+    with send_audio(tmp_path / "audio.sock", samples, stream="hall", rate_hz=16000) as connection:
+        page.until("/api/state", lambda state: state["streams"][0]["is_up"])
+        page.ask("PUT", "/api/muted", {"stream": "hall", "muted": True})
+        assert "is muted" in page.ask("POST", "/api/calibration", wish)[1]["error"]
+        page.ask("PUT", "/api/muted", {"stream": "hall", "muted": False})
+        assert page.ask("POST", "/api/calibration", wish)[0] == 202
+        connection.sendall(samples.tobytes())
+        status = page.until("/api/calibration", lambda one: one["heard_seconds"] > 1)
+        assert status["state"] == "listening"
+        assert 0 < status["missed"] <= 1
+    assert page.until("/api/calibration", lambda one: one["state"] == "done")["heard_seconds"] < 5
