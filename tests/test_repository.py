@@ -122,7 +122,7 @@ def test_every_event_is_documented():
     assert all(f"`{name}`" in text for name in event_types())
 
 
-@pytest.mark.parametrize("name", ["cost", "peers", "streams", "subscribers", "day", "labelling", "outputs"])
+@pytest.mark.parametrize("name", ["cost", "peers", "streams", "subscribers", "day", "labelling", "outputs", "gpu"])
 def test_a_benchmark_prints_its_usage(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
     assert "usage" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
