@@ -12,7 +12,8 @@ from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError, KwsdError
 from kwsd.protocol.address import unix_path
-from kwsd.service.endpoints import bind_tcp, bind_unix, is_live, refuse_unused_secrets, tcp_secrets
+from kwsd.service.credentials import refuse_unused_secrets, tcp_secrets
+from kwsd.service.endpoints import bind_tcp, bind_unix, is_live
 from kwsd.service.outputs.clips import Clips
 from kwsd.sources.base import make_source
 
@@ -52,14 +53,15 @@ def _parts(config: Config) -> Iterator[Part]:
     if config.clips:
         yield "clips", lambda: _clips(config)
     if config.metrics:
-        yield "metrics", lambda: _served(config, config.metrics, "prometheus_client", "metrics")
+        yield "metrics", lambda: _served(config, config.metrics, "metrics", "prometheus_client")
     if config.http:
         yield "http", lambda: _http(config)
     if config.mqtt:
         yield "mqtt", lambda: _mqtt(config)
     if config.wyoming:
         address = config.wyoming.removeprefix("tcp://")
-        yield "wyoming", lambda: _served(config, address, "wyoming", "wyoming")
+        packages = ("wyoming", "zeroconf") if config.zeroconf else ("wyoming",)
+        yield "wyoming", lambda: _served(config, address, "wyoming", *packages)
 
 
 def _model(config: Config) -> str:
@@ -127,16 +129,17 @@ def _tcp(config: Config) -> str:
     return f"{config.tcp}{', with a token' if token else ''}{', with TLS' if tls else ''}"
 
 
-def _served(config: Config, address: str | None, package: str, extra: str) -> str:
-    """Check the package and the port of an output."""
+def _served(config: Config, address: str | None, extra: str, *packages: str) -> str:
+    """Check the packages and the port of an output."""
     assert address
-    if find_spec(package) is None:
-        raise ConfigError(f"needs the package {package.replace('_', '-')}: install kwsd[{extra}]")
+    for package in packages:
+        if find_spec(package) is None:
+            raise ConfigError(f"needs the package {package.replace('_', '-')}: install kwsd[{extra}]")
     return _port(address, config)
 
 
 def _http(config: Config) -> str:
-    served = _served(config, config.http, "starlette", "web")
+    served = _served(config, config.http, "web", "starlette", "uvicorn", "prometheus_client")
     token, tls = tcp_secrets(config)
     return f"{served}{', with a token' if token else ''}{', with TLS' if tls else ''}"
 

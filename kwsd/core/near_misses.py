@@ -29,18 +29,25 @@ class NearMisses:
 
     Args:
         thresholds: from `thresholds_of`, shape (n_labels,).
+        stride_samples: between the ends of two windows.
     """
 
-    def __init__(self, thresholds: NDArray[np.float64]) -> None:
+    def __init__(self, thresholds: NDArray[np.float64], stride_samples: int) -> None:
+        self._stride_samples = stride_samples
+        self._next_end = -1
+        self._peaks = np.zeros(len(thresholds))
+        self._ends = np.zeros(len(thresholds), np.int64)
+        self._settled = np.zeros(len(thresholds), bool)  # detected, or begun before it was looked at
+        self.set_thresholds(thresholds)
+
+    def set_thresholds(self, thresholds: NDArray[np.float64]) -> None:
+        """Replace the thresholds. The stream goes on."""
         self._thresholds = thresholds
         below_one = np.minimum(thresholds, 1 - 1e-9)  # infinity, of labels that never fire, is left out below
         self._close = np.where(thresholds <= 1, 1 / (1 + (1 / below_one - 1) * np.exp(_CLOSE_LOGITS)), np.inf)
-        self._peaks = np.zeros(len(thresholds))
-        self._ends = np.zeros(len(thresholds), np.int64)
-        self._fired = np.zeros(len(thresholds), bool)
 
     def push(self, scores: FloatArray, end: int, fired: list[int]) -> list[Near]:
-        """Look at one window.
+        """Look at one window. After windows that were left out, a rise that has begun meanwhile does not count.
 
         Args:
             scores: shape (n_labels,).
@@ -50,16 +57,20 @@ class NearMisses:
         Returns:
             the near misses that ended with this window; usually none.
         """
-        self._fired[fired] = True
         close = scores >= self._close
+        if end != self._next_end:
+            self._peaks[:], self._settled = 0, close.copy()
+        self._next_end = end + self._stride_samples
+        self._settled[fired] = True
         higher = close & (scores > self._peaks)
         self._peaks[higher], self._ends[higher] = scores[higher], end
         over = ~close & (self._peaks > 0)
         if not over.any():
             return []
+        is_near = over & ~self._settled & (self._peaks < self._thresholds)  # a higher one is in the refractory period
         missed = [
             Near(n, float(self._peaks[n]), float(self._thresholds[n]), int(self._ends[n]))
-            for n in np.flatnonzero(over & ~self._fired).tolist()
+            for n in np.flatnonzero(is_near).tolist()
         ]
-        self._peaks[over], self._fired[over] = 0, False
+        self._peaks[over], self._settled[over] = 0, False
         return missed

@@ -4,6 +4,7 @@ Law: the bus lives on one event loop, and publishing never waits. A subscriber t
 loses its own oldest events, and learns how many.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from uuid import uuid4
 
 from kwsd.protocol.events import Event, Gap, Lagged, Position, Published, Scores, Subscribed
 from kwsd.protocol.subscription import Since, Subscription
+
+log = logging.getLogger("kwsd")
 
 _PublishedEvent = TypeVar("_PublishedEvent", bound=Published)
 
@@ -145,11 +148,15 @@ class Bus:
         stamped = self.numbering.stamp(event)
         line, now = encode(stamped), time.monotonic()
         self._history.append((now, stamped, line))
-        for subscriber in self._subscribers:
-            if subscriber.subscription.wants(stamped):
-                self.n_lagged += subscriber.put(line)
-            else:
-                subscriber.skip(self.numbering.next_seq, now)
+        for subscriber in list(self._subscribers):
+            try:
+                if subscriber.subscription.wants(stamped):
+                    self.n_lagged += subscriber.put(line)
+                else:
+                    subscriber.skip(self.numbering.next_seq, now)
+            except Exception:  # a defect of one output must not cost the others their events
+                log.exception("an output failed, and gets no more events")
+                self.unsubscribe(subscriber)
         return stamped
 
     def publish_scores(self, event: Scores) -> None:

@@ -50,6 +50,7 @@ class Control:
         bus: hands out the events.
         inbox: takes the audio of a stream that an output brings.
         listeners: called after a threshold or a mute has changed, or a reload.
+        on_reload: called with a new configuration, before it is used.
         taps: take the windows of a stream, by its name. The dict is replaced, never changed.
     """
 
@@ -60,7 +61,9 @@ class Control:
         self.bus, self.inbox = bus, inbox
         self.listeners: list[Callable[[], None]] = []
         self.taps: dict[str, Callable[[Windows], None]] = {}
+        self.on_reload: Callable[[Config], None] = lambda config: None
         reloader.on_change = self._tell
+        reloader.on_reload = lambda config: self.on_reload(config)
 
     @property
     def card(self) -> ModelCard:

@@ -167,7 +167,7 @@ class Detector:
         if model is self._model:
             for stream in self._streams.values():
                 stream.spotter.set_thresholds(self._thresholds(stream.name))
-                stream.near_misses = self._new_near_misses(stream.name)
+                stream.near_misses.set_thresholds(thresholds_of(self._model.card, self._thresholds(stream.name)))
             return
         self._model, self._batch = model, StreamBatch(model)
         for stream in self._streams.values():
@@ -182,7 +182,9 @@ class Detector:
         return Spotter(self._model, rate_hz, start_seconds=start_seconds, thresholds=thresholds, batch=self._batch)
 
     def _new_near_misses(self, name: str) -> NearMisses:
-        return NearMisses(thresholds_of(self._model.card, self._thresholds(name)))
+        card = self._model.card
+        stride_samples = card.stride_frames * card.frontend.hop_samples
+        return NearMisses(thresholds_of(card, self._thresholds(name)), stride_samples)
 
     def _finish(self, run: "_Run", output: Output, extras: Extras) -> None:
         """Process the samples of several streams together, end those that end, and empty the run."""

@@ -4,7 +4,6 @@ Law: a path is bound only if it is free or its owner is dead. A socket has its f
 from its first moment on.
 """
 
-import codecs
 import fcntl
 import os
 import resource
@@ -19,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kwsd.config import Config
-from kwsd.errors import ConfigError, SocketError
+from kwsd.errors import SocketError
 from kwsd.protocol.address import host_and_port, is_loopback
 from kwsd.service import systemd
+from kwsd.service.credentials import load_certificate, tcp_secrets
 
 _LOCK_SECONDS = 2.0
 _BACKLOG = 1024
@@ -30,7 +30,6 @@ ACCEPTED_AT_ONCE = 32
 
 _MOST_DESCRIPTORS = 65536
 _SPARE_DESCRIPTORS = 64  # for everything that is not a connection
-_MIN_TOKEN_BYTES = 16
 
 
 @dataclass
@@ -86,36 +85,7 @@ def reload_secrets(endpoints: list[Endpoint], config: Config) -> None:
         if endpoint.listener.family != socket.AF_UNIX:
             endpoint.token = token
             if endpoint.tls and tls:
-                _load_certificate(endpoint.tls, config)
-
-
-def refuse_unused_secrets(config: Config) -> None:
-    """Check that a configured token or certificate is used: over TCP, or by the live page.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if (
-        config.tcp is None
-        and config.http is None
-        and (config.token_file or config.tls_certificate)
-        and not systemd.is_activated()
-    ):
-        raise ConfigError("tcp, http: missing; token_file and tls_certificate are only for them")
-
-
-def tcp_secrets(config: Config) -> tuple[bytes | None, ssl.SSLContext | None]:
-    """The configured token and certificate.
-
-    Raises:
-        SocketError: one of them cannot be used.
-    """
-    token = _read_token(config.token_file) if config.token_file else None
-    if not config.tls_certificate:
-        return token, None
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _load_certificate(tls, config)
-    return token, tls
+                load_certificate(endpoint.tls, config)
 
 
 def bind_unix(path: Path, config: Config) -> socket.socket:
@@ -200,34 +170,6 @@ def _passed(listener: socket.socket, token: bytes | None, tls: ssl.SSLContext | 
     if token is None and not is_loopback(endpoint.address):
         raise SocketError(f"{endpoint.address}: is open to other machines; set token_file")
     return endpoint
-
-
-def _read_token(path: Path) -> bytes:
-    """The token in a file, which other users must not be able to read."""
-    try:
-        token = path.read_bytes().removeprefix(codecs.BOM_UTF8).strip()
-        is_public = path.stat().st_mode & stat.S_IROTH
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None
-    if is_public:
-        raise SocketError(f"{path}: every user can read the token; chmod o-r it")
-    try:
-        token.decode()
-    except ValueError:
-        raise SocketError(f"{path}: not text, as a token must be; make one: openssl rand -hex 32 > {path}") from None
-    if len(token) < _MIN_TOKEN_BYTES:
-        raise SocketError(f"{path}: too short for a token; make one: openssl rand -hex 32 > {path}")
-    return token
-
-
-def _load_certificate(tls: ssl.SSLContext, config: Config) -> None:
-    try:
-        # An empty password makes an encrypted key an error; without one, OpenSSL would ask on the terminal.
-        tls.load_cert_chain(config.tls_certificate or "", config.tls_key, password="")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        names = f"{config.tls_certificate}, {config.tls_key}"
-        raise SocketError(f"{names}: not a certificate and its key in PEM ({reason})") from None
 
 
 @contextmanager

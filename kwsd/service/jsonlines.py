@@ -22,13 +22,14 @@ from kwsd.protocol.address import keep_alive
 from kwsd.protocol.events import Error, Hello, Position
 from kwsd.protocol.subscription import Subscription, parse_token
 from kwsd.service.bus import Bus, Subscriber, encode
+from kwsd.service.credentials import Handshake
 from kwsd.service.endpoints import ACCEPTED_AT_ONCE, Endpoint, extend_backlog, raise_descriptor_limit, remove_socket
 
 log = logging.getLogger("kwsd")
 
 MAX_LINE_BYTES = 64 * 1024
 _BUFFER_BYTES = 64 * 1024  # unread by a subscriber; beyond this, its queue fills
-_LINE_SECONDS = 5.0  # for the rest of a line, for the token, and for the TLS handshake
+_LINE_SECONDS = 5.0  # for the rest of a line, and for the token
 _FAREWELL_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # between two looks whether a client that sends no more has closed
 _MOST_NEWCOMERS = 64  # with TLS: each costs a quarter of a megabyte
@@ -49,10 +50,10 @@ class JsonLines:
 
     def __init__(self, endpoints: list[Endpoint], bus: Bus, hello: Callable[[], Hello]) -> None:
         self._endpoints, self.bus, self.hello = endpoints, bus, hello
-        self.connections: set[_Handshake | _Connection] = set()
+        self.connections: set[Handshake | _Connection] = set()
         self.max_connections = raise_descriptor_limit()
         self.penalties = Penalties(first_seconds=0.05, longest_seconds=4.0)
-        self.newcomers: Crowd[_Handshake | _Connection] = Crowd(_MOST_NEWCOMERS)
+        self.newcomers: Crowd[Handshake | _Connection] = Crowd(_MOST_NEWCOMERS)
         self._warnings = Rate(per_second=0.1, burst=1)
         self._servers: list[asyncio.Server] = []
         self._inodes = {one.removed: one.removed.stat().st_ino for one in endpoints if one.removed}
@@ -61,7 +62,9 @@ class JsonLines:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         for endpoint in self._endpoints:
-            accept = partial(_Handshake if endpoint.tls else _Connection, self, endpoint)
+            accept: Callable[[], asyncio.Protocol] = partial(_Connection, self, endpoint)
+            if endpoint.tls:
+                accept = partial(Handshake, accept, endpoint.tls, self._begin_handshake, self._end_handshake)
             options: dict[str, Any] = {"sock": endpoint.listener, "backlog": ACCEPTED_AT_ONCE}
             if endpoint.listener.family == AF_UNIX:
                 server = await loop.create_unix_server(accept, **options, **_KEEP_FILE)
@@ -82,7 +85,18 @@ class JsonLines:
         while self.connections and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    def admit(self, newcomer: "_Handshake | _Connection") -> None:
+    def _begin_handshake(self, handshake: Handshake) -> bool:
+        if len(self.connections) >= self.max_connections:
+            return False
+        self.connections.add(handshake)
+        self.admit(handshake)
+        return True
+
+    def _end_handshake(self, handshake: Handshake) -> None:
+        self.connections.discard(handshake)
+        self.newcomers.discard(handshake)
+
+    def admit(self, newcomer: "Handshake | _Connection") -> None:
         """Let a client begin its TLS handshake, or show its token; another gives way if there are too many."""
         if gone := self.newcomers.add(newcomer, _host(newcomer.transport)):
             gone.give_way()
@@ -92,44 +106,6 @@ class JsonLines:
 
 def _host(transport: asyncio.Transport) -> str:
     return str((transport.get_extra_info("peername") or [""])[0])
-
-
-class _Handshake(asyncio.Protocol):
-    """A TCP client until it has finished its TLS handshake."""
-
-    def __init__(self, server: JsonLines, endpoint: Endpoint) -> None:
-        self._server, self._endpoint = server, endpoint
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()  # what the client sends belongs to the handshake
-        self.transport = transport
-        if len(self._server.connections) >= self._server.max_connections:
-            transport.abort()
-            return
-        self._server.connections.add(self)
-        self._server.admit(self)
-        self._task = asyncio.get_running_loop().create_task(self._shake_hands())
-
-    async def _shake_hands(self) -> None:
-        connection, tls = _Connection(self._server, self._endpoint), self._endpoint.tls
-        assert tls
-        options: dict[str, Any] = {"server_side": True, "ssl_handshake_timeout": _LINE_SECONDS}
-        try:
-            secure = await asyncio.get_running_loop().start_tls(self.transport, connection, tls, **options)
-        except OSError:  # the client is too slow, or does not speak TLS
-            self.transport.abort()
-            return
-        finally:
-            self._server.connections.discard(self)
-            self._server.newcomers.discard(self)
-        if secure and not secure.is_closing():
-            connection.connection_made(secure)
-
-    def give_way(self) -> None:
-        self.transport.abort()
-
-    close = give_way
 
 
 class _Connection(asyncio.Protocol):

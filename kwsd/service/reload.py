@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import Model, load_model
 from kwsd.errors import KwsdError
+from kwsd.service.credentials import refuse_unused_secrets
 from kwsd.service.detector import Detector
-from kwsd.service.endpoints import Endpoint, refuse_unused_secrets, reload_secrets
+from kwsd.service.endpoints import Endpoint, reload_secrets
 from kwsd.workers import in_thread
 
 log = logging.getLogger("kwsd")
@@ -69,6 +70,7 @@ class Reloader:
     Attributes:
         setup: the current one.
         on_change: called after the thresholds or the model may have changed.
+        on_reload: called with a new configuration, before it is used.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Reloader:
         self._detector, self._endpoints = detector, endpoints
         self._running: asyncio.Task[None] | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self.on_reload: Callable[[Config], None] = lambda config: None
 
     async def start(self) -> None:
         """Reload. Cancelling this call does not cancel the reload."""
@@ -95,6 +98,7 @@ class Reloader:
             loaded = await in_thread(lambda: load_setup(self._configure))
             setup, ignored = _merge(self.setup, loaded)
             reload_secrets(self._endpoints, setup.config)
+            self.on_reload(setup.config)
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return

@@ -21,6 +21,7 @@ from kwsd.plain import plain
 
 _FIRST_DESCRIPTOR = 3
 _LINES_PER_SECOND, _LINES_AT_ONCE = 1.0, 500  # of one kind
+_MOST_LETTERS = 2000  # of a line
 _JOURNAL = "/run/systemd/journal/socket"
 
 
@@ -89,7 +90,7 @@ class _Modest(logging.Filter):
             self._left_out[place] += 1
             return False
         n_before = self._left_out.pop(place, 0)
-        text = plain(record.getMessage())
+        text = plain(record.getMessage()[:_MOST_LETTERS])
         record.msg, record.args = f"{text} ({n_before} such lines were left out)" if n_before else text, ()
         return True
 

@@ -11,7 +11,8 @@ CLOSE = 0.81
 
 def run(*scores, fired=()):
     """The near misses of the first label; it fires in the windows numbered in `fired`."""
-    misses = NearMisses(THRESHOLDS)
+    misses = NearMisses(THRESHOLDS, 100)
+    misses.push(np.array([0.1, 0.1, 1.0]), -100, [])
     found = []
     for n, score in enumerate(scores):
         found += misses.push(np.array([score, 0.1, 1.0]), 100 * n, [0] if n in fired else [])
@@ -37,9 +38,28 @@ def test_each_rise_is_judged_anew():
 
 
 def test_a_threshold_of_one_has_near_misses():
-    misses = NearMisses(np.array([1.0]))
+    misses = NearMisses(np.array([1.0]), 100)
     assert misses.push(np.array([0.5]), 0, []) == []
     close = 1 - 1e-10
     assert misses.push(np.array([close]), 100, []) == []
     [near] = misses.push(np.array([0.5]), 200, [])
     assert near.score == pytest.approx(close)
+
+
+def test_a_rise_that_began_while_nobody_looked_does_not_count():
+    misses = NearMisses(THRESHOLDS, 100)
+    assert misses.push(np.array([0.9, 0.1, 1.0]), 1000, []) == []  # the first window that is looked at
+    assert misses.push(np.array([0.1, 0.1, 1.0]), 1100, []) == []
+    assert misses.push(np.array([0.9, 0.1, 1.0]), 1200, []) == []
+    assert misses.push(np.array([0.1, 0.1, 1.0]), 9000, []) == []  # windows were left out
+    assert misses.push(np.array([0.9, 0.1, 1.0]), 9100, []) == []
+    assert len(misses.push(np.array([0.1, 0.1, 1.0]), 9200, [])) == 1
+
+
+def test_a_word_in_the_refractory_period_and_other_thresholds_are_no_near_miss():
+    assert run(0.1, 0.99, 0.1) == []  # above the threshold, and not detected
+    misses = NearMisses(THRESHOLDS, 100)
+    misses.push(np.array([0.1, 0.1, 1.0]), 0, [])
+    misses.push(np.array([0.98, 0.1, 1.0]), 100, [0])
+    misses.set_thresholds(np.array([0.99, 0.9, np.inf]))
+    assert misses.push(np.array([0.1, 0.1, 1.0]), 200, []) == []

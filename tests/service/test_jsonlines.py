@@ -15,7 +15,8 @@ from kwsd.config import Config
 from kwsd.protocol.events import Error, Goodbye, Hello, Lagged, Overrun, Position, parse_event
 from kwsd.service import jsonlines
 from kwsd.service.bus import Bus
-from kwsd.service.endpoints import Endpoint, bind_tcp, bind_unix, tcp_secrets
+from kwsd.service.credentials import tcp_secrets
+from kwsd.service.endpoints import Endpoint, bind_tcp, bind_unix
 from kwsd.service.jsonlines import JsonLines
 
 TLS = Path(__file__).parent / "tls"

@@ -16,17 +16,17 @@ _MDNS = ("224.0.0.251", 5353)
 class Announcement:
     """The announcement of a listening socket."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        self._host, self._port = listener.getsockname()[:2]
+    def __init__(self) -> None:
         self._zeroconf: AsyncZeroconf | None = None
 
-    async def start(self) -> None:
+    async def start(self, listener: socket.socket) -> None:
         """Announce. A network that does not allow it costs the announcement, which is logged."""
+        host, port = listener.getsockname()[:2]
         machine = socket.gethostname().partition(".")[0]
         name, server = f"kwsd on {machine}.{_TYPE}", f"{machine}-kwsd.local."
         try:
-            address = _own_address() if ip_address(self._host).is_unspecified else self._host
-            info = AsyncServiceInfo(_TYPE, name, self._port, parsed_addresses=[address], server=server)
+            address = _own_address() if ip_address(host).is_unspecified else host
+            info = AsyncServiceInfo(_TYPE, name, port, parsed_addresses=[address], server=server)
             self._zeroconf = AsyncZeroconf()
             await self._zeroconf.async_register_service(info, allow_name_change=True)
         except (OSError, Error) as error:

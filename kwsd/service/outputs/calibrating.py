@@ -32,6 +32,8 @@ class Calibrating:
         self._wish: Wish | None = None
         self._card = control.card
         self._sweep = Sweep(self._card)
+        self._earlier = self._sweep.counts()  # of the sweeps before it: a hole in the audio begins another
+        self._n_earlier, self._end = 0, 0
         self._is_listening = False
 
     def start(self, wish: Wish) -> None:
@@ -47,6 +49,7 @@ class Calibrating:
         self.stop()
         self._wish, self._card = wish, self._control.card
         self._sweep, self._is_listening = Sweep(self._card), True
+        self._earlier, self._n_earlier, self._end = self._sweep.counts(), 0, 0
         self._control.taps = {wish.stream: self._take}
 
     def stop(self) -> None:
@@ -59,13 +62,13 @@ class Calibrating:
             return {"state": "none"}
         if self._is_listening and not self._is_up(self._wish.stream):
             self.stop()
-        counts, hours = self._sweep.counts(), self._heard_seconds / 3600
+        counts, hours = self._earlier + self._sweep.counts(), self._heard_seconds / 3600
         status = {
             "state": "listening" if self._is_listening else "done",
             **vars(self._wish),
             "heard_seconds": round(self._heard_seconds, 1),
         }
-        if not self._sweep.n_windows:
+        if not hours:
             return status | {"thresholds": {}, "curve": []}
         result = choose_thresholds(self._card, counts, hours, self._wish.false_accepts_per_hour)
         return status | {
@@ -79,7 +82,7 @@ class Calibrating:
 
     @property
     def _heard_seconds(self) -> float:
-        return self._sweep.n_windows * self._card.stride_seconds
+        return (self._n_earlier + self._sweep.n_windows) * self._card.stride_seconds
 
     def _is_up(self, stream: str) -> bool:
         figures = self._control.streams.get(stream)
@@ -90,6 +93,14 @@ class Calibrating:
         if self._control.card is not self._card:  # another model
             self.stop()
             return
+        end = windows.ends.item()
+        if end <= self._end:  # the stream's clock has started anew
+            self._earlier, self._n_earlier = (
+                self._earlier + self._sweep.counts(),
+                self._n_earlier + self._sweep.n_windows,
+            )
+            self._sweep = Sweep(self._card)
+        self._end = end
         self._sweep.push([windows])
         if self._heard_seconds >= 60 * self._wish.minutes:
             self.stop()

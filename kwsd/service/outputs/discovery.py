@@ -16,9 +16,10 @@ _THRESHOLD = {"min": 0.001, "max": 1, "step": 0.001, "mode": "box"}
 
 
 def slug(name: str) -> str:
-    """A name for topics and ids: letters, digits, - and _. Different names have different slugs."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    return plain if plain == name else f"{plain}_{crc32(name.encode()):08x}"
+    """A name for topics and ids: letters, digits, - and _, but no two - in a row. Names have different slugs."""
+    plain = re.sub(r"[^A-Za-z0-9_-]|--+", "_", name)
+    is_own = plain == name and not re.search(r"_[0-9a-f]{8}$", name)  # which looks like a checksum
+    return plain if is_own else f"{plain}_{crc32(name.encode()):08x}"
 
 
 class Topics:
@@ -60,7 +61,7 @@ def discovery(topics: Topics, keywords: list[str], streams: list[str]) -> dict[s
 
 def _components(topics: Topics, keywords: list[str], stream: str) -> dict[str, Component]:
     def entity(platform: str, what: str, **keys: Any) -> dict[str, Component]:
-        key = f"{slug(stream)}_{what}"
+        key = f"{slug(stream)}--{what}"
         return {key: {"p": platform, "unique_id": f"{topics.device}_{key}", **keys}}
 
     muted = topics.of(stream, "muted")
@@ -78,9 +79,9 @@ def _components(topics: Topics, keywords: list[str], stream: str) -> dict[str, C
     for keyword in keywords:
         threshold = topics.of(stream, "threshold", slug(keyword))
         name, keys = f"{stream} threshold of {keyword}", {"stat_t": threshold, "cmd_t": f"{threshold}/set"}
-        found |= entity("number", f"threshold_{slug(keyword)}", name=name, ent_cat="config", **keys, **_THRESHOLD)
+        found |= entity("number", f"threshold--{slug(keyword)}", name=name, ent_cat="config", **keys, **_THRESHOLD)
         found |= {
-            f"{slug(stream)}_heard_{slug(keyword)}": {
+            f"{slug(stream)}--heard--{slug(keyword)}": {
                 "p": "device_automation",
                 "automation_type": "trigger",
                 "topic": topics.of(stream, "word"),

@@ -68,8 +68,9 @@ class EventStream:
         self._pending += b"data: " + hello.to_json().encode() + b"\n\n"
 
     def _write(self, lines: bytes) -> None:
+        boot_id = self._control.bus.numbering.boot_id
         for line in lines.splitlines():
-            self._pending += _frame(line)
+            self._pending += _frame(line, boot_id)
         self._changed.set()
         if len(self._pending) > _UNREAD_BYTES:
             self._subscriber.hold()
@@ -80,12 +81,13 @@ class EventStream:
         self._changed.set()
 
 
-def _frame(line: bytes) -> bytes:
-    """A line of the protocol as a server-sent event. Numbered events have an id."""
+def _frame(line: bytes, boot_id: str) -> bytes:
+    """A line of the protocol as a server-sent event. Numbered events have an id, and positions that of the last one."""
     number = b""
     if b'"seq":' in line[:_SEQ_WITHIN]:
-        event = json.loads(line)
-        number = f"id: {event['boot_id']}:{event['seq']}\n".encode()
+        number = f"id: {boot_id}:{json.loads(line)['seq']}\n".encode()
+    elif line.startswith(b'{"type":"position"'):
+        number = f"id: {boot_id}:{json.loads(line)['next_seq'] - 1}\n".encode()
     return number + b"data: " + line + b"\n\n"
 
 

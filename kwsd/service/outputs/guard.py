@@ -6,6 +6,7 @@ this machine's address is DNS rebinding. Sources: Fetch Metadata (W3C), OWASP on
 """
 
 import asyncio
+import re
 import secrets
 import socket
 import time
@@ -22,6 +23,7 @@ from kwsd.limits import Penalties
 from kwsd.protocol.address import is_loopback
 
 COOKIE = "kwsd"
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _MOST_SESSIONS = 100
 _READS = ("GET", "HEAD")
 _FREE = ("/", "/livez", "/api/session")
@@ -68,6 +70,16 @@ class Guard:
 
         await self._app(scope, receive, send_guarded)
 
+    @property
+    def has_token(self) -> bool:
+        return self._token is not None
+
+    def set_token(self, token: bytes | None) -> None:
+        """Use another token from now on. What was shown for an earlier one no longer counts."""
+        if token != self._token:
+            self._token = token
+            self._sessions.clear()
+
     def new_session(self) -> str:
         """A secret for the cookie of a browser that has shown the token."""
         self._sessions.append(secrets.token_urlsafe(32))
@@ -84,7 +96,7 @@ class Guard:
         return False
 
     async def _refusal(self, request: HTTPConnection) -> PlainTextResponse | None:
-        headers, method, path = request.headers, request.scope["method"], request.url.path
+        headers, method, path = request.headers, request.scope["method"], request.scope["path"]  # not url: it has Host
         if not self._is_ours(_host_name(headers)):
             return PlainTextResponse("this name is not a name of this machine; use its address\n", 421)
         if not _is_same_site(headers, method, path):
@@ -106,10 +118,9 @@ class Guard:
 
 
 def _host_name(headers: Headers) -> str:
-    """The host that the client asked for, without its port."""
-    host = headers.get("host", "").lower()
-    name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
-    return name.removeprefix("[").removesuffix("]").removesuffix(".")
+    """The host that the client asked for, without its port; empty if it is none."""
+    found = _HOST.fullmatch(headers.get("host", "").lower())
+    return found[1].strip("[]").removesuffix(".") if found else ""
 
 
 def _is_same_site(headers: Headers, method: str, path: str) -> bool:

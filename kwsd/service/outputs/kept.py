@@ -25,13 +25,17 @@ class Kept:
         for name in names[:_MOST_LISTED]:
             with suppress(OSError, ValueError):  # just removed
                 event = json.loads((self._folder / name).with_suffix(".json").read_text(encoding="utf-8"))
-                found.append({"said": None} | event | {"name": name})
+                if isinstance(event, dict):  # another program may have written it
+                    found.append({"said": None} | event | {"name": name})
         return found
 
     def path(self, name: str) -> Path | None:
         """The file of a clip; None if there is no such clip."""
         path = self._folder / name
-        return path if path.name == name and is_clip(path) and path.is_file() else None
+        with suppress(OSError):  # a name that is too long
+            if path.name == name and is_clip(path) and path.is_file():
+                return path
+        return None
 
     def mark(self, path: Path, said: str | None) -> None:
         """Mark what was said in a clip: a word, or nothing (empty); None removes the mark.

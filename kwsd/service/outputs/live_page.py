@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from kwsd import __version__
 from kwsd.config import Config
 from kwsd.service.control import Control
-from kwsd.service.endpoints import tcp_secrets
+from kwsd.service.credentials import load_certificate, tcp_secrets
 from kwsd.service.outputs.calibrating import Calibrating, Wish
 from kwsd.service.outputs.event_stream import EventStream, subscription_of
 from kwsd.service.outputs.guard import COOKIE, Guard
@@ -38,6 +38,7 @@ _PAGE = files("kwsd.service.outputs").joinpath("page")
 _MOST_BODY_BYTES = 64 * 1024
 _BODY_SECONDS = 5.0
 _MOST_EVENT_STREAMS = 128
+_EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,9 @@ class Mark:
 
     said: str | None
 
+    def problems(self) -> list[str]:
+        return ["said: not text that can be shown"] if self.said and not self.said.isprintable() else []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
@@ -80,15 +84,22 @@ class LivePage:
 
     def __init__(self, config: Config, control: Control, metrics: Metrics) -> None:
         assert config.http
-        token, tls = tcp_secrets(config)
+        token, self._tls = tcp_secrets(config)
+        control.on_reload = self._reload_secrets
         self._config, self._control, self._metrics = config, control, metrics
         self._kept = Kept(config.clips.folder) if config.clips else None
         self._calibrating = Calibrating(control)
         self._event_streams: set[EventStream] = set()
-        self._has_token, self._is_secure = token is not None, tls is not None
         app = Starlette(routes=self._routes(), exception_handlers={ValueError: _explain, HTTPException: _explain})
         self._guard = Guard(app, config.http, token)
-        self._server = Server(self._guard, config.http, tls)
+        self._server = Server(self._guard, config.http, self._tls)
+
+    def _reload_secrets(self, config: Config) -> None:
+        """Read the token and the certificate again, which the reload has found to be right."""
+        token, _ = tcp_secrets(config)
+        self._guard.set_token(token)
+        if self._tls and config.tls_certificate:
+            load_certificate(self._tls, config)
 
     async def start(self) -> None:
         """Listen.
@@ -150,15 +161,17 @@ class LivePage:
                 "keywords": control.keywords,
                 "streams": streams,
                 "has_clips": self._kept is not None,
-                "needs_token": self._has_token,
+                "needs_token": self._guard.has_token,
             }
         )
 
     async def _events(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type=_EVENT_STREAM)
         if len(self._event_streams) >= _MOST_EVENT_STREAMS:
             raise HTTPException(503, f"{_MOST_EVENT_STREAMS} pages are open, which is the limit")
         stream = EventStream(self._control, subscription_of(request), self._event_streams)
-        return StreamingResponse(stream.frames(), media_type="text/event-stream")
+        return StreamingResponse(stream.frames(), media_type=_EVENT_STREAM)
 
     async def _figures(self, request: Request) -> Response:
         return Response(generate_latest(self._metrics.registry), media_type="text/plain; version=0.0.4")
@@ -174,7 +187,7 @@ class LivePage:
             raise HTTPException(401, "wrong token")
         response = Response(status_code=204)
         secret = self._guard.new_session()
-        response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=self._is_secure)
+        response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=self._tls is not None)
         return response
 
     async def _set_threshold(self, request: Request) -> Response:
@@ -246,6 +259,8 @@ async def _body(request: Request, kind: type[T]) -> T:
                 data += part
                 if len(data) > _MOST_BODY_BYTES:
                     raise HTTPException(413, f"at most {_MOST_BODY_BYTES} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the body has no end") from None
     except TimeoutError:
         raise HTTPException(408, f"no body within {_BODY_SECONDS:g} s") from None
     return build(kind, parse_json(data, "the body is not JSON"))

@@ -75,7 +75,12 @@ def make_outputs(config: Config, control: Control) -> Outputs:
     if config.wyoming:
         with _needs("wyoming", "wyoming"):
             from kwsd.service.outputs.wyoming import Wyoming
-        outputs.servers.append(Wyoming(config, control))
+        announcement = None
+        if config.zeroconf:
+            with _needs("zeroconf", "zeroconf", extra="wyoming"):
+                from kwsd.service.outputs.announce import Announcement
+            announcement = Announcement()
+        outputs.servers.append(Wyoming(config, control, announcement))
     return outputs
 
 

@@ -81,7 +81,7 @@ class Mqtt:
                     log.info("mqtt: connected to %s", address)
                     n_failures = 0
                     await self._serve(client)
-            except (aiomqtt.MqttError, OSError) as error:
+            except (aiomqtt.MqttError, OSError, ValueError) as error:  # a host that is no name is a ValueError
                 seconds = _RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)]
                 if n_failures == 0:
                     log.warning("mqtt: %s: %s; tries again, at most once a minute", address, error)
@@ -182,9 +182,9 @@ class Mqtt:
                     if topic == self._topics.of(stream, "threshold", slug(label), "set"):
                         return self._control.set_threshold(stream, label, float(payload))
         except ValueError as error:
-            log.warning("mqtt: %s: %s", topic, error)
+            log.warning("mqtt: %.200s: %.200s", topic, error)
         else:
-            log.warning("mqtt: %s: cannot follow %.80r", topic, payload)
+            log.warning("mqtt: %.200s: cannot follow %.80r", topic, payload)
         return None
 
     def _hear(self, lines: bytes) -> None:
@@ -227,7 +227,7 @@ def try_broker(config: MqttConfig) -> None:
 
     try:
         asyncio.run(connect())
-    except (aiomqtt.MqttError, OSError) as error:
+    except (aiomqtt.MqttError, OSError, ValueError) as error:
         raise SocketError(f"{config.host}:{config.port}: {error}; is it the right broker, user and password?") from None
 
 

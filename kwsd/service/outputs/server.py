@@ -1,24 +1,30 @@
 """The HTTP server: uvicorn on the daemon's event loop, with limits for clients.
 
-Law: a client has a few seconds for a request, and only a few may be connected without one; the
-oldest of the busiest address gives way. A client that reads slowly fills a bounded buffer.
+Law: a client has a few seconds for its TLS handshake, for a request, and to read what fills its
+buffer. Only a few may be connected without a request; the oldest of the busiest address gives way.
 """
 
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
-from collections.abc import Generator
-from typing import ClassVar
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kwsd.limits import Crowd
-from kwsd.service.endpoints import bind_tcp, extend_backlog
+from kwsd.service.credentials import Handshake
+from kwsd.service.endpoints import ACCEPTED_AT_ONCE, bind_tcp, extend_backlog
 
 _REQUEST_SECONDS = 5.0
+_READ_SECONDS = 20.0  # for a client that does not read
+_FAREWELL_SECONDS = 0.5
 _MOST_NEWCOMERS = 64
 _MOST_CONNECTIONS = 512
 _STOP_SECONDS = 1
@@ -45,9 +51,8 @@ class Server:
             date_header=False,
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_SECONDS,
-            ssl_context_factory=(lambda *_: tls) if tls else None,
         )
-        self._server = _Uvicorn(config)
+        self._server = _Uvicorn(config, tls)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -64,6 +69,12 @@ class Server:
         extend_backlog(listener)
 
     async def stop(self) -> None:
+        connections = self._server.server_state.connections
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(connections):  # idle ones, and those that do not read
+            connection.transport.abort()
         self._server.ending.set()
         if self._task:
             await asyncio.wait([self._task], timeout=2 * _STOP_SECONDS)
@@ -72,13 +83,26 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to the daemon, and has no timer: an idle daemon must not wake up ten times a second for it."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self.ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with kwsd's own handshake, which few clients can be in at a time."""
+        await self.lifespan.startup()
+        [listener] = sockets or []
+        make = partial(_Protocol, self.config, self.server_state, self.lifespan.state)
+        accept: Callable[[], asyncio.Protocol] = make
+        if self._tls:
+            accept = partial(Handshake, make, self._tls, _admit, _Protocol.newcomers.discard)
+        options: dict[str, Any] = {"sock": listener, "backlog": ACCEPTED_AT_ONCE}
+        self.servers = [await asyncio.get_running_loop().create_server(accept, **options)]
+        self.started = True
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
@@ -88,32 +112,59 @@ class _Uvicorn(uvicorn.Server):
 class _Protocol(H11Protocol):
     """HTTP/1.1 with a deadline for each request."""
 
-    newcomers: ClassVar[Crowd["_Protocol"]] = Crowd(_MOST_NEWCOMERS)
+    newcomers: ClassVar[Crowd["Handshake | _Protocol"]] = Crowd(_MOST_NEWCOMERS)
+    _is_open = False
+    _early = b""  # after TLS, the first data may come before `connection_made`
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        host = self.client[0] if self.client else ""
-        if gone := self.newcomers.add(self, host):
-            gone.transport.abort()
-        self._wait_for_request()
+        self._is_open = True
+        self._give_seconds(_REQUEST_SECONDS)
+        _admit(self)
+        if self._early:
+            self.data_received(self._early)
 
     def data_received(self, data: bytes) -> None:
-        self._wait_for_request()
+        if not self._is_open:
+            self._early += data
+            return
+        if not self._deadline:
+            self._give_seconds(_REQUEST_SECONDS)
         super().data_received(data)
         if self.cycle and not self.cycle.response_complete:
-            self._stop_waiting()
+            self._clear_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._clear_deadline()
         super().connection_lost(exc)
 
-    def _wait_for_request(self) -> None:
-        if not self._deadline:
-            self._deadline = asyncio.get_running_loop().call_later(_REQUEST_SECONDS, self.transport.abort)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._give_seconds(_READ_SECONDS)
 
-    def _stop_waiting(self) -> None:
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._clear_deadline()
+
+    def give_way(self) -> None:
+        self.transport.abort()
+
+    def _give_seconds(self, seconds: float) -> None:
+        """Abort the connection after this time, unless `_clear_deadline` comes first."""
+        self._clear_deadline()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+
+    def _clear_deadline(self) -> None:
         self.newcomers.discard(self)
         if self._deadline:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _admit(newcomer: "Handshake | _Protocol") -> bool:
+    """Count a client without a request; another gives way if there are too many."""
+    host = str((newcomer.transport.get_extra_info("peername") or [""])[0])
+    if gone := _Protocol.newcomers.add(newcomer, host):
+        gone.give_way()
+    return True

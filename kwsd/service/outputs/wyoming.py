@@ -12,53 +12,52 @@ import asyncio
 import io
 import logging
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from functools import lru_cache
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_read_event, write_event
 from wyoming.info import Attribution, Describe, Info, WakeModel, WakeProgram
 from wyoming.ping import Ping, Pong
-from wyoming.wake import Detect, Detection, NotDetected
+from wyoming.wake import Detect
 
 from kwsd import __version__
-from kwsd.audio import Chunk, PcmDecoder, PcmFormat
+from kwsd.audio import PcmFormat
 from kwsd.config import Config
 from kwsd.limits import Crowd
+from kwsd.plain import plain
 from kwsd.protocol.address import keep_alive
-from kwsd.protocol.events import DetectionEvent, SourceDown, parse_event
-from kwsd.protocol.subscription import Subscription
-from kwsd.service.bus import Subscriber
 from kwsd.service.control import Control
-from kwsd.service.endpoints import bind_tcp
-from kwsd.service.inbox import TAKE_SECONDS
-from kwsd.sources.base import End, Up
+from kwsd.service.endpoints import ACCEPTED_AT_ONCE, bind_tcp, extend_backlog
+from kwsd.service.outputs.utterance import ENCODINGS, Start, Utterance
 from kwsd.sources.header import RESERVED
 from kwsd.typed import ProblemsError, build
+
+if TYPE_CHECKING:  # zeroconf is imported only if it is wanted
+    from kwsd.service.outputs.announce import Announcement
 
 log = logging.getLogger("kwsd")
 
 _LINE_BYTES = 2**16
 _PAYLOAD_BYTES = 2**20
-_UNREAD_BYTES = 2**16
+_HIGH_BYTES, _MOST_UNREAD_BYTES = 2**14, 2**17  # unread: the client is not read either; it is closed
 _MOST_IDLE, _MOST_STREAMS = 64, 256
-_PAUSE_SECONDS = 0.02
-_ENCODINGS = {2: "s16le", 4: "s32le"}
 _AUTHOR = Attribution(name="kwsd", url="https://pypi.org/project/kwsd")
 
 
 class Wyoming:
-    """Serves clients at an address."""
+    """Serves clients at an address, which it announces if that is wanted."""
 
-    def __init__(self, config: Config, control: Control) -> None:
+    def __init__(self, config: Config, control: Control, announcement: "Announcement | None") -> None:
         assert config.wyoming
-        self._address, self._announces = config.wyoming.removeprefix("tcp://"), config.zeroconf
+        self._address, self._announcement = config.wyoming.removeprefix("tcp://"), announcement
         self.control, self.silent_seconds = control, config.silent_seconds
         self.idle: Crowd[_Connection] = Crowd(_MOST_IDLE)
+        self.names: set[str] = set()  # of streams
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
-        self._announcement: Any = None
 
     async def start(self) -> None:
         """Listen, and announce the service if that is configured.
@@ -67,13 +66,13 @@ class Wyoming:
             SocketError: the address cannot be used.
         """
         listener = bind_tcp(self._address)
-        self._server = await asyncio.start_server(self._accept, sock=listener, limit=_LINE_BYTES)
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, limit=_LINE_BYTES, backlog=ACCEPTED_AT_ONCE
+        )
+        extend_backlog(listener)
         log.info("wyoming: %s", self._address)
-        if self._announces:
-            from kwsd.service.outputs.announce import Announcement
-
-            self._announcement = Announcement(listener)
-            await self._announcement.start()
+        if self._announcement:
+            await self._announcement.start(listener)
 
     async def stop(self) -> None:
         if self._announcement:
@@ -85,39 +84,24 @@ class Wyoming:
         if self._connections:
             await asyncio.wait(list(self._connections.values()), timeout=1)
 
-    def new_stream(self, host: str) -> str | None:
-        """A name for the stream of a client; None if there are too many."""
-        names = {connection.stream for connection in self._connections}
-        free = (f"{RESERVED}{host}/{n}" for n in range(1, _MOST_STREAMS + 1))
-        return next((name for name in free if name not in names), None) if len(names) <= _MOST_STREAMS else None
+    def new_name(self, host: str) -> str:
+        """A name for a stream of a client.
 
-    def info(self) -> Info:
-        """What the service offers."""
-        words = [
-            WakeModel(
-                name=word,
-                description=word,
-                phrase=word,
-                attribution=_AUTHOR,
-                installed=True,
-                version=None,
-                languages=[],
-            )
-            for word in self.control.keywords
-        ]
-        about = "Keyword spotter that you run yourself"
-        program = WakeProgram(
-            name="kwsd", description=about, attribution=_AUTHOR, installed=True, version=__version__, models=words
-        )
-        return Info(wake=[program])
+        Raises:
+            ValueError: there are too many.
+        """
+        if len(self.names) >= _MOST_STREAMS:
+            raise ValueError(f"{_MOST_STREAMS} clients send audio, which is the limit")
+        name = next(name for n in count(1) if (name := f"{RESERVED}{host}/{n}") not in self.names)
+        self.names.add(name)
+        return name
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, _BoundedReader(reader), writer)
         task = asyncio.current_task()
         assert task
         self._connections[connection] = task
-        if gone := self.idle.add(connection, connection.host):
-            gone.close("too many clients send no audio; try again")
+        self.admit(connection)
         try:
             await connection.run()
         except (OSError, EOFError, asyncio.CancelledError):  # it has gone, or kwsd ends
@@ -126,6 +110,27 @@ class Wyoming:
             del self._connections[connection]
             self.idle.discard(connection)
             connection.end()
+
+    def admit(self, connection: "_Connection") -> None:
+        """Count a client that sends no audio; another gives way if there are too many."""
+        if gone := self.idle.add(connection, connection.host):
+            gone.give_way()
+
+
+@lru_cache(maxsize=1)
+def _info(words: tuple[str, ...]) -> Info:
+    """What the service offers."""
+    models = [
+        WakeModel(
+            name=word, description=word, phrase=word, attribution=_AUTHOR, installed=True, version=None, languages=[]
+        )
+        for word in words
+    ]
+    about = "Keyword spotter that you run yourself"
+    program = WakeProgram(
+        name="kwsd", description=about, attribution=_AUTHOR, installed=True, version=__version__, models=models
+    )
+    return Info(wake=[program])
 
 
 class _BoundedReader:
@@ -146,27 +151,23 @@ class _Connection:
 
     Attributes:
         host: its address.
-        stream: name of its stream; empty until it sends audio.
     """
 
     def __init__(self, server: Wyoming, reader: _BoundedReader, writer: asyncio.StreamWriter) -> None:
         self._server, self._reader, self._writer = server, reader, writer
         self.host = str((writer.get_extra_info("peername") or ["unknown"])[0])
-        self.stream = ""
-        self._names: set[str] | None = None  # of the words that it wants; None for all
-        self._subscriber: Subscriber | None = None
-        self._format: PcmFormat | None = None  # while audio comes
-        self._decoder = PcmDecoder(PcmFormat())
-        self._position = 0
-        self._start_ms = 0  # on the client's clock
-        self._n_detected = 0
+        self._words: set[str] | None = None  # that it wants; None for all
+        self._utterance: Utterance | None = None  # while audio comes
+        writer.transport.set_write_buffer_limits(_HIGH_BYTES)
         keep_alive(writer.get_extra_info("socket"))
 
     async def run(self) -> None:
         """Handle events until the client has gone, or sends something wrong."""
         try:
-            while event := await self._read():
+            while not self._writer.is_closing() and (event := await self._read()):
                 await self._handle(event)
+                await self._writer.drain()  # a client that does not read is not read either
+                await asyncio.sleep(0)  # many events at once do not delay others
         except (ValueError, ProblemsError) as error:
             self.close(str(error))
         except TimeoutError:
@@ -174,15 +175,27 @@ class _Connection:
 
     def close(self, problem: str) -> None:
         """Tell the client a problem, and close the connection."""
-        self._write(Error(text=problem, code="kwsd"))
+        self.write(Error(text=plain(problem), code="kwsd"))
         self._writer.close()
 
+    def give_way(self) -> None:
+        self.write(Error(text="too many clients send no audio; try again", code="kwsd"))
+        self._writer.transport.abort()
+
     def end(self) -> None:
-        """End the stream, and the connection."""
+        """End the audio, and the connection."""
         self._end_audio()
-        if self._subscriber:
-            self._server.control.bus.unsubscribe(self._subscriber)
         self._writer.close()
+
+    def write(self, event: Eventable) -> None:
+        """Send an event, or abort the connection of a client that does not read."""
+        if self._writer.is_closing():
+            return
+        buffer = io.BytesIO()
+        write_event(event.event(), buffer)
+        self._writer.write(buffer.getvalue())
+        if self._writer.transport.get_write_buffer_size() > _MOST_UNREAD_BYTES:
+            self._writer.transport.abort()
 
     async def _read(self) -> Event | None:
         """The next event; None at the end.
@@ -191,19 +204,19 @@ class _Connection:
             ValueError: it is none.
             TimeoutError: the audio stopped.
         """
-        async with asyncio.timeout(self._server.silent_seconds if self._format else None):
+        async with asyncio.timeout(self._server.silent_seconds if self._utterance else None):
             try:
                 event = await async_read_event(self._reader)  # type: ignore[arg-type]
-            except (AttributeError, KeyError, TypeError):  # JSON, but no event
-                event = None
+            except (AttributeError, KeyError, TypeError, RecursionError):  # JSON, but no event
+                raise ValueError("not an event of Wyoming") from None
         if event is None and not self._reader.at_eof():
             raise ValueError("not an event of Wyoming")
         return event
 
     async def _handle(self, event: Event) -> None:
         handlers: dict[type[Eventable], Callable[[Any], None]] = {
-            Describe: lambda _: self._write(self._server.info()),
-            Ping: lambda ping: self._write(Pong(text=ping.text)),
+            Describe: lambda _: self.write(_info(tuple(self._server.control.keywords))),
+            Ping: lambda ping: self.write(Pong(text=ping.text)),
             Detect: self._choose_words,
             AudioStart: self._begin_audio,
             AudioStop: lambda _: self._end_audio(),
@@ -214,70 +227,34 @@ class _Connection:
             for kind, handle in handlers.items():
                 if kind.is_type(event.type):
                     handle(kind.from_event(event))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{event.type:.40}: a key is missing or wrong ({error})") from None
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{event.type!s:.40}: a key is missing or wrong ({error!s:.80})") from None
 
     def _choose_words(self, detect: Detect) -> None:
-        names, known = set(detect.names or []), self._server.control.keywords
-        if names and not names & set(known):
-            raise ValueError(f"no such word: {', '.join(sorted(names)):.80}; the words are {', '.join(known)}")
-        self._names = names or None
+        words, known = set(detect.names or []), self._server.control.keywords
+        if words and not words & set(known):
+            raise ValueError(f"no such word: {', '.join(sorted(words)):.80}; the words are {', '.join(known)}")
+        self._words = words or None
 
     def _begin_audio(self, start: AudioStart) -> None:
         self._end_audio()
-        keys = {"rate_hz": start.rate, "channels": start.channels, "encoding": _ENCODINGS.get(start.width, start.width)}
-        new_format = build(PcmFormat, keys, "audio-start: ")
-        if not self.stream and not self._subscribe():
-            raise ValueError(f"{_MOST_STREAMS} clients send audio, which is the limit")
-        self._format, self._decoder = new_format, PcmDecoder(new_format)
-        self._position, self._n_detected, self._start_ms = 0, 0, start.timestamp or 0
-        self._server.control.inbox.put(self.stream, Up(new_format.rate_hz, 0.0), waits=False)
-
-    def _subscribe(self) -> bool:
-        name = self._server.new_stream(self.host)
-        if not name:
-            return False
-        self.stream, bus = name, self._server.control.bus
+        keys = {"rate_hz": start.rate, "channels": start.channels, "encoding": ENCODINGS.get(start.width, start.width)}
+        pcm = build(PcmFormat, keys, "audio-start: ")
+        start_ms = build(Start, {"timestamp": start.timestamp}, "audio-start: ").timestamp or 0
+        name = self._server.new_name(self.host)
         self._server.idle.discard(self)
-        self._subscriber = bus.subscribe(self._hear)
-        bus.resume(self._subscriber, Subscription(streams=frozenset([name])))
-        return True
+        self._utterance = Utterance(
+            self._server.control, name, pcm, start_ms, self._words, self.write, self._server.names.discard
+        )
 
     async def _take_audio(self, chunk: AudioChunk) -> None:
-        """Put a chunk into the inbox. While the inbox is full, the client waits."""
-        if not self._format:
+        if not self._utterance:
             self._begin_audio(AudioStart(chunk.rate, chunk.width, chunk.channels, chunk.timestamp))
-        assert self._format
-        rate_hz, encoding = self._format.rate_hz, self._format.encoding
-        if (chunk.rate, chunk.channels, _ENCODINGS.get(chunk.width)) != (rate_hz, self._format.channels, encoding):
-            raise ValueError("audio-chunk: another format than in audio-start")
-        inbox, piece = self._server.control.inbox, max(1, round(TAKE_SECONDS * rate_hz))
-        self._decoder.push(chunk.audio)
-        while self._decoder.n_samples:
-            while inbox.is_full(self.stream):
-                await asyncio.sleep(_PAUSE_SECONDS)
-            samples = self._decoder.take(piece)
-            inbox.put(self.stream, Chunk(samples, self._position), waits=False)
-            self._position += len(samples)
+        assert self._utterance
+        await self._utterance.take(chunk)
 
     def _end_audio(self) -> None:
-        if self._format:
-            self._format = None
-            self._server.control.inbox.put(self.stream, End(), waits=False)
-
-    def _hear(self, lines: bytes) -> None:
-        """Take events of the bus."""
-        for event in map(parse_event, lines.splitlines()):
-            if isinstance(event, DetectionEvent) and (self._names is None or event.label in self._names):
-                self._n_detected += 1
-                self._write(Detection(name=event.label, timestamp=self._start_ms + round(1000 * event.end_seconds)))
-            elif isinstance(event, SourceDown) and not self._format and not self._n_detected:
-                self._write(NotDetected())
-
-    def _write(self, event: Eventable) -> None:
-        buffer = io.BytesIO()
-        write_event(event.event(), buffer)
-        with suppress(OSError):
-            self._writer.write(buffer.getvalue())
-        if self._writer.transport.get_write_buffer_size() > _UNREAD_BYTES:
-            self._writer.transport.abort()
+        if self._utterance:
+            self._utterance.stop()
+            self._utterance = None
+            self._server.admit(self)

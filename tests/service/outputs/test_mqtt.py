@@ -101,7 +101,7 @@ def test_a_detection_is_published_once_and_not_retained(broker, start):
     assert not any(one.retain for one in broker.messages if one.topic in ("kwsd/default/event", "kwsd/default/word"))
     device = json.loads(broker.wait("homeassistant/device/kwsd/config"))
     assert device["avty_t"] == "kwsd/status"
-    assert device["cmps"]["default_keyword"]["stat_t"] == "kwsd/default/event"
+    assert device["cmps"]["default--keyword"]["stat_t"] == "kwsd/default/event"
     assert broker.wait("kwsd/default/up", "ON")
     ends_well(daemon)
     assert broker.wait("kwsd/status", "offline")
@@ -200,7 +200,7 @@ def test_a_password_that_cannot_be_read_is_an_error(tmp_path):
 
 
 def test_names_become_topics_that_differ():
-    names = ["hall", "living room", "living_room", "a/b", "a+b", "küche", ""]
+    names = ["hall", "living room", "living_room", slug("living room"), "a/b", "a+b", "a--b", "a_b", "küche", ""]
     assert [slug(name) for name in names][:1] == ["hall"]
     assert len({slug(name) for name in names}) == len(names)
     assert all(set(slug(name)) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-") for name in names)
@@ -214,9 +214,9 @@ def test_discovery_describes_each_stream_and_keyword():
     assert len(set(ids)) == len(ids)
     kinds = {one["p"] for one in components.values()}
     assert kinds == {"event", "binary_sensor", "switch", "number", "device_automation"}
-    trigger = components["hall_heard_stop"]
+    trigger = components["hall--heard--stop"]
     assert (trigger["topic"], trigger["payload"], trigger["subtype"]) == ("kwsd/hall/word", "stop", "stop (hall)")
-    assert components["hall_threshold_go"]["cmd_t"] == "kwsd/hall/threshold/go/set"
+    assert components["hall--threshold--go"]["cmd_t"] == "kwsd/hall/threshold/go/set"
     assert payload["dev"]["ids"] == ["kwsd"]
     assert payload["o"]["name"] == "kwsd"
 

@@ -161,8 +161,8 @@ async def test_thousands_of_connections_leave_the_service_usable(service, demo):
 
 async def test_the_service_is_announced_on_the_network():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        announcement = Announcement(listener)
-        await announcement.start()
+        announcement = Announcement()
+        await announcement.start(listener)
         async with AsyncZeroconf(interfaces=["127.0.0.1"]) as other:
             browser = AsyncServiceBrowser(other.zeroconf, "_wyoming._tcp.local.", handlers=[found := Found()])
             await asyncio.wait_for(found.event.wait(), 10)

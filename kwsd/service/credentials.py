@@ -1,0 +1,129 @@
+"""Tokens, certificates, and the TLS handshake of a client before the protocol that serves it.
+
+Law: a secret that others can read is refused. A client that does not finish its handshake costs
+little, and not for long.
+"""
+
+import asyncio
+import codecs
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kwsd.config import Config
+from kwsd.errors import ConfigError, SocketError
+from kwsd.service import systemd
+
+_MIN_TOKEN_BYTES = 16
+HANDSHAKE_SECONDS = 5.0
+
+
+class Handshake(asyncio.Protocol):
+    """A TCP client until it has finished its TLS handshake.
+
+    Args:
+        make: makes the protocol that serves it then. Data may reach that one before `connection_made`.
+        tls: with the certificate.
+        begin: called first; returns whether the client may begin.
+        end: called once the handshake is over, well or not.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext,
+        begin: Callable[["Handshake"], bool],
+        end: Callable[["Handshake"], None],
+    ) -> None:
+        self._make, self._tls, self._begin, self._end = make, tls, begin, end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()  # what the client sends belongs to the handshake
+        self.transport = transport
+        if self._begin(self):
+            self._task = asyncio.get_running_loop().create_task(self._shake_hands())
+        else:
+            transport.abort()
+
+    async def _shake_hands(self) -> None:
+        connection = self._make()
+        options: dict[str, Any] = {"server_side": True, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+        try:
+            secure = await asyncio.get_running_loop().start_tls(self.transport, connection, self._tls, **options)
+        except OSError:  # the client is too slow, or does not speak TLS
+            self.transport.abort()
+            return
+        finally:
+            self._end(self)
+        if secure and not secure.is_closing():
+            connection.connection_made(secure)
+
+    def give_way(self) -> None:
+        self.transport.abort()
+
+    close = give_way
+
+
+def refuse_unused_secrets(config: Config) -> None:
+    """Check that a configured token or certificate is used: over TCP, or by the live page.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if (
+        config.tcp is None
+        and config.http is None
+        and (config.token_file or config.tls_certificate)
+        and not systemd.is_activated()
+    ):
+        raise ConfigError("tcp, http: missing; token_file and tls_certificate are only for them")
+
+
+def tcp_secrets(config: Config) -> tuple[bytes | None, ssl.SSLContext | None]:
+    """The configured token and certificate.
+
+    Raises:
+        SocketError: one of them cannot be used.
+    """
+    token = _read_token(config.token_file) if config.token_file else None
+    if not config.tls_certificate:
+        return token, None
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_certificate(tls, config)
+    return token, tls
+
+
+def load_certificate(tls: ssl.SSLContext, config: Config) -> None:
+    """Use the configured certificate for new connections.
+
+    Raises:
+        SocketError: it cannot be used.
+    """
+    try:
+        # An empty password makes an encrypted key an error; without one, OpenSSL would ask on the terminal.
+        tls.load_cert_chain(config.tls_certificate or "", config.tls_key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        names = f"{config.tls_certificate}, {config.tls_key}"
+        raise SocketError(f"{names}: not a certificate and its key in PEM ({reason})") from None
+
+
+def _read_token(path: Path) -> bytes:
+    """The token in a file, which other users must not be able to read."""
+    try:
+        token = path.read_bytes().removeprefix(codecs.BOM_UTF8).strip()
+        is_public = path.stat().st_mode & stat.S_IROTH
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None
+    if is_public:
+        raise SocketError(f"{path}: every user can read the token; chmod o-r it")
+    try:
+        token.decode()
+    except ValueError:
+        raise SocketError(f"{path}: not text, as a token must be; make one: openssl rand -hex 32 > {path}") from None
+    if len(token) < _MIN_TOKEN_BYTES:
+        raise SocketError(f"{path}: too short for a token; make one: openssl rand -hex 32 > {path}")
+    return token
