@@ -231,3 +231,18 @@ def test_a_valid_request_is_parsed():
     subscription = Subscription(labels=frozenset({"stop"}), since=Since("a", 7))
     assert Subscription.parse(line) == subscription
     assert Subscription.parse(subscription.to_json().encode()) == subscription
+
+
+def test_an_output_that_fails_costs_the_others_nothing(caplog):
+    bus, lines = Bus(), []
+
+    def fail(line):
+        raise TypeError("a defect")
+
+    bus.subscribe(fail)
+    bus.subscribe(lines.append)
+    for _ in range(2):
+        bus.publish(Overrun(stream="hall", lost_seconds=0.1))
+    assert len(lines) == 2
+    assert caplog.text.count("an output failed") == 1
+    assert bus.n_subscribers == 1

@@ -2,11 +2,14 @@
 
 import json
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kwsd.core.spotter import Spotter
 from kwsd.protocol.events import DetectionEvent, parse_event
+from kwsd.service.outputs.calibrating import Calibrating, Wish
 from support import ends_well, send_audio
 
 
@@ -173,3 +176,38 @@ def test_a_calibration_ends_with_its_stream_and_refuses_a_muted_one(serve, tmp_p
         assert status["state"] == "listening"
         assert 0 < status["missed"] <= 1
     assert page.until("/api/calibration", lambda one: one["state"] == "done")["heard_seconds"] < 5
+
+
+def test_odd_clips_and_marks_cost_only_themselves(serve, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    name = "20261129T120000.000Z_hall_stop_1"
+    (folder / f"{name}.wav").write_bytes(b"RIFF")
+    (folder / f"{name}.json").write_text("[]")
+    page = serve(clips={"folder": str(folder)})
+    [clip] = page.until("/api/clips", lambda clips: len(clips) == 1)  # the one with an event that is none is left out
+    assert page.ask("GET", f"/api/clips/{name.replace('hall', 'x' * 300)}.wav")[0] == 404
+    path = f"/api/clips/{clip['name']}"
+    assert page.ask("PUT", path, b'{"said":"\\ud800"}') == (400, {"error": "said: not text that can be shown"})
+    assert page.ask("GET", "/api/clips")[0] == 200
+    ends_well(page.daemon)
+
+
+def test_the_head_of_the_event_stream_ends(serve):
+    assert serve().ask("HEAD", "/events")[0] == 200
+
+
+def test_a_calibration_goes_on_after_a_hole_in_the_audio(model, demo):
+    taken = list(Spotter(model, 16000).process(demo[: 8 * 16000]))
+    control = SimpleNamespace(card=model.card, taps={}, is_muted=lambda stream: False)
+    control.streams = {"hall": SimpleNamespace(is_up=True)}
+    calibrating = Calibrating(control)
+    calibrating.start(Wish(stream="hall", minutes=10, false_accepts_per_hour=1000))
+    for one in taken:
+        control.taps["hall"](one)
+    once = calibrating.status()
+    for one in taken:  # the stream's clock starts anew
+        control.taps["hall"](one)
+    twice = calibrating.status()
+    assert twice["heard_seconds"] == pytest.approx(2 * once["heard_seconds"], abs=0.11)
+    assert max(rate for rate, _ in twice["curve"]) == pytest.approx(max(rate for rate, _ in once["curve"]), rel=0.01)

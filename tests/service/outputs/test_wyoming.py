@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -130,9 +131,27 @@ async def test_each_connection_is_a_stream_for_other_subscribers_too(service, de
         (b'{"type":"audio-start","data":{"rate":16000,"width":3,"channels":1}}\n', "audio-start: encoding: 3"),
         (b'{"type":"audio-start","data":{"rate":"fast","width":2,"channels":1}}\n', "audio-start: rate_hz: 'fast'"),
         (b'{"type":"detect","data":{"names":["computer"]}}\n', "no such word: computer; the words are yes"),
+        (b'{"type":"detect","data":{"names":["\\ud800"]}}\n', "no such word: \\ud800; the words are yes"),
+        (b'{"type":"ping","data":' + b"[" * 60_000 + b"\n", "not an event of Wyoming"),
+        (
+            b'{"type":"audio-start","data":{"rate":16000,"width":2,"channels":1,"timestamp":"x"}}\n',
+            "audio-start: timestamp: 'x'",
+        ),
         (b"x" * 100_000, "not an event of Wyoming"),
     ],
-    ids=["text", "a list", "a gigabyte", "no data", "width", "rate", "word", "endless line"],
+    ids=[
+        "text",
+        "a list",
+        "a gigabyte",
+        "no data",
+        "width",
+        "rate",
+        "word",
+        "half a letter",
+        "nested",
+        "time",
+        "endless",
+    ],
 )
 def test_what_is_wrong_is_answered_by_one_error(service, sent, reason):
     port, daemon, _ = service
@@ -196,3 +215,40 @@ async def test_a_client_that_resets_its_connection_ends_only_its_stream(service,
         await say(client, demo[: 4 * 16000])
         assert Detection.from_event(await client.read_event()).name == "down"
     ends_well(daemon)
+
+
+async def test_utterances_that_follow_at_once_are_answered_one_by_one(service):
+    port, _, _ = service
+    async with connected(port) as client:
+        for _ in range(3):
+            await say(client, np.zeros(24000))
+        assert [NotDetected.is_type(event.type) for event in await answers(client, 3)] == [True] * 3
+
+
+async def test_a_client_that_asks_and_never_reads_delays_nobody(service, demo):
+    port, daemon, _ = service
+    with socket.create_connection(("127.0.0.1", port)) as greedy:
+        greedy.setblocking(False)
+        for _ in range(100):
+            try:
+                greedy.send(b'{"type":"describe"}\n' * 3000)
+            except BlockingIOError:
+                break
+        began = time.monotonic()
+        async with connected(port) as client:
+            await say(client, demo[: 4 * 16000])
+            assert Detection.from_event(await client.read_event()).name == "down"
+        assert time.monotonic() - began < 10
+        ends_well(daemon)
+
+
+async def test_names_are_free_again_after_an_utterance(service, monkeypatch):
+    port, _, path = service
+    events = subscribe(path)
+    next(events)
+    async with connected(port) as client:
+        for _ in range(5):
+            await say(client, np.zeros(16000))
+            await client.read_event()
+    names = {(await asyncio.to_thread(next, events)).stream for _ in range(10)}
+    assert names == {"wyoming/127.0.0.1/1"}
