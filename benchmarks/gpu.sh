@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures kwsd on a GPU, in at most 8 minutes: makes the GPU's environment from its lock file, then runs benchmarks.gpu.
+# Measures kwsd on a GPU: makes the GPU's environment from its lock file, then runs benchmarks.gpu for at most 7 minutes.
 #
 #     benchmarks/gpu.sh              # needs an NVIDIA driver; writes benchmarks/gpu.md
 #     benchmarks/gpu.sh cpu          # shows without a GPU that the script works; prints only

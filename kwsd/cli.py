@@ -91,6 +91,7 @@ def _listen(args: argparse.Namespace) -> int:
             streams=args.streams,
             since=since_of(address, args.since, **login),
             scores=args.scores,
+            near_misses=args.near_misses,
             reconnect=not args.once,
             **login,
         )
@@ -138,17 +139,20 @@ def _calibrate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from kwsd.commands.calibrate import calibrate, check_marks, describe, refuse_existing, save_thresholds
+    from kwsd.marks import marked_in
 
     if args.output:
         refuse_existing(args.output)
+    marked = marked_in(args.clips) if args.clips else []
     model = _model(args.model, args.device)
     with tqdm(desc="listening", unit=" s", unit_scale=True, disable=None, leave=False) as bar:
         calibration = calibrate(args.files, model, args.false_accepts_per_hour, bar.update)
-    lines = check_marks(args.clips, model, calibration.thresholds) if args.clips else ()
-    _say("\n".join([*describe(calibration), *lines]))
+    _say("\n".join(describe(calibration)))
     if args.output:
         save_thresholds(calibration.thresholds, args.model, args.output)
         print(f"written: {args.output}, for kwsd run --config {args.output}")
+    if marked:
+        _say("\n".join(check_marks(marked, model, calibration.thresholds)))
     return 0
 
 

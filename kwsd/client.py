@@ -43,6 +43,7 @@ def subscribe(
     streams: Iterable[str] | None = None,
     since: Since | None = None,
     scores: bool = False,
+    near_misses: bool = False,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
     reconnect: bool = True,
@@ -54,18 +55,17 @@ def subscribe(
         labels: only detections of these keywords.
         streams: only events of these streams, and events without a stream.
         since: the last event that was seen earlier; the events after it come first.
-        scores: also yield the running scores, one event for each stride.
+        scores, near_misses: also yield the running scores, one event for each stride; and near misses.
         token: for a daemon that requires one.
         tls: for a daemon that uses TLS: `ssl.create_default_context(cafile=CERTIFICATE)`.
         reconnect: False ends with the daemon's `Goodbye`.
 
     Raises:
-        SocketError: no daemon serves there at first, it refuses, or speaks another protocol; with a token and
-            without TLS, three connections in a row were silent; without `reconnect`, the connection broke.
+        SocketError: no daemon serves there at first; it refuses, speaks another protocol, or, with a token and
+            no TLS, was silent three times in a row; without `reconnect`, the connection broke.
     """
-    server = ServerAddress.at(address, token, tls)
-    session = _Session(server, _subscription(labels, streams, since, scores))
-    connection = server.connect()
+    server, wanted = ServerAddress.at(address, token, tls), (labels, streams, since, scores, near_misses)
+    session, connection = _Session(server, _subscription(*wanted)), server.connect()
     while True:
         reason = f"{server}: the daemon ended without a goodbye"
         with closing(connection), connection.makefile("rb") as lines:
@@ -95,12 +95,13 @@ async def subscribe_async(
     streams: Iterable[str] | None = None,
     since: Since | None = None,
     scores: bool = False,
+    near_misses: bool = False,
     token: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Event]:
     """As `subscribe`, on an event loop. It always reconnects."""
     server = ServerAddress.at(address, token, tls)
-    session = _Session(server, _subscription(labels, streams, since, scores))
+    session = _Session(server, _subscription(labels, streams, since, scores, near_misses))
     reader, writer = await server.open()
     while True:
         try:
@@ -122,13 +123,14 @@ async def subscribe_async(
 
 
 def _subscription(
-    labels: Iterable[str] | None, streams: Iterable[str] | None, since: Since | None, scores: bool
+    labels: Iterable[str] | None, streams: Iterable[str] | None, since: Since | None, scores: bool, near_misses: bool
 ) -> Subscription:
     return Subscription(
         labels=None if labels is None else frozenset(labels),
         streams=None if streams is None else frozenset(streams),
         since=since,
         scores=scores,
+        near_misses=near_misses,
     )
 
 

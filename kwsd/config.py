@@ -119,12 +119,12 @@ class ServiceConfig:
         socket: Unix socket of the events.
         socket_mode, socket_group: who may connect to the Unix sockets, as for `chmod` and `chgrp`.
         tcp: HOST:PORT for events, beside the Unix socket.
-        token_file: holds the token that subscribers over TCP must show; required where other
-            machines can reach `tcp`.
-        tls_certificate, tls_key: PEM files; with them TCP is encrypted.
+        token_file: holds the token for `tcp` and `http`; required where other machines can reach
+            one of them.
+        tls_certificate, tls_key: PEM files; with them `tcp` and `http` are encrypted.
         clips: which audio is kept; null for none.
         metrics: 127.0.0.1:PORT for `/metrics`, `/healthz` and `/livez`.
-        http: HOST:PORT of the live page, which has these, too.
+        http: HOST:PORT of the live page, which also serves these three.
         mqtt: the broker that gets the detections; null for none.
         wyoming: tcp://HOST:PORT on which kwsd is a wake word service.
         zeroconf: whether to announce that service on the network.

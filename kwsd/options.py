@@ -24,10 +24,10 @@ def since(text: str) -> "Since":
     """`BOOT_ID:SEQ` of an event."""
     from kwsd.protocol.subscription import Since
 
-    boot_id, _, seq = text.rpartition(":")
-    if not boot_id or not seq.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not BOOT_ID:SEQ of an event")
-    return Since(boot_id, int(seq))
+    try:
+        return Since.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def seconds(text: str) -> float:
@@ -85,7 +85,7 @@ def add_label_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scores", type=Path, metavar="CSV", help="receives all posteriors")
     command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
     command.add_argument(
-        "--spot", action="store_true", help="find all keywords in recordings of any length: fname,label,score,start,end"
+        "--spot", action="store_true", help="find all keywords in recordings of any length, with their times"
     )
 
 
@@ -103,6 +103,7 @@ def add_listen_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--labels", type=names, metavar="A,B", help="only detections of these keywords")
     command.add_argument("--streams", type=names, metavar="A,B", help="only events of these streams")
     command.add_argument("--scores", action="store_true", help="also print the running scores")
+    command.add_argument("--near-misses", action="store_true", help="also print what came close to a threshold")
     command.add_argument(
         "--exec", metavar="COMMAND", help="run for each detection, with KWSD_LABEL… set and its JSON as input"
     )

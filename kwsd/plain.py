@@ -1,4 +1,4 @@
-"""Text from outside, made safe to show on a terminal, in a log or in a table."""
+"""Text for a terminal, a log or a table: text from outside made safe, and a level meter."""
 
 
 def plain(text: str) -> str:
@@ -9,6 +9,6 @@ def plain(text: str) -> str:
 
 
 def meter(level_dbfs: float) -> str:
-    """A level meter of 30 letters for a line on a terminal, from -60 dBFS to full scale, and the level."""
+    """A level meter of 30 characters for a line on a terminal, from -60 dBFS to full scale, and the level."""
     n = round(min(max((level_dbfs + 60) / 2, 0), 30))
     return f"{'#' * n:30} {max(level_dbfs, -99):4.0f} dBFS"

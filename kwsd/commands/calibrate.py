@@ -12,7 +12,7 @@ from kwsd.core.model import Model
 from kwsd.core.spotter import Spotter
 from kwsd.core.sweep import GRID, Sweep, nearest
 from kwsd.errors import ConfigError
-from kwsd.marks import marked_in
+from kwsd.marks import Marked
 from kwsd.sources.wav import WavFile
 
 _MOST_PER_HOUR = 10_000
@@ -105,17 +105,16 @@ def _sweep_file(path: Path, model: Model, sweep: Sweep) -> Iterator[float]:
         yield len(chunk.samples) / rate_hz
 
 
-def check_marks(clips: Path, model: Model, thresholds: dict[str, float]) -> Iterator[str]:
-    """What thresholds would do with the marked clips of a folder: a line for each keyword that has some.
+def check_marks(clips: list[Marked], model: Model, thresholds: dict[str, float]) -> Iterator[str]:
+    """What thresholds would do with marked clips: a line for each keyword that has some.
 
     Raises:
-        LearnError: it is no folder, or no clip in it is marked.
         AudioError: a clip cannot be read.
     """
     card = model.card
     right: dict[str, list[bool]] = {label: [] for label in card.keywords}  # whether it fires where it was said
     wrong: dict[str, list[bool]] = {label: [] for label in card.keywords}  # and where it fired, and was not said
-    for clip in marked_in(clips):
+    for clip in clips:
         sweep = Sweep(card)
         for _ in _sweep_file(clip.path, model, sweep):
             pass

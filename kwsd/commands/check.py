@@ -124,9 +124,13 @@ def _port(address: str, config: Config) -> str:
 
 def _tcp(config: Config) -> str:
     assert config.tcp
-    _port(config.tcp, config)
+    return _port(config.tcp, config) + _secured(config)
+
+
+def _secured(config: Config) -> str:
+    """What protects an address, as the end of a line."""
     token, tls = tcp_secrets(config)
-    return f"{config.tcp}{', with a token' if token else ''}{', with TLS' if tls else ''}"
+    return f"{', with a token' if token else ''}{', with TLS' if tls else ''}"
 
 
 def _served(config: Config, address: str | None, extra: str, *packages: str) -> str:
@@ -140,8 +144,7 @@ def _served(config: Config, address: str | None, extra: str, *packages: str) -> 
 
 def _http(config: Config) -> str:
     served = _served(config, config.http, "web", "starlette", "uvicorn", "prometheus_client")
-    token, tls = tcp_secrets(config)
-    return f"{served}{', with a token' if token else ''}{', with TLS' if tls else ''}"
+    return served + _secured(config)
 
 
 def _mqtt(config: Config) -> str:

@@ -37,7 +37,7 @@ class Summary:
     """What a run did.
 
     Attributes:
-        counts: number of clips for each label.
+        counts: number of clips, or of detections, for each label.
         n_before: how many of them an earlier run had labelled.
         n_sharing: how many share their file name with another clip, and are therefore named by their path.
         unreadable: one error for each clip that could not be read.
@@ -89,7 +89,7 @@ def label_folder(
 
 
 def spot_folder(folder: Path, output: Path, model: Model) -> Summary:
-    """Find the keywords in every WAV below a folder, by the daemon's own decisions.
+    """Find the keywords in every WAV below a folder, with the model's own thresholds.
 
     Args:
         output: receives `fname,label,score,start_seconds,end_seconds`, sorted by fname and time.

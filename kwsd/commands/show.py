@@ -1,6 +1,6 @@
 """Events on a terminal: a line for each, and below them a level meter of each stream that moves.
 
-Law: only a terminal gets the meter. A file or a pipe gets lines.
+Law: only a terminal gets the board. Elsewhere `kwsd listen` prints lines, and `kwsd run` nothing.
 """
 
 import shutil

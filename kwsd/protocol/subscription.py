@@ -22,13 +22,25 @@ class Since:
     boot_id: str
     seq: Annotated[int, Between(-1, 2**63)]
 
+    @classmethod
+    def parse(cls, text: str) -> "Since":
+        """Read BOOT_ID:SEQ.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        boot_id, _, seq = text.rpartition(":")
+        if not boot_id or not (seq == "-1" or (seq.isdecimal() and len(seq) < 19)):
+            raise ValueError(f"{text!r:.60} is not BOOT_ID:SEQ of an event")
+        return cls(boot_id, int(seq))
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """Which events a subscriber wants.
 
     Attributes:
-        labels: only detections of these keywords; None for all.
+        labels: only detections and near misses of these keywords; None for all.
         streams: only events of these streams, and events without a stream; None for all.
         since: first send the events after this one; None for only new events.
         scores: send the running scores too.

@@ -184,7 +184,7 @@ class Bus:
         self._update_wants()
 
     def subscribe(self, write: Callable[[bytes], object]) -> Subscriber:
-        """A new subscriber, which gets every event from now on."""
+        """A new subscriber, which gets every event but near misses from now on."""
         subscriber = Subscriber(write)
         self._subscribers.add(subscriber)
         return subscriber

@@ -1,8 +1,8 @@
 """Control: what the outputs see of the running daemon, and what they may change.
 
 Law: an output reaches the daemon only through the bus and this object, on the event loop. A changed
-threshold lasts until the next reload: the configuration file keeps the last word. A mute lasts as
-long as the daemon.
+threshold lasts until the next reload (unless that one names other streams, which need a restart):
+the configuration file keeps the last word. A mute lasts as long as the daemon.
 """
 
 import time
@@ -50,7 +50,7 @@ class Control:
         bus: hands out the events.
         inbox: takes the audio of a stream that an output brings.
         listeners: called after a threshold or a mute has changed, or a reload.
-        on_reload: called with a new configuration, before it is used.
+        reload_listeners: called with a new configuration, before it is used.
         taps: take the windows of a stream, by its name. The dict is replaced, never changed.
     """
 
@@ -61,9 +61,8 @@ class Control:
         self.bus, self.inbox = bus, inbox
         self.listeners: list[Callable[[], None]] = []
         self.taps: dict[str, Callable[[Windows], None]] = {}
-        self.on_reload: Callable[[Config], None] = lambda config: None
-        reloader.on_change = self._tell
-        reloader.on_reload = lambda config: self.on_reload(config)
+        self.reload_listeners: list[Callable[[Config], None]] = []
+        reloader.on_change, reloader.on_reload = self._tell, self._tell_reload
 
     @property
     def card(self) -> ModelCard:
@@ -150,6 +149,10 @@ class Control:
     def _refuse_unknown(self, stream: str) -> None:
         if stream not in self.streams:
             raise ValueError(f"{stream!r:.60}: no such stream; they are {', '.join(self.streams)}")
+
+    def _tell_reload(self, config: Config) -> None:
+        for listener in self.reload_listeners:
+            listener(config)
 
     def _tell(self) -> None:
         for listener in list(self.listeners):

@@ -1,6 +1,6 @@
 """Tokens, certificates, and the TLS handshake of a client before the protocol that serves it.
 
-Law: a secret that others can read is refused. A client that does not finish its handshake costs
+Law: a token or password that every user can read is refused. A client that does not finish its handshake costs
 little, and not for long.
 """
 
@@ -17,7 +17,7 @@ from kwsd.errors import ConfigError, SocketError
 from kwsd.service import systemd
 
 _MIN_TOKEN_BYTES = 16
-HANDSHAKE_SECONDS = 5.0
+_HANDSHAKE_SECONDS = 5.0
 
 
 class Handshake(asyncio.Protocol):
@@ -50,7 +50,7 @@ class Handshake(asyncio.Protocol):
 
     async def _shake_hands(self) -> None:
         connection = self._make()
-        options: dict[str, Any] = {"server_side": True, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+        options: dict[str, Any] = {"server_side": True, "ssl_handshake_timeout": _HANDSHAKE_SECONDS}
         try:
             secure = await asyncio.get_running_loop().start_tls(self.transport, connection, self._tls, **options)
         except OSError:  # the client is too slow, or does not speak TLS
@@ -112,18 +112,27 @@ def load_certificate(tls: ssl.SSLContext, config: Config) -> None:
 
 
 def _read_token(path: Path) -> bytes:
-    """The token in a file, which other users must not be able to read."""
-    try:
-        token = path.read_bytes().removeprefix(codecs.BOM_UTF8).strip()
-        is_public = path.stat().st_mode & stat.S_IROTH
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror}; it must hold the token") from None
-    if is_public:
-        raise SocketError(f"{path}: every user can read the token; chmod o-r it")
-    try:
-        token.decode()
-    except ValueError:
-        raise SocketError(f"{path}: not text, as a token must be; make one: openssl rand -hex 32 > {path}") from None
+    token = read_secret(path, "the token")
     if len(token) < _MIN_TOKEN_BYTES:
         raise SocketError(f"{path}: too short for a token; make one: openssl rand -hex 32 > {path}")
     return token
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """The text in a file, which other users must not be able to read.
+
+    Raises:
+        SocketError: it cannot be read, is no text, or is not secret.
+    """
+    try:
+        secret = path.read_bytes().removeprefix(codecs.BOM_UTF8).strip()
+        is_public = path.stat().st_mode & stat.S_IROTH
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}; it must hold {what}") from None
+    if is_public:
+        raise SocketError(f"{path}: every user can read {what}; chmod o-r it")
+    try:
+        secret.decode()
+    except ValueError:
+        raise SocketError(f"{path}: not text; it must hold {what}") from None
+    return secret

@@ -52,10 +52,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What only some want, and what costs something.
+    """Optional results, each of which costs time.
 
     Attributes:
-        windows: the streams whose windows are wanted.
+        scores: running scores of every stream.
+        near_misses: whether to look for near misses.
+        windows: names of the streams whose windows are returned.
     """
 
     scores: bool = False

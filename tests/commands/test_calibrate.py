@@ -15,6 +15,7 @@ from kwsd.core.calibration import Calibration, Keyword, _choose
 from kwsd.core.spotter import Spotter
 from kwsd.core.sweep import GRID
 from kwsd.errors import AudioError, ConfigError
+from kwsd.marks import marked_in
 from support import DEMO, ROOT
 
 
@@ -155,6 +156,6 @@ def test_thresholds_are_tried_on_marked_clips(model, few_seconds_wav, tmp_path):
         clip.with_suffix(".json").write_text(json.dumps({"label": "down", **mark}))
     own = model.card.decision.thresholds
     fires = "fires in {} of 2 marked clips of it, and in {} of 1 that it must not fire in"
-    assert [line.strip() for line in check_marks(tmp_path, model, own)] == [f"down  {fires.format(2, 1)}"]
-    [line] = check_marks(tmp_path, model, own | {"down": 0.9999})
+    assert [line.strip() for line in check_marks(marked_in(tmp_path), model, own)] == [f"down  {fires.format(2, 1)}"]
+    [line] = check_marks(marked_in(tmp_path), model, own | {"down": 0.9999})
     assert line.strip() == f"down  {fires.format(0, 0)}"

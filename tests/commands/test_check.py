@@ -139,7 +139,7 @@ def test_the_outputs_are_checked_as_the_daemon_would_use_them(lines, tmp_path):
 @pytest.mark.parametrize(
     ("content", "mode", "reason"),
     [
-        ("secret", 0o644, "every user can read the password; chmod o-r it"),
+        ("secret", 0o644, "every user can read the broker's password; chmod o-r it"),
         ("", 0o600, "is empty; it must hold the broker's password"),
         (None, 0, "No such file or directory; it must hold the broker's password"),
         ("secret", 0o600, "is it the right broker, user and password?"),  # nothing listens there

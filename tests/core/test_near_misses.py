@@ -46,7 +46,7 @@ def test_a_threshold_of_one_has_near_misses():
     assert near.score == pytest.approx(close)
 
 
-def test_a_rise_that_began_while_nobody_looked_does_not_count():
+def test_a_rise_that_began_while_near_misses_were_off_does_not_count():
     misses = NearMisses(THRESHOLDS, 100)
     assert misses.push(np.array([0.9, 0.1, 1.0]), 1000, []) == []  # the first window that is looked at
     assert misses.push(np.array([0.1, 0.1, 1.0]), 1100, []) == []

@@ -40,7 +40,7 @@ class Calibrating:
         """Begin to listen, in place of an earlier calibration.
 
         Raises:
-            ValueError: no such stream is up.
+            ValueError: the stream is not up, or is muted.
         """
         if not self._is_up(wish.stream):
             raise ValueError(f"stream: {wish.stream!r:.60} is not up")
@@ -57,7 +57,7 @@ class Calibrating:
         self._control.taps, self._is_listening = {}, False
 
     def status(self) -> dict[str, Any]:
-        """How far it is, and what it proposes."""
+        """How far it is, and what it proposes. A stream that has gone down ends it."""
         if not self._wish:
             return {"state": "none"}
         if self._is_listening and not self._is_up(self._wish.stream):
@@ -90,8 +90,8 @@ class Calibrating:
 
     def _take(self, windows: Windows) -> None:
         assert self._wish
-        if self._control.card is not self._card:  # another model
-            self.stop()
+        if self._control.card is not self._card or self._control.is_muted(self._wish.stream):
+            self.stop()  # what follows says nothing about this model, or this room
             return
         end = windows.ends.item()
         if end <= self._end:  # the stream's clock has started anew

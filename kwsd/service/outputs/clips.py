@@ -30,7 +30,7 @@ from kwsd.service.detector import Ended, Piece
 
 log = logging.getLogger("kwsd")
 
-Kept = DetectionEvent | NearMiss
+Clipped = DetectionEvent | NearMiss
 """What may have a clip."""
 
 _QUEUE_PIECES = 2000  # some seconds of many streams while the disk is slow
@@ -49,7 +49,7 @@ class _Recent:
     rate_hz: int = 0
     end_seconds: float = 0.0
     pieces: deque[Piece] = field(default_factory=deque)
-    waiting: list[Kept] = field(default_factory=list)
+    waiting: list[Clipped] = field(default_factory=list)
     ended_at: float | None = None
 
 
@@ -63,7 +63,7 @@ class Clips:
     def __init__(self, config: ClipsConfig) -> None:
         self._config = config
         self._streams: dict[str, _Recent] = {}
-        self._queue: queue.Queue[Piece | Ended | Kept | None] = queue.Queue(_QUEUE_PIECES)
+        self._queue: queue.Queue[Piece | Ended | Clipped | None] = queue.Queue(_QUEUE_PIECES)
         self._is_full = False
         self._look_at = self._cleanup_at = 0.0
         _refuse_unwritable(config.folder)
@@ -72,7 +72,7 @@ class Clips:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, item: Piece | Ended | Kept) -> None:
+    def put(self, item: Piece | Ended | Clipped) -> None:
         """Take audio that was processed, or an event as it was sent. Never waits; any thread may call it."""
         if isinstance(item, NearMiss) and not self._config.near_misses:
             return
@@ -105,7 +105,7 @@ class Clips:
             if item is None:
                 break
             recent = self._streams.setdefault(item.stream, _Recent())
-            if isinstance(item, Kept):
+            if isinstance(item, Clipped):
                 recent.waiting.append(item)
             elif isinstance(item, Ended):
                 recent.ended_at = time.monotonic()
@@ -145,10 +145,10 @@ class Clips:
         while recent.pieces[0].seconds < recent.end_seconds - kept and len(recent.pieces) > 1:
             recent.pieces.popleft()
 
-    def _until(self, event: Kept) -> float:
+    def _until(self, event: Clipped) -> float:
         return event.end_seconds + self._config.after_seconds
 
-    def _write(self, recent: _Recent, events: list[Kept]) -> None:
+    def _write(self, recent: _Recent, events: list[Clipped]) -> None:
         for event in events:
             samples = self._around(recent, event)
             if not len(samples):
@@ -158,7 +158,7 @@ class Clips:
         if events:
             self._remove_old()
 
-    def _save_or_give_up(self, event: Kept, samples: FloatArray, rate_hz: int) -> None:
+    def _save_or_give_up(self, event: Clipped, samples: FloatArray, rate_hz: int) -> None:
         """Save a clip, or log why there is none. On a full disk, the oldest clips make room."""
         for n_removed in range(_MOST_REMOVED + 1):
             try:
@@ -179,7 +179,7 @@ class Clips:
             return any(self._remove(path) for _, _, path in self._clips_by_age())
         return False
 
-    def _around(self, recent: _Recent, event: Kept) -> FloatArray:
+    def _around(self, recent: _Recent, event: Clipped) -> FloatArray:
         """The audio of an event, as far as it has arrived. Shape: (any,)."""
         if not recent.pieces:
             return np.empty(0, np.float32)
@@ -188,7 +188,7 @@ class Clips:
         last = round((self._until(event) - began) * recent.rate_hz)
         return np.concatenate([piece.samples for piece in recent.pieces])[max(0, first) : max(0, last)]
 
-    def _save(self, event: Kept, samples: FloatArray, rate_hz: int) -> None:
+    def _save(self, event: Clipped, samples: FloatArray, rate_hz: int) -> None:
         moment = event.time.replace(":", "").replace("-", "")
         name = f"{moment}_{_file_name(event.stream)}_{_file_name(event.label)}_{event.seq}.wav"
         path = self._config.folder / name

@@ -24,7 +24,6 @@ class EventStream:
 
     def __init__(self, control: Control, subscription: Subscription, open_streams: set["EventStream"]) -> None:
         self._control, self._subscription, self._open_streams = control, subscription, open_streams
-        self._subscriber = control.bus.subscribe(self._write)
         self._pending = bytearray()
         self._changed = asyncio.Event()
         self._is_ending = False
@@ -34,8 +33,9 @@ class EventStream:
         bus = self._control.bus
         self._open_streams.add(self)
         self._control.listeners.append(self._tell_settings)
+        self._greet()
+        self._subscriber = bus.subscribe(self._write)
         try:
-            self._greet()
             bus.resume(self._subscriber, self._subscription)
             while self._pending or not self._is_ending:
                 frames, self._pending = bytes(self._pending), bytearray()
@@ -102,16 +102,11 @@ def subscription_of(request: Request) -> Subscription:
     def names(key: str) -> frozenset[str] | None:
         return frozenset(filter(None, query[key].split(","))) if key in query else None
 
-    since = None
-    if last := request.headers.get("last-event-id") or query.get("since"):
-        boot_id, _, seq = last.rpartition(":")
-        if not boot_id or not seq.removeprefix("-").isdecimal() or len(seq) > 18:
-            raise ValueError(f"Last-Event-ID: {last!r:.60} is not BOOT_ID:SEQ")
-        since = Since(boot_id, int(seq))
+    last = request.headers.get("last-event-id") or query.get("since")
     return Subscription(
         labels=names("labels"),
         streams=names("streams"),
-        since=since,
+        since=Since.parse(last) if last else None,
         scores=query.get("scores") == "1",
         near_misses=query.get("near_misses") == "1",
     )

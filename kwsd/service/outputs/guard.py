@@ -1,4 +1,4 @@
-"""Who may use the live page: the same host only, from this machine or with the token.
+"""Who may use the live page: pages of this host, reading from this machine, and holders of the token.
 
 Law: a page of another site can neither read nor change anything here. It is refused by what
 browsers say about a request (Sec-Fetch-Site, Origin), and by the name in Host: another name for

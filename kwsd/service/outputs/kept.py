@@ -12,14 +12,14 @@ from kwsd.service.outputs.clips import is_clip
 _MOST_LISTED = 200
 
 
-class Kept:
+class KeptClips:
     """The clips of a folder, the newest first."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def list(self) -> list[dict[str, Any]]:
-        """The event of each clip, with the name of its file and its mark (`said`; null if there is none)."""
+    def newest(self) -> list[dict[str, Any]]:
+        """The event of each of the newest clips (at most 200), its file's name, and its mark (`said`, or None)."""
         names = sorted((path.name for path in self._folder.glob("*.wav") if is_clip(path)), reverse=True)
         found = []
         for name in names[:_MOST_LISTED]:

@@ -2,14 +2,15 @@
 
 `page/openapi.json` describes the API; the page itself uses nothing else. `guard` says who may use it.
 
-Law: what the page changes lasts until the next reload or restart. The page shows the lines that
-make it last, for the configuration file.
+Law: a threshold that is set on the page lasts until the next reload, a mute until the daemon ends.
+Marks and deletions are changes on disk. The page shows the lines that keep its thresholds.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
@@ -27,7 +28,7 @@ from kwsd.service.credentials import load_certificate, tcp_secrets
 from kwsd.service.outputs.calibrating import Calibrating, Wish
 from kwsd.service.outputs.event_stream import EventStream, subscription_of
 from kwsd.service.outputs.guard import COOKIE, Guard
-from kwsd.service.outputs.kept import Kept
+from kwsd.service.outputs.kept import KeptClips
 from kwsd.service.outputs.metrics import Metrics, health
 from kwsd.service.outputs.server import Server
 from kwsd.typed import build, parse_json
@@ -85,9 +86,9 @@ class LivePage:
     def __init__(self, config: Config, control: Control, metrics: Metrics) -> None:
         assert config.http
         token, self._tls = tcp_secrets(config)
-        control.on_reload = self._reload_secrets
+        control.reload_listeners.append(self._reload_secrets)
         self._config, self._control, self._metrics = config, control, metrics
-        self._kept = Kept(config.clips.folder) if config.clips else None
+        self._kept = KeptClips(config.clips.folder) if config.clips else None
         self._calibrating = Calibrating(control)
         self._event_streams: set[EventStream] = set()
         app = Starlette(routes=self._routes(), exception_handlers={ValueError: _explain, HTTPException: _explain})
@@ -201,7 +202,7 @@ class LivePage:
         return Response(status_code=204)
 
     async def _list_clips(self, request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(self._kept.list) if self._kept else [])
+        return JSONResponse(await asyncio.to_thread(self._kept.newest) if self._kept else [])
 
     async def _play_clip(self, request: Request) -> Response:
         _, path = self._clip(request)
@@ -218,7 +219,7 @@ class LivePage:
         await asyncio.to_thread(kept.delete, path)
         return Response(status_code=204)
 
-    def _clip(self, request: Request) -> tuple[Kept, Any]:
+    def _clip(self, request: Request) -> tuple[KeptClips, Path]:
         path = self._kept and self._kept.path(request.path_params["name"])
         if not self._kept or not path:
             raise HTTPException(404, "no such clip")

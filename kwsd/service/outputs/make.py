@@ -51,6 +51,7 @@ def make_outputs(config: Config, control: Control) -> Outputs:
     Raises:
         ConfigError: a package is missing.
         OutputError: the folder of the clips cannot be written to.
+        SocketError: a token, a password or a certificate cannot be used.
     """
     outputs = Outputs()
     if config.clips:

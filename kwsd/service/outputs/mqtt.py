@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import ssl
-import stat
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -25,6 +24,7 @@ from kwsd.config import Config, MqttConfig
 from kwsd.errors import SocketError
 from kwsd.protocol.events import DetectionEvent, parse_event
 from kwsd.service.control import Control
+from kwsd.service.credentials import read_secret
 from kwsd.service.outputs.discovery import Topics, discovery, slug
 from kwsd.sources.header import RESERVED
 
@@ -48,7 +48,7 @@ class Mqtt:
     def __init__(self, config: Config, control: Control) -> None:
         assert config.mqtt
         self._config, self._control, self._streams = config.mqtt, control, list(config.streams)
-        self._password, self._tls = login(config.mqtt)
+        self._password, self._tls = _login(config.mqtt)
         self._topics = Topics(f"{config.mqtt.topic}/{slug(config.name)}" if config.name else config.mqtt.topic)
         self._keywords: list[str] = []  # as last announced
         self._published: dict[str, str] = {}  # payloads of the states
@@ -84,9 +84,12 @@ class Mqtt:
             except (aiomqtt.MqttError, OSError, ValueError) as error:  # a host that is no name is a ValueError
                 seconds = _RETRY_SECONDS[min(n_failures, len(_RETRY_SECONDS) - 1)]
                 if n_failures == 0:
-                    log.warning("mqtt: %s: %s; tries again, at most once a minute", address, error)
+                    log.warning("mqtt: %s: %s; trying again, after at most a minute each time", address, error)
                 n_failures += 1
                 await asyncio.sleep(seconds)
+            except Exception:  # a defect: logged, and the daemon goes on
+                log.exception("mqtt: failed; connects again")
+                await asyncio.sleep(_RETRY_SECONDS[-1])
 
     def _new_client(self) -> aiomqtt.Client:
         return aiomqtt.Client(
@@ -217,7 +220,7 @@ def try_broker(config: MqttConfig) -> None:
     Raises:
         SocketError: no broker answers, or it refuses.
     """
-    password, tls = login(config)
+    password, tls = _login(config)
 
     async def connect() -> None:
         async with aiomqtt.Client(
@@ -231,7 +234,7 @@ def try_broker(config: MqttConfig) -> None:
         raise SocketError(f"{config.host}:{config.port}: {error}; is it the right broker, user and password?") from None
 
 
-def login(config: MqttConfig) -> tuple[str | None, ssl.SSLContext | None]:
+def _login(config: MqttConfig) -> tuple[str | None, ssl.SSLContext | None]:
     """The password, and what the connection is encrypted with.
 
     Raises:
@@ -243,17 +246,9 @@ def login(config: MqttConfig) -> tuple[str | None, ssl.SSLContext | None]:
 def _password(config: MqttConfig) -> str | None:
     if config.password_file is None:
         return None
-    path = config.password_file
-    try:
-        password = path.read_text(encoding="utf-8").strip()
-        is_public = path.stat().st_mode & stat.S_IROTH
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise SocketError(f"{path}: {reason}; it must hold the broker's password") from None
-    if is_public:
-        raise SocketError(f"{path}: every user can read the password; chmod o-r it")
+    password = read_secret(config.password_file, "the broker's password").decode()
     if not password:
-        raise SocketError(f"{path}: is empty; it must hold the broker's password")
+        raise SocketError(f"{config.password_file}: is empty; it must hold the broker's password")
     return password
 
 

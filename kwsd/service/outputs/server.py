@@ -99,7 +99,7 @@ class _Uvicorn(uvicorn.Server):
         make = partial(_Protocol, self.config, self.server_state, self.lifespan.state)
         accept: Callable[[], asyncio.Protocol] = make
         if self._tls:
-            accept = partial(Handshake, make, self._tls, _admit, _Protocol.newcomers.discard)
+            accept = partial(Handshake, make, self._tls, _begin_handshake, _Protocol.newcomers.discard)
         options: dict[str, Any] = {"sock": listener, "backlog": ACCEPTED_AT_ONCE}
         self.servers = [await asyncio.get_running_loop().create_server(accept, **options)]
         self.started = True
@@ -132,7 +132,7 @@ class _Protocol(H11Protocol):
         if not self._deadline:
             self._give_seconds(_REQUEST_SECONDS)
         super().data_received(data)
-        if self.cycle and not self.cycle.response_complete:
+        if self.cycle and not self.cycle.response_complete and not self.flow.write_paused:
             self._clear_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,9 +162,13 @@ class _Protocol(H11Protocol):
             self._deadline = None
 
 
-def _admit(newcomer: "Handshake | _Protocol") -> bool:
+def _admit(newcomer: "Handshake | _Protocol") -> None:
     """Count a client without a request; another gives way if there are too many."""
     host = str((newcomer.transport.get_extra_info("peername") or [""])[0])
     if gone := _Protocol.newcomers.add(newcomer, host):
         gone.give_way()
+
+
+def _begin_handshake(newcomer: Handshake) -> bool:
+    _admit(newcomer)
     return True

@@ -1,4 +1,4 @@
-"""An utterance: what a client of Wyoming says, and what it is told about it."""
+"""An utterance: the audio of a Wyoming client, and the answers to it."""
 
 import asyncio
 from collections.abc import Callable

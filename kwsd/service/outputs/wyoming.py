@@ -108,8 +108,8 @@ class Wyoming:
             pass
         finally:
             del self._connections[connection]
-            self.idle.discard(connection)
             connection.end()
+            self.idle.discard(connection)
 
     def admit(self, connection: "_Connection") -> None:
         """Count a client that sends no audio; another gives way if there are too many."""

@@ -24,9 +24,13 @@ def served(tmp_path):
     for name in ROOMS:
         ports.append(free_port())
         config = tmp_path / f"{name}.yaml"
-        config.write_text(
-            json.dumps({"name": name, "http": f"127.0.0.1:{ports[-1]}", "source": str(DEMO), "pace": "fast"})
-        )
+        keys = {
+            "name": name,
+            "http": f"127.0.0.1:{ports[-1]}",
+            "source": str(DEMO),
+            "audio": str(tmp_path / f"{name}.audio"),
+        }
+        config.write_text(json.dumps(keys))
         command = [
             sys.executable,
             "-m",
@@ -37,8 +41,6 @@ def served(tmp_path):
             "--socket",
             str(tmp_path / f"{name}.sock"),
         ]
-        keys = {"audio": str(tmp_path / f"{name}.audio")}
-        config.write_text(json.dumps(json.loads(config.read_text()) | keys))
         daemons.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
     samples = {}
     for port in ports:
@@ -47,7 +49,8 @@ def served(tmp_path):
             for family in text_string_to_metric_families(answer.read().decode()):
                 for sample in family.samples:
                     samples.setdefault(sample.name, []).append(sample.labels)
-                samples.setdefault(f"{family.name}_total", [])  # a counter that has counted nothing yet
+                if family.type == "counter":  # which may have counted nothing yet
+                    samples.setdefault(f"{family.name}_total", [])
     yield samples
     for daemon in daemons:
         daemon.kill()

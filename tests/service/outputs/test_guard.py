@@ -94,14 +94,14 @@ def test_slow_and_endless_requests_do_not_disturb_the_others(serve):
     began = time.monotonic()
     assert page.ask("GET", "/livez")[0] == 200
     assert time.monotonic() - began < 1
-    with suppress(ConnectionError, TimeoutError):
+    with suppress(ConnectionError):
         assert idle[0].recv(100) == b""  # closed: it gave way, or asked for nothing in time
     for connection in idle:
         connection.close()
     ends_well(page.daemon)
 
 
-def test_a_browser_that_does_not_read_delays_nobody(serve, tmp_path, demo):
+def test_a_browser_that_does_not_read_delays_no_other_client(serve, tmp_path, demo):
     page = serve(audio=str(tmp_path / "audio.sock"), streams={"hall": {"source": "network"}})
     stuck = socket.create_connection(("127.0.0.1", page.port))
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -165,7 +165,7 @@ def test_what_is_wrong_is_answered_by_one_error(service, sent, reason):
     ends_well(daemon)
 
 
-async def test_thousands_of_connections_leave_the_service_usable(service, demo):
+async def test_hundreds_of_connections_leave_the_service_usable(service, demo):
     port, daemon, _ = service
     idle = []
     for _ in range(300):
@@ -225,7 +225,7 @@ async def test_utterances_that_follow_at_once_are_answered_one_by_one(service):
         assert [NotDetected.is_type(event.type) for event in await answers(client, 3)] == [True] * 3
 
 
-async def test_a_client_that_asks_and_never_reads_delays_nobody(service, demo):
+async def test_a_client_that_asks_and_never_reads_delays_no_other(service, demo):
     port, daemon, _ = service
     with socket.create_connection(("127.0.0.1", port)) as greedy:
         greedy.setblocking(False)
@@ -242,7 +242,7 @@ async def test_a_client_that_asks_and_never_reads_delays_nobody(service, demo):
         ends_well(daemon)
 
 
-async def test_names_are_free_again_after_an_utterance(service, monkeypatch):
+async def test_names_are_free_again_after_an_utterance(service):
     port, _, path = service
     events = subscribe(path)
     next(events)

@@ -5,7 +5,7 @@ export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
     if (key === "dataset" || key === "style") Object.assign(made[key], value);
-    else if (key.includes("-") || key === "role") made.setAttribute(key, value);
+    else if (key.includes("-")) made.setAttribute(key, value);
     else made[key] = value;
   }
   made.append(...children);

@@ -7,6 +7,7 @@ import { Events } from "./events.js";
 import { Streams } from "./streams.js";
 
 const CLIP_MILLISECONDS = 2500; // a clip is complete this long after its event
+const STATE_MILLISECONDS = 200; // many events at once, as when the page opens, need one look
 const RECONNECT_MILLISECONDS = 2000;
 
 const connection = document.getElementById("connection");
@@ -47,7 +48,13 @@ async function refresh() {
   calibration.showStreams(state.streams);
 }
 
+let stateTimer = null;
 let clipTimer = null;
+
+function refreshState() {
+  stateTimer = null;
+  return refresh().catch(showError);
+}
 
 function refreshClips() {
   clipTimer = null;
@@ -60,13 +67,13 @@ function handle(event) {
     return;
   }
   events.add(event);
-  if (event.type.startsWith("source_")) refresh().catch(showError);
+  if (event.type.startsWith("source_")) stateTimer ??= setTimeout(refreshState, STATE_MILLISECONDS);
   if (event.type === "detection" || event.type === "near_miss") {
     clipTimer ??= setTimeout(refreshClips, CLIP_MILLISECONDS);
   }
 }
 
-/** Follow the daemon's events, from the oldest that it keeps on. */
+/** Follow the daemon's events, beginning with the oldest that it keeps. */
 function connect() {
   const since = state ? `&since=${state.boot_id}:-1` : "";
   const source = new EventSource(`/events?scores=1&near_misses=1${since}`);

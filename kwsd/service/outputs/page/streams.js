@@ -51,10 +51,6 @@ class Stream {
     this.graph.add(event.scores);
   }
 
-  get thresholds() {
-    return this.graph.thresholds;
-  }
-
   #slider(keyword, shade) {
     const input = element("input", { type: "range", min: LOWEST, max: HIGHEST, step: 0.05 });
     input.setAttribute("aria-label", `threshold of ${keyword} in ${this.name}`);
