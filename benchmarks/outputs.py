@@ -1,11 +1,12 @@
 """What the live page, MQTT and Wyoming cost a daemon with one stream: without a client, and with open pages.
 
-    python -m benchmarks.outputs [--seconds 60] [--pages 20] [-o benchmarks/outputs.md]
+    python -m benchmarks.outputs [--seconds 30] [--rounds 6] [--pages 20] [-o benchmarks/outputs.md]
 
 The bundled recording plays in real time, again and again, over the audio socket. CPU is that of the
 whole process, resident memory is read at the end. Delay is the time from sending a chunk to the
-arrival of the detection whose window it completes. Each row runs for itself, on one core; MQTT
-needs mosquitto, and is left out without it.
+arrival of the detection whose window it completes. All daemons hear the same on one core, one
+shortly after the other, in an order that changes with each round; CPU and ratio are the medians of
+the rounds. MQTT needs mosquitto, and is left out without it.
 """
 
 import argparse
@@ -36,17 +37,22 @@ WARM_UP_SECONDS = 3.0
 def main() -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description="What the outputs cost.")
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--pages", type=int, default=20)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    rows = {
-        "the event socket alone": measure({}, 0, args.seconds),
-        "everything on, no client": measure(everything(), 0, args.seconds),
-        f"everything on, {args.pages} open pages": measure(everything(), args.pages, args.seconds),
-    }
-    table = _table(rows)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})
+    with ExitStack() as stack:
+        daemons = [
+            Daemon(stack, "the event socket alone", {}, cores[0]),
+            Daemon(stack, "everything on, no client", everything(), cores[0]),
+            Daemon(stack, f"everything on, {args.pages} open pages", everything(), cores[0], args.pages),
+        ]
+        for turn in range(args.rounds):
+            measure(daemons, args.seconds, turn)
+        table = _table(daemons)
     print(table)
     if args.output:
         args.output.write_text(f"Made by `python -m benchmarks.outputs`.\n\n{table}\n")
@@ -59,27 +65,52 @@ def everything() -> dict[str, object]:
     return keys | {"mqtt": {"host": "127.0.0.1", "port": _port()}} if BROKER else keys
 
 
-def measure(keys: dict, n_pages: int, seconds: int) -> tuple[float, float, list[float]]:
-    """CPU in ms for each second, resident MB, and delays in ms."""
-    with ExitStack() as stack:
+class Daemon:
+    """A daemon on one core, and what is measured of it: CPU in ms for each second, resident MB, delays in ms."""
+
+    def __init__(self, stack: ExitStack, name: str, keys: dict, core: int, n_pages: int = 0) -> None:
+        self.name, self.resident_mb = name, 0.0
+        self.cpu_ms: list[float] = []  # of each round
+        self.delays: list[float] = []
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        audio, events, config = folder / "audio.sock", folder / "events.sock", folder / "kwsd.yaml"
-        config.write_text(json.dumps({"audio": str(audio), "source": "network", **keys}))
+        self.audio, self.events, config = folder / "audio.sock", folder / "events.sock", folder / "kwsd.yaml"
+        config.write_text(json.dumps({"audio": str(self.audio), "source": "network", **keys}))
         if "mqtt" in keys:
             stack.callback(_start([BROKER, "-p", str(keys["mqtt"]["port"])]).kill)
-        daemon = _start([sys.executable, "-m", "kwsd", "run", "--config", str(config), "--socket", str(events)])
-        stack.callback(daemon.kill)
-        os.sched_setaffinity(daemon.pid, {min(os.sched_getaffinity(daemon.pid) | {0})})
-        while not audio.exists():
+        command = [sys.executable, "-m", "kwsd", "run", "--config", str(config), "--socket", str(self.events)]
+        self.process = _start(["taskset", "-c", str(core), *command])
+        stack.callback(self.process.kill)
+        while not self.audio.exists():
             time.sleep(0.1)
         for _ in range(n_pages):
             _open_page(stack, int(str(keys["http"]).rpartition(":")[2]))
-        sent: list[float] = []
-        threading.Thread(target=_play, args=[audio, seconds + WARM_UP_SECONDS, sent], daemon=True).start()
-        time.sleep(WARM_UP_SECONDS)
-        before = _cpu_seconds(daemon.pid)
-        delays = _listen(events, seconds, sent)
-        return 1000 * (_cpu_seconds(daemon.pid) - before) / seconds, _resident_mb(daemon.pid), delays
+        self.sent: list[float] = []  # when each chunk of this round was sent
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for event in subscribe(self.events):
+            if isinstance(event, DetectionEvent):
+                chunk = min(len(self.sent), round(event.end_seconds / CHUNK_SECONDS)) - 1  # the last one of its window
+                self.delays.append(1000 * (time.monotonic() - self.sent[chunk]))
+
+
+def measure(daemons: list[Daemon], seconds: int, turn: int) -> None:
+    """Play the same audio to all daemons."""
+    players = []
+    for n, one in enumerate(daemons):
+        phase = (n + turn) % len(daemons) * CHUNK_SECONDS / len(daemons)
+        one.sent = []
+        arguments = [one.audio, f"hall {turn}", seconds + WARM_UP_SECONDS + 1, phase, one.sent]
+        players.append(threading.Thread(target=_play, args=arguments, daemon=True))
+        players[-1].start()
+    time.sleep(WARM_UP_SECONDS)
+    before = [_cpu_seconds(one.process.pid) for one in daemons]
+    time.sleep(seconds)
+    for one, earlier in zip(daemons, before, strict=True):
+        one.cpu_ms.append(1000 * (_cpu_seconds(one.process.pid) - earlier) / seconds)
+        one.resident_mb = _resident_mb(one.process.pid)
+    for player in players:
+        player.join()
 
 
 def _start(command: list) -> subprocess.Popen:
@@ -97,34 +128,19 @@ def _open_page(stack: ExitStack, port: int) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-def _play(path: Path, seconds: float, sent: list[float]) -> None:
+def _play(path: Path, stream: str, seconds: float, phase: float, sent: list[float]) -> None:
     """Send the recording in real time; `sent` gets the time of each chunk."""
     samples, rate_hz = read_recording(RECORDING)
     data = np.round(samples * 32767).astype("<i2")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
-        connection.sendall(json.dumps({"stream": "hall", "rate_hz": rate_hz}).encode() + b"\n")
-        began = time.monotonic()
+        connection.sendall(json.dumps({"stream": stream, "rate_hz": rate_hz}).encode() + b"\n")
+        began = time.monotonic() + phase
         for n in range(round(seconds / CHUNK_SECONDS)):
             time.sleep(max(0.0, began + n * CHUNK_SECONDS - time.monotonic()))
             at = n * CHUNK_SAMPLES % len(data)
             connection.sendall(np.take(data, range(at, at + CHUNK_SAMPLES), mode="wrap").tobytes())
             sent.append(time.monotonic())
-
-
-def _listen(path: Path, seconds: float, sent: list[float]) -> list[float]:
-    delays: list[float] = []
-    deadline = time.monotonic() + seconds
-
-    def take() -> None:
-        for event in subscribe(path):
-            if isinstance(event, DetectionEvent):
-                chunk = min(len(sent), round(event.end_seconds / CHUNK_SECONDS)) - 1  # the last one of its window
-                delays.append(1000 * (time.monotonic() - sent[chunk]))
-
-    threading.Thread(target=take, daemon=True).start()
-    time.sleep(max(0.0, deadline - time.monotonic()))
-    return delays
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -142,16 +158,17 @@ def _port() -> int:
         return probe.getsockname()[1]
 
 
-def _table(rows: dict[str, tuple[float, float, list[float]]]) -> str:
+def _table(daemons: list[Daemon]) -> str:
     lines = [
         "| daemon with one stream | CPU, ms a second | ratio | resident MB | more MB | delay, median and p95, ms |"
     ]
     lines.append("|---|---|---|---|---|---|")
-    first = next(iter(rows.values()))
-    for name, (cpu, resident, delays) in rows.items():
-        delay = f"{np.median(delays):.0f}, {np.percentile(delays, 95):.0f}" if delays else "no detection"
-        ratio, more = cpu / first[0], resident - first[1]
-        lines.append(f"| {name} | {cpu:.1f} | {ratio:.2f} | {resident:.0f} | {more:+.0f} | {delay} |")
+    first = daemons[0]
+    for one in daemons:
+        delay = f"{np.median(one.delays):.0f}, {np.percentile(one.delays, 95):.0f}" if one.delays else "no detection"
+        cpu_ms, more = float(np.median(one.cpu_ms)), one.resident_mb - first.resident_mb
+        ratio = float(np.median(np.divide(one.cpu_ms, first.cpu_ms)))
+        lines.append(f"| {one.name} | {cpu_ms:.1f} | {ratio:.2f} | {one.resident_mb:.0f} | {more:+.0f} | {delay} |")
     return "\n".join(lines)
 
 
