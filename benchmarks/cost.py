@@ -141,7 +141,14 @@ def _ready_seconds(model: Model, device: str) -> float:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as program:
         path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
         options = {"--source": "network", "--audio": audio, "--socket": path, "--model": model.path, "--device": device}
-        command = [sys.executable, "-m", "kwsd", "run", *(str(part) for pair in options.items() for part in pair)]
+        command = [
+            sys.executable,
+            "-m",
+            "kwsd",
+            "run",
+            "--quiet",
+            *(str(part) for pair in options.items() for part in pair),
+        ]
         began = time.perf_counter()
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
             try:

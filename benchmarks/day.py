@@ -79,7 +79,7 @@ def measure(n_hours: int) -> tuple[dict[int, Size], int]:
     sizes = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kwsd.sock"
-        command = [sys.executable, "-m", "kwsd", "run", "--source", "-", "--socket", str(path)]
+        command = [sys.executable, "-m", "kwsd", "run", "--quiet", "--source", "-", "--socket", str(path)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as daemon:
             assert daemon.stdin
             assert daemon.stderr

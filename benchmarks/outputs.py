@@ -77,7 +77,17 @@ class Daemon:
         config.write_text(json.dumps({"audio": str(self.audio), "source": "network", **keys}))
         if "mqtt" in keys:
             stack.callback(_start([BROKER, "-p", str(keys["mqtt"]["port"])]).kill)
-        command = [sys.executable, "-m", "kwsd", "run", "--config", str(config), "--socket", str(self.events)]
+        command = [
+            sys.executable,
+            "-m",
+            "kwsd",
+            "run",
+            "--quiet",
+            "--config",
+            str(config),
+            "--socket",
+            str(self.events),
+        ]
         self.process = _start(["taskset", "-c", str(core), *command])
         stack.callback(self.process.kill)
         while not self.audio.exists():

@@ -69,7 +69,7 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
     streams = {f"room{n}": _stream(samples, n, n_chunks) for n in range(n_streams)}
     with tempfile.TemporaryDirectory() as folder:
         events, audio = Path(folder) / "events.sock", Path(folder) / "audio.sock"
-        command = ["taskset", "-c", "0", sys.executable, "-m", "kwsd", "run", "--source", "network"]
+        command = ["taskset", "-c", "0", sys.executable, "-m", "kwsd", "run", "--quiet", "--source", "network"]
         command += ["--audio", audio, "--socket", events, "--device", device]
         daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:

@@ -124,7 +124,19 @@ def main() -> int:
 def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
-        command = [sys.executable, "-m", "kwsd", "run", "--source", "network", "--audio", audio, "--socket", path]
+        command = [
+            sys.executable,
+            "-m",
+            "kwsd",
+            "run",
+            "--quiet",
+            "--source",
+            "network",
+            "--audio",
+            audio,
+            "--socket",
+            path,
+        ]
         with _pinned(command, stderr=subprocess.PIPE) as server:
             threading.Thread(target=server.stderr.read, daemon=True).start()
             _wait_for(audio)

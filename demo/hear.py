@@ -33,7 +33,7 @@ def main() -> int:
     is_bundled = Path(source).resolve() == RECORDING
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         socket = Path(folder) / "kwsd.sock"
-        command = [sys.executable, "-m", "kwsd", "run", "--source", source, "--socket", str(socket)]
+        command = [sys.executable, "-m", "kwsd", "run", "--quiet", "--source", source, "--socket", str(socket)]
         daemon = subprocess.Popen(command, stderr=log)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon; its goodbye ends this
         for number in (signal.SIGTERM, signal.SIGHUP):  # a signal that ends this program ends the daemon too

@@ -1,6 +1,8 @@
 """The program of `make run` on the bundled recording, in real time: the first thing that a new user sees."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -35,6 +37,20 @@ def test_a_reader_that_closes_early_causes_no_traceback():
     result = subprocess.run(f"{command} | head -1", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert len(result.stdout.splitlines()) == 1
     assert "Traceback" not in result.stderr
+
+
+def test_on_a_terminal_each_event_is_shown_once():
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "demo/hear.py"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL) as process:
+        os.close(theirs)
+        seen = ""
+        while " on " not in seen:
+            seen += os.read(ours, 4096).decode()
+        process.terminate()
+    os.close(ours)
+    assert seen.count(" down ") == 1
+    assert "###" not in seen  # the level meter of `kwsd run`
 
 
 def test_a_missing_source_gives_one_line_and_exit_status_1():
