@@ -45,11 +45,11 @@ def test_on_a_terminal_each_event_is_shown_once():
     with subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=subprocess.DEVNULL) as process:
         os.close(theirs)
         seen = ""
-        while " on " not in seen:
+        while " on  " not in seen:
             seen += os.read(ours, 4096).decode()
         process.terminate()
     os.close(ours)
-    assert seen.count(" down ") == 1
+    assert seen.count(" down  ") == 1
     assert "###" not in seen  # the level meter of `kwsd run`
 
 
