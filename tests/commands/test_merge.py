@@ -10,7 +10,7 @@ import pytest
 from kwsd.commands.merge import HOLD_SECONDS, merge
 from kwsd.errors import SocketError
 from kwsd.protocol.events import Hello, Lagged, Overrun, parse_event
-from support import DEMO, kwsd, serving
+from support import kwsd, serving
 
 
 def overrun(second, host):
@@ -54,12 +54,12 @@ def test_the_error_of_a_source_is_raised():
 
 
 @pytest.fixture
-def rooms(tmp_path):
-    """Two daemons, with names; each hears a part of the bundled recording."""
-    daemons = []
+def rooms(tmp_path, write_wav, demo):
+    """Two daemons, with names; each hears the beginning of the bundled recording."""
+    daemons, recording = [], write_wav("begin.wav", demo[: 12 * 16000])
     for name in ("hall", "kitchen"):
         config, path = tmp_path / f"{name}.yaml", tmp_path / f"{name}.sock"
-        config.write_text(json.dumps({"name": name, "source": str(DEMO)}))
+        config.write_text(json.dumps({"name": name, "source": str(recording)}))
         command = [sys.executable, "-m", "kwsd", "run", "--config", str(config), "--socket", str(path)]
         daemons.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         serving(path, daemons[-1])
