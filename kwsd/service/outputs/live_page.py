@@ -7,6 +7,7 @@ Marks and deletions are changes on disk. The page shows the lines that keep its 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -34,6 +35,7 @@ from kwsd.service.outputs.server import Server
 from kwsd.typed import build, parse_json
 
 T = TypeVar("T")
+log = logging.getLogger("kwsd")
 
 _PAGE = files("kwsd.service.outputs").joinpath("page")
 _MOST_BODY_BYTES = 64 * 1024
@@ -109,6 +111,7 @@ class LivePage:
             SocketError: the address cannot be used.
         """
         await self._server.start()
+        log.info("live page: %s://%s", "https" if self._tls else "http", self._config.http)
 
     async def stop(self) -> None:
         self._calibrating.stop()
