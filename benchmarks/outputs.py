@@ -66,7 +66,7 @@ def everything() -> dict[str, object]:
 
 
 class Daemon:
-    """A daemon on one core, and what is measured of it: CPU in ms for each second, resident MB, delays in ms."""
+    """A daemon on one core, and its figures: CPU in ms for each second, resident MB, delays in ms."""
 
     def __init__(self, stack: ExitStack, name: str, keys: dict, core: int, n_pages: int = 0) -> None:
         self.name, self.resident_mb = name, 0.0

@@ -154,22 +154,24 @@ class Bus:
                     self.n_lagged += subscriber.put(line)
                 else:
                     subscriber.skip(self.numbering.next_seq, now)
-            except Exception:  # a defect of one output must not cost the others their events
-                log.exception("an output failed, and gets no more events")
-                self.unsubscribe(subscriber)
+            except Exception:
+                self._drop(subscriber)
         return stamped
 
     def publish_scores(self, event: Scores) -> None:
         """Send scores to the subscribers that asked, each with the labels that it wants."""
         lines: dict[frozenset[str] | None, bytes] = {}
-        for subscriber in self._subscribers:
+        for subscriber in list(self._subscribers):
             wanted = subscriber.subscription
             if not wanted.scores or not wanted.wants(event):
                 continue
             if wanted.labels not in lines:
                 scores = {label: score for label, score in event.scores.items() if wanted.wants_label(label)}
                 lines[wanted.labels] = encode(replace(event, scores=scores))
-            subscriber.put_now(lines[wanted.labels])
+            try:
+                subscriber.put_now(lines[wanted.labels])
+            except Exception:
+                self._drop(subscriber)
 
     def resume(self, subscriber: Subscriber, subscription: Subscription) -> None:
         """Change a subscription: first the events that the subscriber missed, then new ones."""
@@ -191,7 +193,13 @@ class Bus:
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._subscribers.discard(subscriber)
-        self._update_wants()
+        if subscriber.subscription.scores or subscriber.subscription.near_misses:
+            self._update_wants()
+
+    def _drop(self, subscriber: Subscriber) -> None:
+        """Log the exception of a subscriber: a defect of one output must not cost the others their events."""
+        log.exception("an output failed, and gets no more events")
+        self.unsubscribe(subscriber)
 
     def _after(self, since: Since) -> tuple[list[tuple[Published, bytes]], Gap | None]:
         """The kept events after `since`, and the gap before them if there is one."""

@@ -239,10 +239,16 @@ def test_an_output_that_fails_costs_the_others_nothing(caplog):
     def fail(line):
         raise TypeError("a defect")
 
-    bus.subscribe(fail)
-    bus.subscribe(lines.append)
+    failing, other = bus.subscribe(fail), bus.subscribe(lines.append)
     for _ in range(2):
         bus.publish(Overrun(stream="hall", lost_seconds=0.1))
     assert len(lines) == 2
     assert caplog.text.count("an output failed") == 1
     assert bus.n_subscribers == 1
+    failing = bus.subscribe(fail)
+    for one in (failing, other):
+        one.subscription = Subscription(scores=True)
+    for _ in range(2):
+        bus.publish_scores(Scores(stream="hall", end_seconds=1.0, scores={"stop": 0.5}))
+    assert len(lines) == 4
+    assert caplog.text.count("an output failed") == 2

@@ -1,4 +1,4 @@
-"""Who may use the live page: pages of this host, reading from this machine, and holders of the token.
+"""Access to the live page: for pages of this host, for reading from this machine, and with the token.
 
 Law: a page of another site can neither read nor change anything here. It is refused by what
 browsers say about a request (Sec-Fetch-Site, Origin), and by the name in Host: another name for

@@ -1,6 +1,6 @@
 """The live page: what kwsd hears, and its knobs. One page, a small JSON API, and events.
 
-`page/openapi.json` describes the API; the page itself uses nothing else. `guard` says who may use it.
+`page/openapi.json` describes the API; the page itself uses nothing else. `guard` decides about access.
 
 Law: a threshold that is set on the page lasts until the next reload, a mute until the daemon ends.
 Marks and deletions are changes on disk. The page shows the lines that keep its thresholds.

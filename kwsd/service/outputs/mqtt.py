@@ -22,7 +22,7 @@ import aiomqtt
 
 from kwsd.config import Config, MqttConfig
 from kwsd.errors import SocketError
-from kwsd.protocol.events import DetectionEvent, parse_event
+from kwsd.protocol.events import DetectionEvent, SourceDown, SourceUp, parse_event
 from kwsd.service.control import Control
 from kwsd.service.credentials import read_secret
 from kwsd.service.outputs.discovery import Topics, discovery, slug
@@ -196,9 +196,9 @@ class Mqtt:
             stream = getattr(event, "stream", None)
             if stream is None or stream.startswith(RESERVED):  # these get their detections themselves
                 continue
-            if not isinstance(event, DetectionEvent):
+            if isinstance(event, SourceUp | SourceDown):
                 self._publish_changes()
-            elif self._client:
+            elif self._client and isinstance(event, DetectionEvent):
                 self._waiting_events.append((self._topics.of(stream, "event"), _event(event)))
                 self._waiting_events.append((self._topics.of(stream, "word"), event.label))
                 self._wake.set()

@@ -44,7 +44,7 @@ _LINE_BYTES = 2**16
 _PAYLOAD_BYTES = 2**20
 _HIGH_BYTES, _MOST_UNREAD_BYTES = 2**14, 2**17  # unread: the client is not read either; it is closed
 _MOST_IDLE, _MOST_STREAMS = 64, 256
-_AUTHOR = Attribution(name="kwsd", url="https://pypi.org/project/kwsd")
+_AUTHOR = Attribution(name="kwsd", url="")
 
 
 class Wyoming:
@@ -184,7 +184,7 @@ class _Connection:
 
     def end(self) -> None:
         """End the audio, and the connection."""
-        self._end_audio()
+        self._stop_utterance()
         self._writer.close()
 
     def write(self, event: Eventable) -> None:
@@ -237,7 +237,7 @@ class _Connection:
         self._words = words or None
 
     def _begin_audio(self, start: AudioStart) -> None:
-        self._end_audio()
+        self._stop_utterance()
         keys = {"rate_hz": start.rate, "channels": start.channels, "encoding": ENCODINGS.get(start.width, start.width)}
         pcm = build(PcmFormat, keys, "audio-start: ")
         start_ms = build(Start, {"timestamp": start.timestamp}, "audio-start: ").timestamp or 0
@@ -255,6 +255,10 @@ class _Connection:
 
     def _end_audio(self) -> None:
         if self._utterance:
+            self._stop_utterance()
+            self._server.admit(self)
+
+    def _stop_utterance(self) -> None:
+        if self._utterance:
             self._utterance.stop()
             self._utterance = None
-            self._server.admit(self)

@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
 import pytest
@@ -252,3 +252,21 @@ async def test_names_are_free_again_after_an_utterance(service):
             await client.read_event()
     names = {(await asyncio.to_thread(next, events)).stream for _ in range(10)}
     assert names == {"wyoming/127.0.0.1/1"}
+
+
+async def test_a_client_that_hangs_up_while_it_speaks_displaces_no_other(service):
+    port, _, path = service
+    events = subscribe(path)
+    next(events)
+    async with AsyncExitStack() as stack:
+        idle = [await stack.enter_async_context(connected(port)) for _ in range(63)]
+        async with connected(port) as speaking:  # the sixty-fourth; its place is free while it speaks
+            await speaking.write_event(AudioStart(16000, 2, 1).event())
+            assert (await asyncio.to_thread(next, events)).type == "source_up"
+            idle.append(await stack.enter_async_context(connected(port)))
+            await idle[-1].write_event(Ping().event())
+            await idle[-1].read_event()
+        assert (await asyncio.to_thread(next, events)).type == "source_down"
+        for client in idle:
+            await client.write_event(Ping().event())
+            assert Pong.is_type((await client.read_event()).type)
