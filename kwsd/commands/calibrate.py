@@ -47,7 +47,7 @@ def calibrate(
         sweep = Sweep(card)
         for chunk_seconds in _sweep_file(path, model, sweep):
             on_progress(chunk_seconds)
-        counts += sweep.counts()
+        counts += sweep.counts
         seconds += sweep.n_windows * card.stride_seconds
     return choose_thresholds(card, counts, seconds / 3600, per_hour)
 
@@ -118,7 +118,7 @@ def check_marks(clips: list[Marked], model: Model, thresholds: dict[str, float])
         sweep = Sweep(card)
         for _ in _sweep_file(clip.path, model, sweep):
             pass
-        counts = sweep.counts()
+        counts = sweep.counts
         for label in {clip.label, clip.said} & set(card.keywords):
             fires = bool(counts[nearest(thresholds[label]), card.labels.index(label)])
             (right if clip.said == label else wrong)[label].append(fires)

@@ -74,7 +74,7 @@ def choose_thresholds(card: ModelCard, counts: NDArray[np.int64], hours: float, 
     """Choose thresholds for a budget.
 
     Args:
-        counts: from `Sweep.counts`, shape (n_grid, n_labels).
+        counts: from a `Sweep`, shape (n_grid, n_labels).
         hours: of audio that was decided about.
         per_hour: allowed false accepts an hour, all keywords together.
     """

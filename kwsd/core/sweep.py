@@ -41,19 +41,19 @@ class Fired:
 
 
 class Sweep:
-    """Decides about one stream with every threshold of the grid. Feed it with `Spotter.process`.
+    """Decides about one stream with every threshold of the grid, and counts. Feed it with `Spotter.process`.
 
     Attributes:
-        fired: all detections, in the order of time.
+        counts: number of detections at each threshold, shape (n_grid, n_labels).
         n_windows: number of windows.
     """
 
     def __init__(self, card: ModelCard) -> None:
         is_keyword = np.array([label in card.keywords for label in card.labels])
-        self._n_labels = len(card.labels)
-        self._decision = Decision(card, np.where(is_keyword, GRID[:, None], np.inf)[None])
+        thresholds = np.where(is_keyword, GRID[:, None], np.inf)
+        self._decision = Decision(card, thresholds[None])
         self._rate_hz = card.frontend.sample_rate_hz
-        self.fired: list[Fired] = []
+        self.counts = np.zeros(thresholds.shape, np.int64)
         self.n_windows = 0
 
     def push(self, windows: Iterable[Windows]) -> None:
@@ -62,12 +62,27 @@ class Sweep:
             _, [fires] = self._decision.push(_ROW, one.posteriors, one.ends)
             self.n_windows += 1
             if fires.any():
-                seconds = one.ends.item() / self._rate_hz
-                self.fired += [Fired(int(g), int(n), seconds) for g, n in np.argwhere(fires)]
+                self.counts += fires
+                self._keep(fires, one.ends.item() / self._rate_hz)
 
-    def counts(self) -> NDArray[np.int64]:
-        """Number of detections at each threshold. Shape: -> (n_grid, n_labels)."""
-        counts = np.zeros((len(GRID), self._n_labels), np.int64)
-        for one in self.fired:
-            counts[one.grid, one.label] += 1
-        return counts
+    def reset(self) -> None:
+        """The stream's sample clock starts anew: the next window follows none. The counts stay."""
+        self._decision.reset(0)
+
+    def _keep(self, fires: NDArray[np.bool_], seconds: float) -> None:
+        """Take what fired in a window. Shape: (n_grid, n_labels)."""
+
+
+class TimedSweep(Sweep):
+    """A sweep that also knows when. Hours of audio take much memory.
+
+    Attributes:
+        fired: all detections, in the order of time.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(card)
+        self.fired: list[Fired] = []
+
+    def _keep(self, fires: NDArray[np.bool_], seconds: float) -> None:
+        self.fired += [Fired(int(g), int(n), seconds) for g, n in np.argwhere(fires)]

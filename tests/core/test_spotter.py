@@ -6,6 +6,7 @@ import pytest
 from kwsd.core.frontend import resample
 from kwsd.core.model import load_model
 from kwsd.core.spotter import Spotter
+from kwsd.core.sweep import Sweep
 
 
 def hear(model, samples, rate_hz=16000, size=1600, **options):
@@ -85,3 +86,14 @@ def test_a_reset_also_clears_the_loudness(demo):
     spotter.reset(0.0)
     silent = spotter.push(np.zeros(32000, np.float32))
     assert {one.loudness_dbfs for one in silent} == {-120.0}
+
+
+def test_a_sweep_counts_on_when_the_clock_starts_anew(model, demo):
+    windows = list(Spotter(model, 16000).process(demo[: 8 * 16000]))
+    sweep = Sweep(model.card)
+    sweep.push(windows)
+    once = sweep.counts.copy()
+    sweep.reset()
+    sweep.push(windows)
+    assert once.sum() > 0
+    assert (sweep.counts == 2 * once).all()

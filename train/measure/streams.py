@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kwsd.core.spotter import Detection, Spotter
-from kwsd.core.sweep import GRID, Sweep
+from kwsd.core.sweep import GRID, TimedSweep
 from train.measure.subject import Subject
 from train.recordings.corpus import RATE_HZ
 from train.recordings.material import Material
@@ -185,7 +185,7 @@ def seed_of(seed: int, name: str) -> int:
 def measure(subject: Subject, stream: Stream, what: str = "stream") -> Measured:
     """Run a stream through a Spotter, and match detections with keywords."""
     card = subject.card
-    sweep = Sweep(card)
+    sweep = TimedSweep(card)
     spotter = Spotter(subject, RATE_HZ)
     said: list[Said] = []
     detections: list[Detection] = []
@@ -204,7 +204,9 @@ def measure(subject: Subject, stream: Stream, what: str = "stream") -> Measured:
     return match(said, sweep, at / RATE_HZ, len(card.keywords), detections)
 
 
-def match(said: list[Said], sweep: Sweep, seconds: float, n_keywords: int, detections: list[Detection]) -> Measured:
+def match(
+    said: list[Said], sweep: TimedSweep, seconds: float, n_keywords: int, detections: list[Detection]
+) -> Measured:
     """Find which detections of each threshold hit a keyword, and which come in the time of a keyword."""
     events: dict[tuple[int, int], list[float]] = {}
     for one in sweep.fired:

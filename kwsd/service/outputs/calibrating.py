@@ -32,8 +32,7 @@ class Calibrating:
         self._wish: Wish | None = None
         self._card = control.card
         self._sweep = Sweep(self._card)
-        self._earlier = self._sweep.counts()  # of the sweeps before it: a hole in the audio begins another
-        self._n_earlier, self._end = 0, 0
+        self._end = 0  # of the last window
         self._is_listening = False
 
     def start(self, wish: Wish) -> None:
@@ -48,8 +47,7 @@ class Calibrating:
             raise ValueError(f"stream: {wish.stream!r:.60} is muted")
         self.stop()
         self._wish, self._card = wish, self._control.card
-        self._sweep, self._is_listening = Sweep(self._card), True
-        self._earlier, self._n_earlier, self._end = self._sweep.counts(), 0, 0
+        self._sweep, self._end, self._is_listening = Sweep(self._card), 0, True
         self._control.taps = {wish.stream: self._take}
 
     def stop(self) -> None:
@@ -62,7 +60,7 @@ class Calibrating:
             return {"state": "none"}
         if self._is_listening and not self._is_up(self._wish.stream):
             self.stop()
-        counts, hours = self._earlier + self._sweep.counts(), self._heard_seconds / 3600
+        counts, hours = self._sweep.counts, self._heard_seconds / 3600
         status = {
             "state": "listening" if self._is_listening else "done",
             **vars(self._wish),
@@ -82,7 +80,7 @@ class Calibrating:
 
     @property
     def _heard_seconds(self) -> float:
-        return (self._n_earlier + self._sweep.n_windows) * self._card.stride_seconds
+        return self._sweep.n_windows * self._card.stride_seconds
 
     def _is_up(self, stream: str) -> bool:
         figures = self._control.streams.get(stream)
@@ -94,12 +92,8 @@ class Calibrating:
             self.stop()  # what follows says nothing about this model, or this room
             return
         end = windows.ends.item()
-        if end <= self._end:  # the stream's clock has started anew
-            self._earlier, self._n_earlier = (
-                self._earlier + self._sweep.counts(),
-                self._n_earlier + self._sweep.n_windows,
-            )
-            self._sweep = Sweep(self._card)
+        if end <= self._end:  # after a hole in the audio
+            self._sweep.reset()
         self._end = end
         self._sweep.push([windows])
         if self._heard_seconds >= 60 * self._wish.minutes:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kwsd.core.sweep import Sweep
+from kwsd.core.sweep import TimedSweep
 from kwsd.errors import TrainingError
 from train.measure.clips import score
 from train.measure.results import write_results
@@ -25,7 +25,9 @@ def reports(tmp_path, model):
     clips = {**head, "split": "validation", **score(np.arange(12), np.arange(12), labels)}
     clips["accuracy_augmented"] = 0.95
     clips["accuracy_at_snr_db"] = {"20": 0.9, "10": 0.8, "5": 0.7, "0": 0.6}
-    measured = match([Said(0, 2.0 * n, 2.0 * n + 1.5, n // 6) for n in range(8)], Sweep(model.card), 7200.0, 10, [])
+    measured = match(
+        [Said(0, 2.0 * n, 2.0 * n + 1.5, n // 6) for n in range(8)], TimedSweep(model.card), 7200.0, 10, []
+    )
     stream = {**head, "split": "validation", "seed": 2, "stride_seconds": 0.1}
     stream["made_of"] = {"keywords": 1, "other_words": 400, "speech_minutes": 37.6, "noise_minutes": 8.0}
     stream["streams"] = {"words": describe(measured, labels[:10])}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kwsd.core.spotter import Detection, Spotter
-from kwsd.core.sweep import GRID, Fired, Sweep
+from kwsd.core.sweep import GRID, Fired, TimedSweep
 from train.measure.stream_report import describe, poisson
 from train.measure.streams import Said, is_inside, keyword_times, match, match_label
 
@@ -34,7 +34,7 @@ def test_times_of_keywords_are_merged():
 
 def test_another_label_during_a_keyword_is_a_substitution_and_not_a_false_accept(model):
     said = [Said(0, 1.0, 1.5), Said(1, 10.0, 10.5)]
-    sweep = Sweep(model.card)
+    sweep = TimedSweep(model.card)
     for grid in range(6):
         sweep.fired += [Fired(grid, label, end) for label, end in ((0, 1.7), (0, 2.4), (2, 10.9), (3, 20.0))]
     measured = match(said, sweep, 3610.0, 10, [])
@@ -49,7 +49,7 @@ def test_another_label_during_a_keyword_is_a_substitution_and_not_a_false_accept
 
 @pytest.fixture
 def measured(model):
-    sweep = Sweep(model.card)
+    sweep = TimedSweep(model.card)
     for grid in range(60):  # a hit of each label at low thresholds, and a false accept at the lowest
         sweep.fired += [Fired(grid, 0, 1.7), Fired(grid, 1, 5.7)]
         if grid < 20:
@@ -76,7 +76,7 @@ def test_thresholds_trade_hits_for_false_accepts(measured, model):
 
 
 def test_a_rate_that_no_threshold_reaches_is_reported_as_not_reached(model):
-    sweep = Sweep(model.card)
+    sweep = TimedSweep(model.card)
     sweep.fired += [Fired(grid, 0, 9.0) for grid in range(len(GRID))]
     at = describe(match([Said(0, 1.0, 1.5)], sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
     assert not at["reached"]
@@ -86,7 +86,7 @@ def test_a_rate_that_no_threshold_reaches_is_reported_as_not_reached(model):
 def test_recordings_that_are_never_detected_are_counted(model):
     recordings = [(1, 3), *[(0, 7)] * 6, *[(0, 8)] * 5, *[(0, 9)] * 2]  # the last occurs too rarely to count
     said = [Said(label, 10.0 * n, 10.0 * n + 0.5, recording) for n, (label, recording) in enumerate(recordings)]
-    sweep = Sweep(model.card)
+    sweep = TimedSweep(model.card)
     sweep.fired += [Fired(grid, 0, 10.0 * said_at + 1) for grid in range(len(GRID)) for said_at in (7, 9)]
     at = describe(match(said, sweep, 1800.0, 10, []), model.card.keywords)["at_rate"]["1"]
     by_chance = round((11 / 13) ** 6 + (11 / 13) ** 5, 1)
@@ -109,10 +109,10 @@ def test_poisson_intervals_are_close_to_the_exact_ones():
 
 
 def test_a_sweep_gives_the_same_detections_as_each_threshold_alone(model, demo):
-    sweep = Sweep(model.card)
+    sweep = TimedSweep(model.card)
     sweep.push(Spotter(model, 16000).process(demo))
     assert sweep.n_windows > 250
-    counts = sweep.counts()
+    counts = sweep.counts
     for grid in (10, 50, 80):
         alone = Spotter(model, 16000, thresholds=dict.fromkeys(model.card.keywords, float(GRID[grid]))).push(demo)
         swept = [(model.card.labels[one.label], one.end_seconds) for one in sweep.fired if one.grid == grid]
