@@ -48,7 +48,7 @@ LOCK = uv pip compile -q pyproject.toml --universal --python-version 3.11 --gene
 lock:
 	$(LOCK) --extra cpu -o locks/run.txt
 	$(LOCK) --extra gpu -o locks/gpu.txt
-	$(LOCK) --extra cpu --extra learn --group train --group test -o locks/test.txt
+	$(LOCK) --extra cpu --extra learn --extra corpus --extra ray --group train --group test -o locks/test.txt
 
 clean:
 	rm -rf .venv .venv-test build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,11 +15,12 @@ import soundfile
 
 from kwsd.audio import FloatArray
 from kwsd.client import subscribe
-from kwsd.commands.label import JOB_CLIPS, label_folder
+from kwsd.commands.label import JOB_CLIPS, label_corpus
 from kwsd.core.decision import Decision, thresholds_of
 from kwsd.core.frontend import frames_of, log_spectra
 from kwsd.core.model import Model, load_model
 from kwsd.core.stream_batch import StreamBatch
+from kwsd.corpus.folder import Folder
 from kwsd.errors import KwsdError
 from kwsd.protocol.events import SourceUp
 
@@ -131,7 +132,7 @@ def _files_per_second(model: Model) -> float:
                 os.link(clips / f"{n % 16}.wav", clips / f"{n}.wav")
             n_linked = n_clips
             began = time.perf_counter()
-            label_folder(clips, Path(folder) / "labels.csv", model)
+            label_corpus(Folder(clips), Path(folder) / "labels.csv", model)
             seconds.append(time.perf_counter() - began)
         return (many - few) / (seconds[1] - seconds[0])
 

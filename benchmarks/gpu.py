@@ -25,6 +25,8 @@ from kwsd.core.model import DEFAULT_MODEL, Model, load_model
 from kwsd.core.runtime import CUDA, ort
 from kwsd.core.spotter import Spotter
 from kwsd.core.stream_batch import StreamBatch
+from kwsd.corpus.folder import Folder
+from kwsd.corpus.source import Clip
 from kwsd.errors import ModelError
 
 RECORDING = Path(__file__).resolve().parents[1] / "demo" / "recording.wav"
@@ -113,14 +115,14 @@ def _run_seconds(model: Model, n_streams: int) -> float:
 def _files_a_second(model: Model) -> float:
     with tempfile.TemporaryDirectory() as folder:
         random = np.random.default_rng(0)
-        names = []
+        clips = []
         for n in range(N_CLIPS):
-            names.append(f"{n}.wav".encode())
+            clips.append(Clip(f"{n}.wav".encode()))
             soundfile.write(Path(folder) / f"{n}.wav", 0.1 * random.standard_normal(16000), 16000, subtype="PCM_16")
-        label = Labeller(model, Path(folder), 1)
-        label(names[:64])
+        label = Labeller(model, Folder(Path(folder)), 1)
+        label(clips[:64])
         began = time.perf_counter()
-        label(names)
+        label(clips)
         return N_CLIPS / (time.perf_counter() - began)
 
 

@@ -194,16 +194,17 @@ def _learn(args: argparse.Namespace) -> int:
 
 
 def _label(args: argparse.Namespace) -> int:
-    from kwsd.commands.label import label_folder, spot_folder
+    from kwsd.commands.label import label_corpus, spot_corpus
+    from kwsd.corpus.open import open_corpus
 
     if args.spot and (args.scores or args.augment):
         raise ConfigError("--spot: has detections only; leave out --scores and --augment")
-    model = _model(args.model, args.device)
+    corpus, model = open_corpus(args.sources, args.column), _model(args.model, args.device)
     try:
         if args.spot:
-            summary = spot_folder(args.folder, args.output, model)
+            summary = spot_corpus(corpus, args.output, model, args.ray)
         else:
-            summary = label_folder(args.folder, args.output, model, args.scores, args.augment)
+            summary = label_corpus(corpus, args.output, model, args.scores, args.augment, args.ray)
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues where it stopped")
         return 130
@@ -212,8 +213,8 @@ def _label(args: argparse.Namespace) -> int:
     before = f", {summary.n_before} of them by an earlier run" if summary.n_before else ""
     what = f"detections in {args.output}" if args.spot else f"clips labelled in {args.output}{before}"
     print(f"{summary.counts.total()} {what}")
-    _complain("\n".join(summary.complaints(args.folder, args.output)))
-    return 1 if summary.unreadable else 0
+    _complain("\n".join(summary.complaints(corpus, args.output)))
+    return 0 if summary.is_complete else 1
 
 
 def _devices(args: argparse.Namespace) -> int:
@@ -291,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("mark", metavar="MARK", help="right; wrong, if no word was said; or the word that was said")
     command.add_argument("clips", type=Path, nargs="+", metavar="CLIP", help="WAV in the folder of clips")
     options.add_learn_options(add("learn", _learn, "learn a word of your own from recordings"))
-    options.add_label_options(add("label", _label, "label a folder of clips, as Kaggle wants it", model))
+    options.add_label_options(add("label", _label, "label a corpus of clips, as Kaggle wants it", model))
     add("devices", _devices, "list the microphones")
     add("check", _check, "check whether `kwsd run` would work here", settings)
     return parser

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_COMPRESSED = (".flac", ".ogg", ".opus", ".mp3")
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -24,6 +26,11 @@ def part_of(path: Path) -> Path:
 def is_wav(name: str) -> bool:
     """Whether a file's name is that of a WAV. `._x.wav` is not: a Mac keeps a file's attributes there."""
     return name.lower().endswith(".wav") and not name.startswith("._")
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file's name is that of a WAV, or of a compressed recording that kwsd reads."""
+    return is_wav(name) or (name.lower().endswith(_COMPRESSED) and not name.startswith("._"))
 
 
 def wavs_in(folder: Path, also_below: bool = False) -> list[Path]:

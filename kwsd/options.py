@@ -80,8 +80,19 @@ def add_learn_options(command: argparse.ArgumentParser) -> None:
 
 def add_label_options(command: argparse.ArgumentParser) -> None:
     """The options of `kwsd label`."""
-    command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("-o", dest="output", type=Path, required=True, metavar="CSV", help="receives fname,label")
+    command.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="folder; or recordings, tar files, Parquet, or text files of paths: paths, patterns, or addresses (s3://…)",
+    )
+    command.add_argument(
+        "-o", dest="output", type=Path, required=True, metavar="FILE", help="receives fname,label; or X.parquet"
+    )
+    command.add_argument("--column", default="", metavar="NAME", help="of Parquet: recordings, or their paths")
+    command.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS", help="use a Ray cluster, or this machine"
+    )
     command.add_argument("--scores", type=Path, metavar="CSV", help="receives all posteriors")
     command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")
     command.add_argument(

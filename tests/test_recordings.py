@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from kwsd.commands.label import label_folder
+from kwsd.commands.label import label_corpus
+from kwsd.corpus.folder import Folder
 from support import ROOT
 from train.measure.clips import label
 from train.recordings.corpus import find_corpus, split_by_speaker
@@ -55,6 +56,6 @@ def test_the_model_recognises_twelve_classes_of_unseen_speakers(validation_folde
 @pytest.mark.slow
 def test_label_agrees_with_the_evaluation_on_real_clips(validation_folder, model, tmp_path):
     clips = sorted((validation_folder / "stop").glob("*.wav"))
-    summary = label_folder(validation_folder / "stop", tmp_path / "s.csv", model)
+    summary = label_corpus(Folder(validation_folder / "stop"), tmp_path / "s.csv", model)
     assert summary.counts.total() == len(clips)
     assert summary.counts["stop"] / len(clips) >= 0.8

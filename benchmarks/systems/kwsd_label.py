@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from kwsd.commands.label import label_folder
+from kwsd.commands.label import label_corpus
 from kwsd.core.model import load_model
+from kwsd.corpus.folder import Folder
 
 if __name__ == "__main__":
     model = load_model(Path(sys.argv[2]))
@@ -21,7 +22,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as output:
         for folder in (sys.argv[3], sys.argv[1]):
             began = time.perf_counter()
-            summary = label_folder(Path(folder), Path(output) / "labels.csv", model)
+            summary = label_corpus(Folder(Path(folder)), Path(output) / "labels.csv", model)
             seconds.append(time.perf_counter() - began)
             n_clips.append(summary.counts.total())
     own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

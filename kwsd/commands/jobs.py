@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from kwsd.commands.spot import spot
 from kwsd.config import Config
 from kwsd.core.clip import ClipWindows, clip_posteriors, clip_views
 from kwsd.core.model import Model, load_model
+from kwsd.corpus.source import Clip, Corpus
 from kwsd.errors import AudioError, OutputError
 from kwsd.sources.recording import read_recording
 from kwsd.workers import begin_worker
@@ -30,37 +32,40 @@ _MOST_SECONDS = 600.0  # of a longer recording, the middle; `--spot` is for thos
 
 
 class Done(NamedTuple):
-    """The result of a job: the recordings, an array for each, and a line for each that could not be read."""
+    """The result of a job: the clips' paths, an array for each, and a line for each clip that could not be read."""
 
     paths: list[bytes]
     results: list[NDArray[np.generic]]
     unreadable: list[str]
 
 
+def labelled_type(n_labels: int) -> np.dtype[np.void]:
+    """The result of a labelled clip: the seconds that were heard, and its posteriors."""
+    return np.dtype([("seconds", "f8"), ("posteriors", "f4", (n_labels,))])
+
+
 @dataclass(frozen=True, slots=True)
 class Labeller:
-    """Labels clips: the result of each is its posteriors, shape (n_labels,), float32.
+    """Labels clips: the result of each is of type `labelled_type`.
 
     Attributes:
         n_views: of each clip, over which posteriors are averaged.
     """
 
     model: Model
-    folder: Path
+    corpus: Corpus
     n_views: int
 
-    def __call__(self, paths: list[bytes]) -> Done:
+    def __call__(self, job: list[Clip]) -> Done:
         card = self.model.card
         done = Done([], [], [])
+        seconds: list[float] = []
         of_views = [np.empty((0, len(card.labels)), np.float32)]
         clips: list[ClipWindows] = []
-        for path in paths:
-            try:
-                recording, rate_hz = read_recording(self.folder / os.fsdecode(path), _MOST_SECONDS)
-            except AudioError as error:
-                done.unreadable.append(str(error))
-                continue
+        read = partial(read_recording, most_seconds=_MOST_SECONDS)
+        for path, (recording, rate_hz) in _each(self.corpus, job, read, done):
             done.paths.append(path)
+            seconds.append(len(recording) / rate_hz)
             clips += clip_views(recording, rate_hz, card, self.n_views)
             if sum(len(clip.starts) for clip in clips) >= _WINDOWS_AT_ONCE:
                 of_views.append(clip_posteriors(clips, card, self.model.posteriors))
@@ -68,7 +73,9 @@ class Labeller:
         if clips:
             of_views.append(clip_posteriors(clips, card, self.model.posteriors))
         mean = np.concatenate(of_views).reshape(len(done.paths), self.n_views, len(card.labels)).mean(axis=1)
-        return done._replace(results=list(card.with_unknown_odds(mean)))
+        results = np.empty(len(done.paths), labelled_type(len(card.labels)))
+        results["seconds"], results["posteriors"] = seconds, card.with_unknown_odds(mean)
+        return done._replace(results=list(results))
 
 
 DETECTIONS = np.dtype([("label", "i4"), ("score", "f8"), ("start_seconds", "f8"), ("end_seconds", "f8")])
@@ -80,29 +87,44 @@ class Finder:
     """Finds keywords in recordings of any length: the result of each is its detections, of type `DETECTIONS`."""
 
     model: Model
-    folder: Path
+    corpus: Corpus
     n_views: int = 1
 
-    def __call__(self, paths: list[bytes]) -> Done:
-        labels, done = self.model.card.labels, Done([], [], [])
-        for path in paths:
-            try:
-                found = [
-                    (labels.index(one.label), one.score, one.start_seconds, one.end_seconds)
-                    for one in spot(self.folder / os.fsdecode(path), self.model, Config())
-                ]
-            except AudioError as error:
-                done.unreadable.append(str(error))
-                continue
+    def __call__(self, job: list[Clip]) -> Done:
+        done = Done([], [], [])
+        for path, found in _each(self.corpus, job, self._detections, done):
             done.paths.append(path)
-            done.results.append(np.array(found, DETECTIONS))
+            done.results.append(found)
         return done
+
+    def _detections(self, file: Path) -> NDArray[np.void]:
+        labels, events = self.model.card.labels, spot(file, self.model, Config())
+        found = [(labels.index(one.label), one.score, one.start_seconds, one.end_seconds) for one in events]
+        return np.array(found, DETECTIONS)
+
+
+T = TypeVar("T")
+
+
+def _each(corpus: Corpus, job: list[Clip], read: Callable[[Path], T], done: Done) -> Iterator[tuple[bytes, T]]:
+    """What `read` makes of each clip's file. A clip that cannot be read is noted in `done`."""
+    for clip, file in corpus.read(job):
+        try:
+            if isinstance(file, AudioError):
+                raise file
+            result = read(file)
+        except AudioError as error:
+            shown = corpus.shown(clip.path)
+            line = str(error).replace(str(file), shown)  # the file may be a copy
+            done.unreadable.append(line if shown in line else f"{shown}: {line}")
+            continue
+        yield clip.path, result
 
 
 Worker = Labeller | Finder
 
 
-def run_jobs(worker: Worker, jobs: Iterable[list[bytes]], n_jobs: int) -> Iterator[Done]:
+def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Iterator[Done]:
     """Run jobs on all cores; one worker process for each further core loads the same model.
 
     Args:
@@ -116,19 +138,20 @@ def run_jobs(worker: Worker, jobs: Iterable[list[bytes]], n_jobs: int) -> Iterat
         yield from map(worker, jobs)
         return
     device = "cuda" if worker.model.provider.startswith("CUDA") else "cpu"
-    arguments = (type(worker), worker.model.path, device, worker.folder, worker.n_views)
+    arguments = (type(worker), worker.model.path, device, worker.corpus, worker.n_views)
     running: deque[Future[Done]] = deque()
     with ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments) as pool:
         try:
-            for paths in jobs:
-                running.append(pool.submit(_work, paths))
+            for job in jobs:
+                running.append(pool.submit(_work, job))
                 if len(running) > 2 * n_workers:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         except BrokenProcessPool:
             raise OutputError(
-                f"{worker.folder}: a worker process was killed (out of memory?); the same command continues from here"
+                f"{worker.corpus.name}: a worker process was killed (out of memory?); "
+                "the same command continues from here"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -143,14 +166,14 @@ def _can_use_processes() -> bool:
     return True
 
 
-_of_process: Callable[[list[bytes]], Done]  # of a worker process
+_of_process: Callable[[list[Clip]], Done]  # of a worker process
 
 
-def _begin(kind: type[Worker], path: Path, device: str, folder: Path, n_views: int) -> None:
+def _begin(kind: type[Worker], path: Path, device: str, corpus: Corpus, n_views: int) -> None:
     global _of_process
     begin_worker()
-    _of_process = kind(load_model(path, device), folder, n_views)
+    _of_process = kind(load_model(path, device), corpus, n_views)
 
 
-def _work(paths: list[bytes]) -> Done:
-    return _of_process(paths)
+def _work(job: list[Clip]) -> Done:
+    return _of_process(job)

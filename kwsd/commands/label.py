@@ -1,34 +1,34 @@
-"""`kwsd label`: a folder of clips becomes a `fname,label` file, as Kaggle wants it, or a list of detections.
+"""`kwsd label`: the labels of a corpus of clips, as Kaggle wants them, or the detections in it.
 
 Law: the output appears whole or not at all. Finished clips are kept in a ledger beside it, so a
 rerun continues after an interruption or a full disk.
 """
 
-import csv
 import hashlib
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from kwsd.audio import FloatArray
-from kwsd.commands.jobs import DETECTIONS, Finder, Labeller, Worker, run_jobs
-from kwsd.commands.ledger import Ledger
+from kwsd.commands.jobs import Finder, Labeller, Worker, run_jobs
+from kwsd.commands.tables import write_detections, write_labels
 from kwsd.core.clip import N_VIEWS
 from kwsd.core.model import Model
+from kwsd.corpus.ledger import Ledger
+from kwsd.corpus.results import check_parquet, is_parquet
+from kwsd.corpus.source import Closed, Corpus
 from kwsd.errors import AudioError, OutputError
-from kwsd.files import part_of, whole
+from kwsd.files import part_of
 
 JOB_CLIPS = 256
 _JOB_RECORDINGS = 2
 
-_LABEL_RULE, _SPOT_RULE = b"every window of a clip", b"detections"
+_LABEL_RULE, _SPOT_RULE = b"every window of a clip, and its seconds", b"detections"
 """Each changes with what is computed, so that no ledger mixes two."""
 
 
@@ -38,148 +38,130 @@ class Summary:
 
     Attributes:
         counts: number of clips, or of detections, for each label.
-        n_before: how many of them an earlier run had labelled.
-        n_sharing: how many share their file name with another clip, and are therefore named by their path.
+        n_before: how many clips an earlier run had finished.
+        n_sharing: how many share their name with another clip, and are therefore called by their path.
+        n_left: how many are neither finished nor unreadable, because a worker was lost.
         unreadable: one error for each clip that could not be read.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     n_before: int = 0
     n_sharing: int = 0
+    n_left: int = 0
     unreadable: list[AudioError] = field(default_factory=list)
 
-    def complaints(self, folder: Path, output: Path) -> list[str]:
+    @property
+    def is_complete(self) -> bool:
+        """Whether the output has every clip."""
+        return not self.unreadable and not self.n_left
+
+    def complaints(self, corpus: Corpus, output: Path) -> list[str]:
         """What the user should know about, a line each."""
         lines = [str(error) for error in self.unreadable]
-        if self.n_sharing:
-            lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path below {folder}")
+        if self.n_sharing and not is_parquet(output):
+            lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path below {corpus.name}")
         if self.unreadable:
             lines.append(f"{len(self.unreadable)} clips could not be read and are not in {output}")
+        if self.n_left:
+            lines.append(f"{self.n_left} clips were lost with their workers; the same command labels them")
         return lines
 
 
-def label_folder(
-    folder: Path, output: Path, model: Model, scores: Path | None = None, augment: bool = False
+def label_corpus(
+    corpus: Corpus,
+    output: Path,
+    model: Model,
+    scores: Path | None = None,
+    augment: bool = False,
+    ray: str | None = None,
 ) -> Summary:
-    """Label every WAV below a folder.
+    """Label every clip of a corpus.
 
     Args:
-        output: receives `fname,label`, sorted by fname.
+        output: receives a table as `kwsd.commands.tables.write_labels` describes it, sorted by fname.
         model: each further core loads the same file on the same provider.
         scores: receives `fname` and the posterior of each label.
         augment: average over small shifts and gains, which takes five times as long.
+        ray: address of a Ray cluster, or `local`; None for processes of this machine.
 
     Raises:
-        AudioError: there is no WAV.
+        AudioError: there is no clip.
         OutputError: a file cannot be written; the finished clips are kept for the next run.
     """
-    if not folder.is_dir():
-        raise AudioError(f"{folder}: no such folder")
     _check_targets(output, scores)
-    summary = Summary()
-    worker = Labeller(model, folder, N_VIEWS if augment else 1)
-    labels = model.card.labels
-    with _ledger_of(worker, _LABEL_RULE, output, scores, summary) as ledger:
-        _run_missing(worker, ledger, summary, JOB_CLIPS)
-        if scores:
-            _write_csv(scores, ("fname", *labels), ((name, *_digits(row)) for name, row in _posteriors(ledger)))
-        _write_csv(output, ("fname", "label"), _count(ledger, labels, summary.counts))
-        ledger.remove()
+    worker = Labeller(model, corpus, N_VIEWS if augment else 1)
+    with _ledger_of(worker, _LABEL_RULE, output, scores) as (ledger, summary):
+        _run_missing(worker, ledger, summary, JOB_CLIPS, ray)
+        summary.counts = write_labels(ledger, model.card.labels, output, scores)
     return summary
 
 
-def spot_folder(folder: Path, output: Path, model: Model) -> Summary:
-    """Find the keywords in every WAV below a folder, with the model's own thresholds.
+def spot_corpus(corpus: Corpus, output: Path, model: Model, ray: str | None = None) -> Summary:
+    """Find the keywords in every recording of a corpus, with the model's own thresholds.
 
     Args:
-        output: receives `fname,label,score,start_seconds,end_seconds`, sorted by fname and time.
+        output: receives a table as `kwsd.commands.tables.write_detections` describes it, sorted by fname and time.
 
     Raises:
-        AudioError, OutputError: as `label_folder`.
+        AudioError, OutputError: as `label_corpus`.
     """
-    if not folder.is_dir():
-        raise AudioError(f"{folder}: no such folder")
     _check_targets(output, None)
-    summary, worker = Summary(), Finder(model, folder)
-    with _ledger_of(worker, _SPOT_RULE, output, None, summary) as ledger:
-        _run_missing(worker, ledger, summary, _JOB_RECORDINGS)
-        header = ("fname", "label", "score", "start_seconds", "end_seconds")
-        _write_csv(output, header, _detections(ledger, model.card.labels, summary.counts))
-        ledger.remove()
+    worker = Finder(model, corpus)
+    with _ledger_of(worker, _SPOT_RULE, output, None) as (ledger, summary):
+        _run_missing(worker, ledger, summary, _JOB_RECORDINGS, ray)
+        summary.counts = write_detections(ledger, model.card.labels, output)
     return summary
 
 
 @contextmanager
-def _ledger_of(worker: Worker, rule: bytes, output: Path, scores: Path | None, summary: Summary) -> Iterator[Ledger]:
-    """The ledger of an output, in which every clip of the folder stands."""
-    path = _ledger(output)
+def _ledger_of(worker: Worker, rule: bytes, output: Path, scores: Path | None) -> Iterator[tuple[Ledger, Summary]]:
+    """The ledger of an output, in which every clip stands. It is removed at the end if no clip was lost."""
+    path, summary, corpus = _ledger(output), Summary(), worker.corpus
     with _readable_errors(path), Ledger(path, _maker(worker, rule)) as ledger:
-        _find_clips(worker.folder, ledger, summary)
+        _find_clips(corpus, ledger, summary)
         summary.n_sharing = ledger.n_sharing()
         for target in filter(None, (output, scores)):
-            _refuse_clip(target, worker.folder, ledger)
-        yield ledger
+            if target.resolve() in corpus.inputs or ledger.has(corpus.path_of(target)):
+                raise OutputError(f"{target}: is one of the clips, or has them; name another file to write")
+        yield ledger, summary
+        if not summary.n_left:
+            ledger.remove()
 
 
-def _run_missing(worker: Worker, ledger: Ledger, summary: Summary, job_clips: int) -> None:
+def _run_missing(worker: Worker, ledger: Ledger, summary: Summary, job_clips: int, ray: str | None) -> None:
     n_clips, n_done = ledger.counts()
     summary.n_before = n_done
-    jobs = run_jobs(worker, ledger.missing(job_clips), n_jobs=-(-(n_clips - n_done) // job_clips))
+    jobs, n_jobs = ledger.missing(job_clips), -(-(n_clips - n_done) // job_clips)
+    if ray is None:
+        results = run_jobs(worker, jobs, n_jobs)
+    else:
+        from kwsd.commands.ray_jobs import run_on_ray
+
+        results = run_on_ray(worker, jobs, ray)
+    n_unreadable = 0
     with tqdm(total=n_clips, initial=n_done, desc="labelling", unit=" clips", disable=None) as bar:
-        for one in jobs:
+        for one in results:
             ledger.add(one.paths, one.results)
             summary.unreadable += map(AudioError, one.unreadable)
+            n_unreadable += len(one.unreadable)
             bar.update(len(one.paths) + len(one.unreadable))
+    n_clips, n_done = ledger.counts()
+    summary.n_left = n_clips - n_done - n_unreadable
 
 
-def _find_clips(folder: Path, ledger: Ledger, summary: Summary) -> None:
-    found = ledger.find(folder)
-    summary.unreadable += [AudioError(f"{os.fsdecode(error.filename)}: {error.strerror}") for error in found.errors]
-    if not found.n_clips:
-        if not ledger.counts()[1]:
-            ledger.remove()
-        raise AudioError(f"{folder}: no WAV files below it")
+def _find_clips(corpus: Corpus, ledger: Ledger, summary: Summary) -> None:
+    closed: list[Closed] = []
+    with tqdm(corpus.find(closed), desc="listing", unit=" clips", disable=None, leave=False) as found:
+        n_found = ledger.find(found, closed)
+    summary.unreadable += [error for _, error in closed]
+    if not n_found:
+        raise summary.unreadable[0] if summary.unreadable else AudioError(f"{corpus.name}: {corpus.empty}")
 
 
 def _maker(worker: Worker, rule: bytes) -> str:
     """Identifies everything that results depend on except for the clips."""
-    made_of = worker.model.path.read_bytes() + bytes([worker.n_views]) + rule + os.fsencode(worker.folder.resolve())
+    made_of = worker.model.path.read_bytes() + bytes([worker.n_views]) + rule + worker.corpus.identity
     return hashlib.sha256(made_of).hexdigest()
-
-
-def _count(ledger: Ledger, labels: list[str], counts: Counter[str]) -> Iterator[tuple[str, str]]:
-    """Each clip's name and most probable label, which is added to the counts."""
-    for name, posteriors in _posteriors(ledger):
-        label = labels[int(np.argmax(posteriors))]
-        counts[label] += 1
-        yield name, label
-
-
-def _posteriors(ledger: Ledger) -> Iterator[tuple[str, FloatArray]]:
-    return ((name, np.frombuffer(result, np.float32)) for name, result in ledger.done())
-
-
-def _detections(ledger: Ledger, labels: list[str], counts: Counter[str]) -> Iterator[tuple[str, ...]]:
-    """A row for each detection, which is added to the counts."""
-    for name, result in ledger.done():
-        for label, score, start, end in np.frombuffer(result, DETECTIONS).tolist():
-            counts[labels[label]] += 1
-            yield name, labels[label], f"{score:.4f}", f"{start:.3f}", f"{end:.3f}"
-
-
-def _digits(posteriors: FloatArray) -> list[str]:
-    """Nine significant digits represent a float32 exactly, so the largest stays the largest."""
-    return [f"{value:.9g}" for value in posteriors.tolist()]
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> None:
-    # Names may be any bytes.
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())  # before the ledger is removed
 
 
 def _ledger(output: Path) -> Path:
@@ -196,12 +178,8 @@ def _check_targets(output: Path, scores: Path | None) -> None:
     own = (output, _ledger(output), part_of(output))  # compared after resolving, since folders may be links
     if scores and scores.resolve() in {path.resolve() for path in own}:
         raise OutputError(f"{scores}: is used for the labels; name another file for the scores")
-
-
-def _refuse_clip(target: Path, folder: Path, ledger: Ledger) -> None:
-    inside = Path(os.path.relpath(target.absolute(), folder.absolute()))
-    if ledger.has(inside):
-        raise OutputError(f"{target}: is one of the clips; name another file to write")
+    if is_parquet(output):
+        check_parquet(output)
 
 
 @contextmanager
@@ -213,7 +191,7 @@ def _readable_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_BUSY:
             advice = "is in use; wait until the other run has ended, or name another output"
-        elif code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        elif code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
             advice = f"cannot be resumed ({error}); remove it, or name another output"
         else:
             advice = f"cannot be written ({error}); the same command continues from here"

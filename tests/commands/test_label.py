@@ -13,9 +13,10 @@ import pytest
 
 import kwsd.commands.label
 from kwsd.cli import main
-from kwsd.commands.label import label_folder
-from kwsd.commands.ledger import Ledger
+from kwsd.commands.label import label_corpus
 from kwsd.core.frontend import clip_features
+from kwsd.corpus.folder import Folder
+from kwsd.corpus.ledger import Ledger
 from kwsd.errors import AudioError, OutputError
 from kwsd.sources.recording import read_recording
 
@@ -36,7 +37,7 @@ def rows(path):
 
 def test_the_csv_has_exactly_the_format_that_kaggle_expects(clips, tmp_path, model, truth):
     output, scores = tmp_path / "submission.csv", tmp_path / "scores.csv"
-    summary = label_folder(clips, output, model, scores)
+    summary = label_corpus(Folder(clips), output, model, scores)
     text = output.read_bytes()
     assert text.startswith(b"fname,label\nclip_000.wav,")
     assert b"\r" not in text
@@ -54,7 +55,7 @@ def test_the_csv_has_exactly_the_format_that_kaggle_expects(clips, tmp_path, mod
 
 
 def test_the_words_of_the_recording_are_labelled(clips, tmp_path, model, truth):
-    label_folder(clips, tmp_path / "s.csv", model)
+    label_corpus(Folder(clips), tmp_path / "s.csv", model)
     said = [word["word"] for word in truth]
     right = [label == word for (_, label), word in zip(rows(tmp_path / "s.csv")[1:], said, strict=True)]
     keywords = [is_right for is_right, word in zip(right, said, strict=True) if word in model.card.keywords]
@@ -62,8 +63,8 @@ def test_the_words_of_the_recording_are_labelled(clips, tmp_path, model, truth):
 
 
 def test_augment_averages_posteriors_over_shifts_and_gains(clips, tmp_path, model):
-    label_folder(clips, tmp_path / "plain.csv", model, tmp_path / "plain-scores.csv")
-    label_folder(clips, tmp_path / "s.csv", model, tmp_path / "scores.csv", augment=True)
+    label_corpus(Folder(clips), tmp_path / "plain.csv", model, tmp_path / "plain-scores.csv")
+    label_corpus(Folder(clips), tmp_path / "s.csv", model, tmp_path / "scores.csv", augment=True)
     assert rows(tmp_path / "scores.csv") != rows(tmp_path / "plain-scores.csv")
     samples, rate_hz = read_recording(next(clips.rglob("clip_000.wav")))
     quiet = np.zeros(960, np.float32)  # 60 ms
@@ -78,7 +79,7 @@ def test_augment_averages_posteriors_over_shifts_and_gains(clips, tmp_path, mode
 def test_unreadable_clips_are_named_and_the_others_labelled(clips, tmp_path, model, truth):
     (clips / "broken.wav").write_text("not audio")
     (clips / "empty.wav").touch()
-    summary = label_folder(clips, tmp_path / "s.csv", model)
+    summary = label_corpus(Folder(clips), tmp_path / "s.csv", model)
     assert sorted(str(error).split(":")[0].split("/")[-1] for error in summary.unreadable) == [
         "broken.wav",
         "empty.wav",
@@ -89,14 +90,14 @@ def test_unreadable_clips_are_named_and_the_others_labelled(clips, tmp_path, mod
 def test_every_clip_is_named_if_none_can_be_read(tmp_path, model):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.wav").write_text("not audio")
-    summary = label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    summary = label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     assert [str(error).split(":")[0].split("/")[-1] for error in summary.unreadable] == ["a.wav"]
     assert rows(tmp_path / "s.csv") == [["fname", "label"]]
 
 
 def test_a_link_to_itself_is_ignored(clips, tmp_path, model, truth):
     (clips / "a" / "loop").symlink_to("loop")
-    summary = label_folder(clips, tmp_path / "s.csv", model)
+    summary = label_corpus(Folder(clips), tmp_path / "s.csv", model)
     assert summary.unreadable == []
     assert len(rows(tmp_path / "s.csv")) == 1 + len(truth)
 
@@ -104,12 +105,12 @@ def test_a_link_to_itself_is_ignored(clips, tmp_path, model, truth):
 def test_other_rates_and_lengths_are_labelled_too(write_wav, tmp_path, model, noise):
     write_wav("clips/a.wav", noise[:3000], 8000)
     write_wav("clips/b.WAV", np.stack([noise, noise], axis=1), 44100)
-    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     assert [row[0] for row in rows(tmp_path / "s.csv")] == ["fname", "a.wav", "b.WAV"]
 
 
 def test_an_interrupted_run_resumes_to_the_same_labels(clips, tmp_path, model, truth, monkeypatch, capsys):
-    label_folder(clips, tmp_path / "whole.csv", model)
+    label_corpus(Folder(clips), tmp_path / "whole.csv", model)
     monkeypatch.setattr(kwsd.commands.label, "JOB_CLIPS", 4)
     add, added = Ledger.add, []
 
@@ -123,7 +124,7 @@ def test_an_interrupted_run_resumes_to_the_same_labels(clips, tmp_path, model, t
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            label_folder(clips, output, model)
+            label_corpus(Folder(clips), output, model)
     assert not output.exists()
     monkeypatch.setattr(Ledger, "add", lambda *arguments: (added.append(len(arguments[1])), add(*arguments)))
     monkeypatch.setattr(sys, "argv", ["kwsd", "label", str(clips), "-o", str(output)])
@@ -141,7 +142,7 @@ def test_a_full_disk_leaves_no_output(clips, tmp_path, model, monkeypatch):
 
     monkeypatch.setattr(Ledger, "add", full)
     with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be written \(database or disk is full\)"):
-        label_folder(clips, tmp_path / "s.csv", model)
+        label_corpus(Folder(clips), tmp_path / "s.csv", model)
     assert not (tmp_path / "s.csv").exists()
 
 
@@ -149,13 +150,13 @@ def test_a_file_that_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
     ledger = tmp_path / "s.csv.ledger"
     ledger.write_text("something else, and long enough to be looked at" * 40)
     with pytest.raises(OutputError, match=r"s.csv.ledger: cannot be resumed \(file is not a database\); remove it"):
-        label_folder(clips, tmp_path / "s.csv", model)
+        label_corpus(Folder(clips), tmp_path / "s.csv", model)
     assert ledger.read_text().startswith("something else")
 
 
 def test_a_missing_output_folder_is_reported_before_the_work(clips, tmp_path, model):
     with pytest.raises(OutputError, match=r"absent/s.csv: cannot be written; its folder"):
-        label_folder(clips, tmp_path / "absent" / "s.csv", model)
+        label_corpus(Folder(clips), tmp_path / "absent" / "s.csv", model)
 
 
 def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
@@ -171,7 +172,7 @@ def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
         (tmp_path / "s.csv", tmp_path / "part-s.csv", "is used for the labels"),
     ):
         with pytest.raises(OutputError, match=reason):
-            label_folder(clips, output, model, scores)
+            label_corpus(Folder(clips), output, model, scores)
     assert clip.read_bytes() == before
     assert not (tmp_path / "s.csv").exists()
 
@@ -181,14 +182,14 @@ def test_links_to_folders_are_followed_once(tmp_path, write_wav, noise, model):
     write_wav("clips/b.wav", noise)
     (tmp_path / "clips" / "audio").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "back").symlink_to(tmp_path / "clips")  # a cycle of links
-    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["a.wav", "b.wav"]
 
 
 def test_two_runs_of_one_output_do_not_mix(clips, tmp_path, model):
     refused = pytest.raises(OutputError, match=r"s.csv.ledger: is in use; wait until the other run has ended")
     with Ledger(tmp_path / "s.csv.ledger", "another run's"), refused:
-        label_folder(clips, tmp_path / "s.csv", model)
+        label_corpus(Folder(clips), tmp_path / "s.csv", model)
 
 
 def test_clips_of_another_folder_are_labelled_again(tmp_path, write_wav, noise, demo, model, monkeypatch):
@@ -199,10 +200,10 @@ def test_clips_of_another_folder_are_labelled_again(tmp_path, write_wav, noise, 
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "done", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            label_folder(tmp_path / "a", tmp_path / "s.csv", model, tmp_path / "p.csv")
-    label_folder(tmp_path / "b", tmp_path / "s.csv", model, tmp_path / "p.csv")
+            label_corpus(Folder(tmp_path / "a"), tmp_path / "s.csv", model, tmp_path / "p.csv")
+    label_corpus(Folder(tmp_path / "b"), tmp_path / "s.csv", model, tmp_path / "p.csv")
     scores = (tmp_path / "p.csv").read_text()
-    label_folder(tmp_path / "b", tmp_path / "s.csv", model, tmp_path / "p.csv")
+    label_corpus(Folder(tmp_path / "b"), tmp_path / "s.csv", model, tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text() == scores
 
 
@@ -217,7 +218,7 @@ def test_a_word_anywhere_in_a_longer_recording_is_labelled(tmp_path, write_wav, 
         recording[at : at + end - start] += demo[start:end]
         write_wav(f"clips/{len(said):02}.wav", recording)
         said.append(word["word"] if word["word"] in model.card.keywords else "unknown")
-    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     labelled = [label for _, label in rows(tmp_path / "s.csv")[1:]]
     n_wrong = sum(label != word for label, word in zip(labelled, said, strict=True))
     assert n_wrong <= 3, (labelled, said)
@@ -252,7 +253,7 @@ def test_any_file_name_is_labelled(tmp_path, write_wav, noise, model):
     good = write_wav("clips/a b,c.wav", noise)
     good.with_name("new\nline.wav").write_bytes(good.read_bytes())
     Path(os.fsdecode(os.fsencode(good.parent) + b"/bad\xff.wav")).write_bytes(good.read_bytes())
-    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     names = [row[0] for row in rows(tmp_path / "s.csv")]
     assert names == ["fname", "a b,c.wav", os.fsdecode(b"bad\xff.wav"), "new\nline.wav"]
 
@@ -261,7 +262,7 @@ def test_only_clips_that_share_a_name_are_listed_by_path(tmp_path, write_wav, no
     for name in ("yes/1.wav", "no/1.wav", "2.wav"):
         write_wav(f"clips/{name}", noise)
     write_wav("clips/yes/3.wav", noise)
-    summary = label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    summary = label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["2.wav", "3.wav", "no/1.wav", "yes/1.wav"]
     [line] = summary.complaints(Path("clips"), Path("s.csv"))
     assert line == "2 clips share their names; their fname is the path below clips"
@@ -277,13 +278,13 @@ def test_clips_are_labelled_where_no_pool_can_be_made(tmp_path, write_wav, noise
     path = write_wav("clips/0.wav", noise)
     for n in range(1, 300):
         os.link(path, path.with_name(f"{n}.wav"))
-    assert label_folder(tmp_path / "clips", tmp_path / "s.csv", model).counts.total() == 300
+    assert label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model).counts.total() == 300
 
 
 def test_a_folder_without_wavs_is_an_error(tmp_path, model):
     (tmp_path / "empty").mkdir()
     with pytest.raises(AudioError, match="no WAV files below it"):
-        label_folder(tmp_path / "empty", tmp_path / "s.csv", model)
+        label_corpus(Folder(tmp_path / "empty"), tmp_path / "s.csv", model)
     with pytest.raises(AudioError, match="no such folder"):
-        label_folder(tmp_path / "absent", tmp_path / "s.csv", model)
+        label_corpus(Folder(tmp_path / "absent"), tmp_path / "s.csv", model)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from export.__main__ import export
-from kwsd.commands.label import label_folder
+from kwsd.commands.label import label_corpus
 from kwsd.core.model import load_model
+from kwsd.corpus.folder import Folder
 from kwsd.errors import ExportError, TrainingError
 from train.__main__ import main
 from train.fit import fit
@@ -181,7 +182,7 @@ def test_export_checks_its_result_and_label_agrees_with_evaluate(run, corpus, tm
         if whole and (start, float(gain)) == ("0", 1.0):
             by_evaluate[f"{index:04}.wav"] = label
             write_wav(f"clips/{index:04}.wav", read_clip(whole[0]))
-    label_folder(tmp_path / "clips", tmp_path / "s.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     by_label = dict(line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:])
     assert by_label == by_evaluate
 

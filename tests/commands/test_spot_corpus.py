@@ -5,9 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from kwsd.commands.label import spot_folder
+from kwsd.commands.label import spot_corpus
 from kwsd.commands.spot import spot
 from kwsd.config import Config
+from kwsd.corpus.folder import Folder
 from kwsd.errors import AudioError
 from support import DEMO, kwsd
 
@@ -28,7 +29,7 @@ def rows(path):
 
 
 def test_the_detections_are_those_of_kwsd_spot(archive, tmp_path, model):
-    summary = spot_folder(archive, tmp_path / "found.csv", model)
+    summary = spot_corpus(Folder(archive), tmp_path / "found.csv", model)
     found = {}
     for row in rows(tmp_path / "found.csv"):
         found.setdefault(row["fname"], []).append((row["label"], float(row["end_seconds"])))
@@ -64,21 +65,21 @@ def test_an_interrupted_search_continues_with_what_is_missing(archive, tmp_path,
 
     monkeypatch.setattr(jobs, "spot", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        spot_folder(archive, tmp_path / "found.csv", model)
+        spot_corpus(Folder(archive), tmp_path / "found.csv", model)
     assert not (tmp_path / "found.csv").exists()
     searched.clear()
     monkeypatch.setattr(jobs, "spot", lambda path, *rest: (searched.append(path.name), real(path, *rest))[1])
-    spot_folder(archive, tmp_path / "found.csv", model)
+    spot_corpus(Folder(archive), tmp_path / "found.csv", model)
     assert len(searched) == 8 - 2  # a job of two recordings was finished
     assert len({row["fname"] for row in rows(tmp_path / "found.csv")}) == 7
 
 
 def test_labels_and_detections_share_no_ledger(tmp_path, model, write_wav, demo):
     write_wav("clips/a.wav", demo[: 16000 * 5])
-    from kwsd.commands.label import label_folder
+    from kwsd.commands.label import label_corpus
 
-    label_folder(tmp_path / "clips", tmp_path / "one.csv", model)
-    spot_folder(tmp_path / "clips", tmp_path / "one.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "one.csv", model)
+    spot_corpus(Folder(tmp_path / "clips"), tmp_path / "one.csv", model)
     assert [row["label"] for row in rows(tmp_path / "one.csv")] == ["down"]
 
 
@@ -88,4 +89,4 @@ def test_what_does_not_fit_together_is_refused(tmp_path, model):
         2, "kwsd: --spot: has detections only; leave out --scores and --augment\n",
     )  # fmt: skip
     with pytest.raises(AudioError, match="no such folder"):
-        spot_folder(tmp_path / "none", tmp_path / "x.csv", model)
+        spot_corpus(Folder(tmp_path / "none"), tmp_path / "x.csv", model)

@@ -6,18 +6,24 @@ import shutil
 
 import numpy as np
 
-from kwsd.commands.label import label_folder
-from kwsd.commands.ledger import Ledger
+from kwsd.commands.label import label_corpus
+from kwsd.corpus.folder import Folder
+from kwsd.corpus.ledger import Ledger
+
+
+def find(ledger, folder):
+    closed = []
+    return ledger.find(Folder(folder).find(closed), closed), closed
 
 
 def test_changed_clips_are_labelled_again(tmp_path, write_wav, noise):
     def stock(maker):
         with Ledger(tmp_path / "ledger", maker) as ledger:
-            assert ledger.find(tmp_path / "clips").errors == []
-            missing = [path for batch in ledger.missing(2) for path in batch]
+            assert find(ledger, tmp_path / "clips") == (3, [])
+            missing = [clip.path for batch in ledger.missing(2) for clip in batch]
             ledger.add(missing, np.zeros((len(missing), 3), np.float32))
             assert not list(ledger.missing(2))
-            return [os.fsdecode(path) for path in missing], [name for name, _ in ledger.done()]
+            return [os.fsdecode(path) for path in missing], [row.fname for row in ledger.done()]
 
     for name in "abc":
         write_wav(f"clips/{name}.wav", noise)
@@ -32,20 +38,20 @@ def test_changed_clips_are_labelled_again(tmp_path, write_wav, noise):
 def half_done(path, folder):
     """Write the ledger of an interrupted run with one finished clip; returns the number of clips."""
     with Ledger(path, "model") as ledger:
-        n_clips = ledger.find(folder).n_clips
-        ledger.add([next(ledger.missing(1))[0]], np.zeros((1, 3), np.float32))
+        n_clips, _ = find(ledger, folder)
+        ledger.add([next(ledger.missing(1))[0].path], np.zeros((1, 3), np.float32))
         return n_clips
 
 
 def test_an_unmounted_folder_loses_no_finished_clips(tmp_path, write_wav, noise, model):
     for name in "abc":
         write_wav(f"clips/{name}.wav", noise)
-    label_folder(tmp_path / "clips", tmp_path / "whole.csv", model)
+    label_corpus(Folder(tmp_path / "clips"), tmp_path / "whole.csv", model)
     half_done(tmp_path / "ledger", tmp_path / "clips")
     (tmp_path / "clips").rename(tmp_path / "away")
     (tmp_path / "clips").mkdir()  # the empty mount point
     with Ledger(tmp_path / "ledger", "model") as ledger:
-        assert ledger.find(tmp_path / "clips") == (0, [])
+        assert find(ledger, tmp_path / "clips") == (0, [])
         assert ledger.counts() == (3, 1)
 
 
@@ -56,15 +62,15 @@ def test_clips_below_an_unreadable_folder_are_kept(tmp_path, write_wav, noise, m
     shutil.rmtree(tmp_path / "clips" / "ab")
     scandir = os.scandir
 
-    def closed(path):
+    def no_access(path):
         if path.endswith(b"/a"):
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
     write_wav("clips/4.wav", noise)
-    monkeypatch.setattr("kwsd.commands.ledger.os.scandir", closed)
+    monkeypatch.setattr("kwsd.corpus.folder.os.scandir", no_access)
     with Ledger(tmp_path / "ledger", "model") as ledger:
-        n_clips, errors = ledger.find(tmp_path / "clips")
+        n_clips, closed = find(ledger, tmp_path / "clips")
         assert n_clips == 1
         assert ledger.counts() == (3, 1)  # ab/3 was deleted; a/1 and a/2 are kept
-    assert [error.strerror for error in errors] == ["Permission denied"]
+    assert [str(one.error).rpartition(": ")[2] for one in closed] == ["Permission denied"]

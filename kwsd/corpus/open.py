@@ -1,0 +1,54 @@
+"""Which corpus the user means."""
+
+from pathlib import Path
+
+from kwsd.corpus.files import Files, Listed
+from kwsd.corpus.folder import Folder
+from kwsd.corpus.remote import files_at, is_remote
+from kwsd.corpus.source import Corpus
+from kwsd.corpus.table import Rows, column_in
+from kwsd.corpus.tars import Tars
+from kwsd.errors import AudioError, ConfigError
+
+_KINDS = {".tar": "tar", ".parquet": "Parquet", ".txt": "list", ".lst": "list"}
+
+
+def open_corpus(sources: list[str], column: str = "") -> Corpus:
+    """The corpus that some sources make up: a folder, or files of one kind, which their endings tell.
+
+    Args:
+        sources: a folder; or paths, patterns and addresses of recordings, of tar files, of Parquet
+            files, or of lists of recordings.
+        column: of Parquet files; empty for the only one that can be meant.
+
+    Raises:
+        AudioError: a source does not exist, or cannot be read.
+        ConfigError: they do not fit together.
+    """
+    kinds = {_kind(source) for source in sources}
+    if len(kinds) > 1:
+        raise ConfigError(f"{sources[0]} and {sources[-1]}: label a folder, tar files, Parquet or lists by themselves")
+    [kind] = kinds
+    if column and kind != "Parquet":
+        raise ConfigError(f"--column {column}: {sources[0]} is no Parquet")
+    if kind == "folder":
+        if len(sources) > 1:
+            raise ConfigError(f"{sources[0]} and {sources[1]}: name one folder")
+        return Folder(Path(sources[0]))
+    every, inputs = tuple(sources), tuple(Path(source).resolve() for source in sources if not is_remote(source))
+    if kind == "tar":
+        return Tars(every, inputs)
+    if kind == "list":
+        return Listed(every, inputs)
+    if kind == "Parquet":
+        used = column_in(files_at(sources[0])[0].address, column)
+        return (Rows if used.has_recordings else Listed)(every, inputs, used.name)
+    return Files(every)
+
+
+def _kind(source: str) -> str:
+    if not is_remote(source) and Path(source).is_dir():
+        return "folder"
+    if not is_remote(source) and source.endswith("/"):
+        raise AudioError(f"{source}: no such folder")
+    return _KINDS.get(Path(source).suffix.lower(), "recordings")
