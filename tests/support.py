@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo" / "recording.wav"
 
 
-def kwsd(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+def kwsd(*arguments: object, timeout: float = 60, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a kwsd command and wait until it exits."""
     command = [sys.executable, "-m", "kwsd", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
 
 
 def meanwhile(function: Callable[..., object], *arguments: object) -> None:
