@@ -28,6 +28,7 @@ ROOMS = {
     "sources": {"audio", "config", "errors", "typed", "sources"},
     "service": {"__version__", "audio", "config", "errors", "limits", "marks", "plain", "typed", "workers"}
     | {"core", "protocol", "sources", "service"},
+    "corpus": {"corpus", "errors", "files"},
     "learn": {"audio", "core", "errors", "files", "learn", "sources"},
     "typed": set(),
     "errors": set(),
@@ -131,6 +132,12 @@ def test_importing_the_daemon_loads_no_optional_modules():
     optional -= {"kwsd.service.outputs.make", "kwsd.service.outputs.__init__"}
     of_commands = {"tqdm", "sqlite3", "kwsd.commands.label"}
     assert not modules & (optional | of_commands | HEAVY | {"soundfile"})
+
+
+def test_label_loads_ray_and_what_other_corpora_need_only_for_them():
+    modules = loaded("kwsd.commands.label, kwsd.corpus.open")
+    assert "kwsd.commands.jobs" in modules
+    assert not modules & {"ray", "pyarrow", "pandas", "fsspec", "s3fs"}
 
 
 def test_a_daemon_imports_only_the_sources_that_it_reads():
