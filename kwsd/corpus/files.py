@@ -32,14 +32,14 @@ class Files(Addressed):
                 closed.append(Closed(os.fsencode(source), error))
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
-        waiting: deque[tuple[Clip, Future[Path]]] = deque()
-        with TemporaryDirectory(prefix="kwsd-") as folder, ThreadPoolExecutor(_AT_ONCE) as pool:
-            for n, clip in enumerate(clips):
-                waiting.append((clip, pool.submit(_on_this_machine, clip, Path(folder), n)))
-                if len(waiting) == _AT_ONCE:
-                    yield from _next(waiting, Path(folder))
-            while waiting:
-                yield from _next(waiting, Path(folder))
+        remote = []
+        for clip in clips:
+            if is_remote(self.shown(clip.path)):
+                remote.append(clip)
+            else:
+                yield clip, Path(self.shown(clip.path))
+        if remote:
+            yield from _fetched(remote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +66,26 @@ def _found(address: str, state: str) -> Found:
     return Found(Clip(path), path.rpartition(b"/")[2], state)
 
 
-def _on_this_machine(clip: Clip, folder: Path, n: int) -> Path:
-    """A clip's own path, or that of a copy in a folder."""
+def _fetched(clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
+    """A copy of each clip on this machine, removed when the next one is asked for."""
+    waiting: deque[tuple[Clip, Future[Path]]] = deque()
+    with TemporaryDirectory(prefix="kwsd-") as folder, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for n, clip in enumerate(clips):
+            waiting.append((clip, pool.submit(_copy, clip, Path(folder), n)))
+            if len(waiting) == _AT_ONCE:
+                yield from _next(waiting)
+        while waiting:
+            yield from _next(waiting)
+
+
+def _copy(clip: Clip, folder: Path, n: int) -> Path:
     address = os.fsdecode(clip.path)
-    if not is_remote(address):
-        return Path(address)
     copy = folder / f"{n}{Path(address).suffix}"
     fetch(address, copy)
     return copy
 
 
-def _next(waiting: deque[tuple[Clip, Future[Path]]], folder: Path) -> Iterator[tuple[Clip, Path | AudioError]]:
+def _next(waiting: deque[tuple[Clip, Future[Path]]]) -> Iterator[tuple[Clip, Path | AudioError]]:
     clip, future = waiting.popleft()
     try:
         path = future.result()
@@ -84,8 +93,7 @@ def _next(waiting: deque[tuple[Clip, Future[Path]]], folder: Path) -> Iterator[t
         yield clip, error
         return
     yield clip, path
-    if path.parent == folder:
-        path.unlink()
+    path.unlink()
 
 
 def _lines(address: str) -> Iterator[str]:
