@@ -29,7 +29,7 @@ class ClipWindows(NamedTuple):
     Attributes:
         frames: features of the clip, shape (n_frames, n_bands), float32.
         starts: first frame of each window, shape (n_windows,).
-        energies: of the samples under each window, shape (n_windows,).
+        energies: of the samples under each window, shape (n_windows,); 1 for a single window, which decides alone.
     """
 
     frames: FloatArray
@@ -50,6 +50,8 @@ def clip_windows(samples: FloatArray, rate_hz: int, card: ModelCard) -> ClipWind
     frames = log_spectrogram(samples, params)
     last = len(frames) - card.window_frames
     starts = np.append(np.arange(0, last, card.stride_frames), last)
+    if last == 0:
+        return ClipWindows(frames, starts, np.ones(1))
     so_far = np.append(0.0, np.cumsum(np.square(samples, dtype=np.float64)))
     begins = starts * params.hop_samples
     return ClipWindows(frames, starts, so_far[begins + card.window_samples] - so_far[begins])
