@@ -87,7 +87,8 @@ def _links(clips: Path, n_clips: int) -> Path:
 
 
 def _run(script: str, *arguments: Path | str) -> dict[str, float]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "benchmark" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **ray}
     command = [sys.executable, SYSTEMS / script, *arguments]
     with _two_nodes(environment) if _TWO_NODES in arguments else _nothing():
         began = time.perf_counter()
@@ -105,7 +106,6 @@ def _nothing() -> Iterator[None]:
 @contextmanager
 def _two_nodes(environment: dict[str, str]) -> Iterator[None]:
     """A cluster on this machine."""
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "benchmark" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
     ray = Path(sys.executable).with_name("ray")
     start = [ray, "start", f"--num-cpus={max(1, len(os.sched_getaffinity(0)) // 2)}", "--block"]
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -119,7 +119,6 @@ def _two_nodes(environment: dict[str, str]) -> Iterator[None]:
         for node in nodes:
             node.terminate()
             node.wait()
-        subprocess.run([ray, "stop", "--force"], **quiet, check=False)
 
 
 def _table(results: dict[str, list[dict[str, float]]], at_many: dict[str, dict[str, float]], n_many: int) -> str:

@@ -3,6 +3,7 @@
     KwsdError                exit status 1
     ├── ConfigError          exit status 2: the configuration or the command line is wrong
     ├── AudioError           a recording is empty, truncated, unreadable, or not audio
+    │   └── UnreachableError: a bucket or server did not deliver it; a later try may
     ├── SourceError          a live source cannot be opened, or stopped delivering
     ├── ModelError           a model file is missing, foreign, damaged, or fails its golden check
     ├── SocketError          a socket cannot be served, or reached
@@ -31,6 +32,10 @@ class ConfigError(KwsdError):
 
 class AudioError(KwsdError):
     """A recording is empty, truncated, unreadable, or not audio."""
+
+
+class UnreachableError(AudioError):
+    """A bucket or a server did not deliver a recording. A later try may succeed."""
 
 
 class SourceError(KwsdError):

@@ -91,7 +91,7 @@ def add_label_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--column", default="", metavar="NAME", help="of Parquet: recordings, or their paths")
     command.add_argument(
-        "--ray", nargs="?", const="local", metavar="ADDRESS", help="use a Ray cluster, or this machine"
+        "--ray", metavar="ADDRESS", help="run on a Ray cluster: HOST:PORT, or local for one on this machine"
     )
     command.add_argument("--scores", type=Path, metavar="CSV", help="receives all posteriors")
     command.add_argument("--augment", action="store_true", help="average over small shifts and gains (slower)")

@@ -6,14 +6,14 @@ another. A recording's result does not depend on the others in its job.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from kwsd.config import Config
 from kwsd.core.clip import ClipWindows, clip_posteriors, clip_views
 from kwsd.core.model import Model, load_model
 from kwsd.corpus.source import Clip, Corpus
-from kwsd.errors import AudioError, OutputError
+from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.sources.recording import read_recording
 from kwsd.workers import begin_worker
 
@@ -32,11 +32,17 @@ _MOST_SECONDS = 600.0  # of a longer recording, the middle; `--spot` is for thos
 
 
 class Done(NamedTuple):
-    """The result of a job: the clips' paths, an array for each, and a line for each clip that could not be read."""
+    """The result of a job.
+
+    Attributes:
+        paths: of the clips that were read; results: of each, an array, or one element of a structured array.
+        unreadable, unreachable: a line for each clip that could not be read, or not be fetched this time.
+    """
 
     paths: list[bytes]
-    results: list[NDArray[np.generic]]
+    results: list[NDArray[Any]]
     unreadable: list[str]
+    unreachable: list[str]
 
 
 def labelled_type(n_labels: int) -> np.dtype[np.void]:
@@ -58,12 +64,12 @@ class Labeller:
 
     def __call__(self, job: list[Clip]) -> Done:
         card = self.model.card
-        done = Done([], [], [])
+        done = Done([], [], [], [])
         seconds: list[float] = []
         of_views = [np.empty((0, len(card.labels)), np.float32)]
         clips: list[ClipWindows] = []
         read = partial(read_recording, most_seconds=_MOST_SECONDS)
-        for path, (recording, rate_hz) in _each(self.corpus, job, read, done):
+        for path, (recording, rate_hz) in _read_clips(self.corpus, job, read, done):
             done.paths.append(path)
             seconds.append(len(recording) / rate_hz)
             clips += clip_views(recording, rate_hz, card, self.n_views)
@@ -91,8 +97,8 @@ class Finder:
     n_views: int = 1
 
     def __call__(self, job: list[Clip]) -> Done:
-        done = Done([], [], [])
-        for path, found in _each(self.corpus, job, self._detections, done):
+        done = Done([], [], [], [])
+        for path, found in _read_clips(self.corpus, job, self._detections, done):
             done.paths.append(path)
             done.results.append(found)
         return done
@@ -106,17 +112,18 @@ class Finder:
 T = TypeVar("T")
 
 
-def _each(corpus: Corpus, job: list[Clip], read: Callable[[Path], T], done: Done) -> Iterator[tuple[bytes, T]]:
+def _read_clips(corpus: Corpus, job: list[Clip], read: Callable[[Path], T], done: Done) -> Iterator[tuple[bytes, T]]:
     """What `read` makes of each clip's file. A clip that cannot be read is noted in `done`."""
     for clip, file in corpus.read(job):
+        shown = corpus.shown(clip.path)
+        if isinstance(file, AudioError):
+            lines = done.unreachable if isinstance(file, UnreachableError) else done.unreadable
+            lines.append(str(file) if shown in str(file) else f"{shown}: {file}")
+            continue
         try:
-            if isinstance(file, AudioError):
-                raise file
             result = read(file)
         except AudioError as error:
-            shown = corpus.shown(clip.path)
-            line = str(error).replace(str(file), shown)  # the file may be a copy
-            done.unreadable.append(line if shown in line else f"{shown}: {line}")
+            done.unreadable.append(str(error).replace(str(file), shown))
             continue
         yield clip.path, result
 
@@ -124,7 +131,7 @@ def _each(corpus: Corpus, job: list[Clip], read: Callable[[Path], T], done: Done
 Worker = Labeller | Finder
 
 
-def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Iterator[Done]:
+def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Generator[Done, None, None]:
     """Run jobs on all cores; one worker process for each further core loads the same model.
 
     Args:

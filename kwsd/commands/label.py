@@ -1,7 +1,7 @@
 """`kwsd label`: the labels of a corpus of clips, as Kaggle wants them, or the detections in it.
 
-Law: the output appears whole or not at all. Finished clips are kept in a ledger beside it, so a
-rerun continues after an interruption or a full disk.
+Law: the output appears whole or not at all, and has every clip that could be read. Finished clips are
+kept in a ledger beside it, so a rerun continues after an interruption, a full disk or an outage.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from kwsd.commands.tables import write_detections, write_labels
 from kwsd.core.clip import N_VIEWS
 from kwsd.core.model import Model
 from kwsd.corpus.ledger import Ledger
+from kwsd.corpus.remote import fingerprint
 from kwsd.corpus.results import check_parquet, is_parquet
-from kwsd.corpus.source import Closed, Corpus
-from kwsd.errors import AudioError, OutputError
+from kwsd.corpus.source import Corpus
+from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.files import part_of
 
 JOB_CLIPS = 256
@@ -40,8 +41,9 @@ class Summary:
         counts: number of clips, or of detections, for each label.
         n_before: how many clips an earlier run had finished.
         n_sharing: how many share their name with another clip, and are therefore called by their path.
-        n_left: how many are neither finished nor unreadable, because a worker was lost.
-        unreadable: one error for each clip that could not be read.
+        n_left: how many were lost with their workers.
+        unreadable: an error for each clip that cannot be read, and for each part that cannot be listed.
+        unreachable: the same for what a bucket or a server did not deliver this time.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -49,21 +51,33 @@ class Summary:
     n_sharing: int = 0
     n_left: int = 0
     unreadable: list[AudioError] = field(default_factory=list)
+    unreachable: list[AudioError] = field(default_factory=list)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another run would find nothing to do."""
+        return not self.unreachable and not self.n_left
 
     @property
     def is_complete(self) -> bool:
         """Whether the output has every clip."""
-        return not self.unreadable and not self.n_left
+        return self.is_final and not self.unreadable
+
+    def note(self, errors: list[AudioError]) -> None:
+        for error in errors:
+            (self.unreachable if isinstance(error, UnreachableError) else self.unreadable).append(error)
 
     def complaints(self, corpus: Corpus, output: Path) -> list[str]:
         """What the user should know about, a line each."""
-        lines = [str(error) for error in self.unreadable]
+        lines = [str(error) for error in (*self.unreadable, *self.unreachable)]
         if self.n_sharing and not is_parquet(output):
             lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path below {corpus.name}")
         if self.unreadable:
             lines.append(f"{len(self.unreadable)} clips could not be read and are not in {output}")
+        if self.unreachable:
+            lines.append(f"{len(self.unreachable)} clips could not be reached; the same command tries them again")
         if self.n_left:
-            lines.append(f"{self.n_left} clips were lost with their workers; the same command labels them")
+            lines.append(f"{self.n_left} clips were lost with their workers; the same command tries them again")
         return lines
 
 
@@ -82,13 +96,13 @@ def label_corpus(
         model: each further core loads the same file on the same provider.
         scores: receives `fname` and the posterior of each label.
         augment: average over small shifts and gains, which takes five times as long.
-        ray: address of a Ray cluster, or `local`; None for processes of this machine.
+        ray: address of a Ray cluster, or `local`; None for processes without Ray.
 
     Raises:
         AudioError: there is no clip.
         OutputError: a file cannot be written; the finished clips are kept for the next run.
     """
-    _check_targets(output, scores)
+    _check_targets(output, scores, ray)
     worker = Labeller(model, corpus, N_VIEWS if augment else 1)
     with _ledger_of(worker, _LABEL_RULE, output, scores) as (ledger, summary):
         _run_missing(worker, ledger, summary, JOB_CLIPS, ray)
@@ -105,7 +119,7 @@ def spot_corpus(corpus: Corpus, output: Path, model: Model, ray: str | None = No
     Raises:
         AudioError, OutputError: as `label_corpus`.
     """
-    _check_targets(output, None)
+    _check_targets(output, None, ray)
     worker = Finder(model, corpus)
     with _ledger_of(worker, _SPOT_RULE, output, None) as (ledger, summary):
         _run_missing(worker, ledger, summary, _JOB_RECORDINGS, ray)
@@ -115,52 +129,57 @@ def spot_corpus(corpus: Corpus, output: Path, model: Model, ray: str | None = No
 
 @contextmanager
 def _ledger_of(worker: Worker, rule: bytes, output: Path, scores: Path | None) -> Iterator[tuple[Ledger, Summary]]:
-    """The ledger of an output, in which every clip stands. It is removed at the end if no clip was lost."""
+    """The ledger of an output, in which every clip stands. It is removed at the end if nothing is left to do."""
     path, summary, corpus = _ledger(output), Summary(), worker.corpus
     with _readable_errors(path), Ledger(path, _maker(worker, rule)) as ledger:
         _find_clips(corpus, ledger, summary)
         summary.n_sharing = ledger.n_sharing()
+        own = {fingerprint(one) for one in corpus.lists}
         for target in filter(None, (output, scores)):
-            if target.resolve() in corpus.inputs or ledger.has(corpus.path_of(target)):
+            if (mark := fingerprint(target)) and (mark in own or ledger.has(mark)):
                 raise OutputError(f"{target}: is one of the clips, or has them; name another file to write")
         yield ledger, summary
-        if not summary.n_left:
+        if summary.is_final:
             ledger.remove()
 
 
 def _run_missing(worker: Worker, ledger: Ledger, summary: Summary, job_clips: int, ray: str | None) -> None:
     n_clips, n_done = ledger.counts()
-    summary.n_before = n_done
-    jobs, n_jobs = ledger.missing(job_clips), -(-(n_clips - n_done) // job_clips)
+    summary.n_before, n_failed = n_done, 0
+    if n_done == n_clips:
+        return
+    jobs = ledger.missing(job_clips)
     if ray is None:
-        results = run_jobs(worker, jobs, n_jobs)
+        results = run_jobs(worker, jobs, n_jobs=-(-(n_clips - n_done) // job_clips))
     else:
         from kwsd.commands.ray_jobs import run_on_ray
 
         results = run_on_ray(worker, jobs, ray)
-    n_unreadable = 0
-    with tqdm(total=n_clips, initial=n_done, desc="labelling", unit=" clips", disable=None) as bar:
+    bar = tqdm(total=n_clips, initial=n_done, desc="labelling", unit=" clips", disable=None)
+    with bar, closing(results):
         for one in results:
             ledger.add(one.paths, one.results)
             summary.unreadable += map(AudioError, one.unreadable)
-            n_unreadable += len(one.unreadable)
-            bar.update(len(one.paths) + len(one.unreadable))
+            summary.unreachable += map(AudioError, one.unreachable)
+            n_failed += len(one.unreadable) + len(one.unreachable)
+            bar.update(len(one.paths) + len(one.unreadable) + len(one.unreachable))
     n_clips, n_done = ledger.counts()
-    summary.n_left = n_clips - n_done - n_unreadable
+    summary.n_left = n_clips - n_done - n_failed
 
 
 def _find_clips(corpus: Corpus, ledger: Ledger, summary: Summary) -> None:
-    closed: list[Closed] = []
-    with tqdm(corpus.find(closed), desc="listing", unit=" clips", disable=None, leave=False) as found:
-        n_found = ledger.find(found, closed)
-    summary.unreadable += [error for _, error in closed]
+    unlisted: list[AudioError] = []
+    with tqdm(corpus.find(unlisted), desc="listing", unit=" clips", disable=None, leave=False) as found:
+        n_found = ledger.find(found, unlisted)
+    summary.note(unlisted)
     if not n_found:
-        raise summary.unreadable[0] if summary.unreadable else AudioError(f"{corpus.name}: {corpus.empty}")
+        raise unlisted[0] if unlisted else AudioError(f"{corpus.name}: {corpus.empty}")
 
 
 def _maker(worker: Worker, rule: bytes) -> str:
     """Identifies everything that results depend on except for the clips."""
-    made_of = worker.model.path.read_bytes() + bytes([worker.n_views]) + rule + worker.corpus.identity
+    kind = type(worker.corpus).__name__.encode()
+    made_of = worker.model.path.read_bytes() + bytes([worker.n_views]) + rule + kind + worker.corpus.identity
     return hashlib.sha256(made_of).hexdigest()
 
 
@@ -168,8 +187,8 @@ def _ledger(output: Path) -> Path:
     return output.with_name(output.name + ".ledger")
 
 
-def _check_targets(output: Path, scores: Path | None) -> None:
-    """Before hours of work: can these files be written?"""
+def _check_targets(output: Path, scores: Path | None, ray: str | None) -> None:
+    """Before hours of work: can these files be written, and is there such a cluster?"""
     for target in filter(None, (output, scores)):
         if target.exists() and not target.is_file():
             raise OutputError(f"{target}: is not a file; name a file to write")
@@ -180,6 +199,10 @@ def _check_targets(output: Path, scores: Path | None) -> None:
         raise OutputError(f"{scores}: is used for the labels; name another file for the scores")
     if is_parquet(output):
         check_parquet(output)
+    if ray is not None:
+        from kwsd.commands.ray_jobs import check_cluster
+
+        check_cluster(ray)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Jobs on Ray: `kwsd label --ray` hands the jobs of `kwsd.commands.jobs` to actors of a cluster.
 
-Law: results come back to this process, which alone writes the ledger, so a clip is labelled once,
-whatever is lost on the way. The jobs of a worker or node that is lost are run again by others; a job
-that no worker survives is given up.
+Law: results come back to this process, which alone writes the ledger, so each clip's result is recorded
+once, whatever is lost on the way and however often its job runs. The jobs of a worker or node that is
+lost are run again by others; a job that no worker survives is given up.
 
 Every machine of the cluster needs kwsd, and reaches the recordings by the same addresses. The model's
 file is sent along.
@@ -13,7 +13,8 @@ import os
 import pickle
 import socket
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,21 +28,36 @@ from kwsd.corpus.source import Clip
 from kwsd.errors import OutputError
 
 _JOBS_AT_ONCE = 4096
-"""Jobs of one Ray data set; about a million clips, whose paths must fit in memory."""
+"""Jobs of one Ray data set, all in memory."""
 
 _ACTORS_PER_GPU = 4
 _TRIES = 3
 
 
-def run_on_ray(worker: Worker, jobs: Iterable[list[Clip]], address: str) -> Iterator[Done]:
-    """Run jobs on all CPUs of a cluster, or on its GPUs if it has any and the model's device allows it.
-
-    Args:
-        address: of the cluster (`auto`, `HOST:PORT`, `ray://HOST:PORT`), or `local` for one that
-            this process starts and ends.
+def check_cluster(address: str) -> None:
+    """Whether Ray is installed, and something listens at `HOST:PORT`: Ray would try to connect for minutes.
 
     Raises:
-        OutputError: Ray is not installed, or there is no cluster.
+        OutputError: it is not so.
+    """
+    if find_spec("ray") is None:
+        raise OutputError("--ray: needs pip install 'kwsd[ray]'")
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "://" not in address:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise OutputError(f"--ray {address}: no cluster there ({error})") from None
+
+
+def run_on_ray(worker: Worker, jobs: Iterable[list[Clip]], address: str) -> Generator[Done, None, None]:
+    """Run jobs on all CPUs of a cluster, or on its GPUs if this machine and the cluster have some.
+
+    Args:
+        address: of the cluster (`auto`, `HOST:PORT`), or `local` for one that this process starts and ends.
+
+    Raises:
+        OutputError: there is no cluster, or it fails.
     """
     ray = _connected(address)
     try:
@@ -59,12 +75,9 @@ def _connected(address: str) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # or its threads start a cluster again after an interruption
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its log has the rest; nothing of it is for the user
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise OutputError("--ray: needs pip install 'kwsd[ray]'") from None
-    _refuse_closed(address)
+    import ray
+    import ray.data
+
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what is lost is reported at the end
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -74,16 +87,6 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _refuse_closed(address: str) -> None:
-    """Ray itself would try to connect for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "://" not in address:
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise OutputError(f"--ray {address}: no cluster there ({error.strerror or error})") from None
-
-
 def _run(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Generator[Done, None, list[list[Clip]]]:
     """Run each job once.
 
@@ -91,15 +94,15 @@ def _run(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Generator[Done, No
         the jobs whose workers were lost.
 
     Raises:
-        OutputError: no worker can be started.
+        OutputError: no worker can be started, or the cluster fails.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1  # what is missing at the end is reported
     resources = ray.cluster_resources()
     use_gpus = worker.model.provider.startswith("CUDA") and resources.get("GPU", 0) > 0
-    most = int(resources["GPU"] * _ACTORS_PER_GPU if use_gpus else resources["CPU"])
-    actors = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(most, len(jobs))))
+    most = max(1, min(len(jobs), int(resources["GPU"] * _ACTORS_PER_GPU if use_gpus else resources.get("CPU", 1))))
+    actors = ray.data.ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=1)
     items = [{"n": n, "job": pickle.dumps(job)} for n, job in enumerate(jobs)]
     rows = ray.data.from_items(items, override_num_blocks=len(jobs))
     with warnings.catch_warnings(action="ignore"):  # of a new name for max_task_retries, which 2.60 does not have yet
@@ -117,10 +120,16 @@ def _run(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Generator[Done, No
         for batch in results.iter_batches(batch_size=None):
             for n, done in zip(batch["n"], batch["done"], strict=True):
                 del left[int(n)]
-                yield pickle.loads(done)  # noqa: S301  (from _Actor)
+                result = pickle.loads(done)  # noqa: S301  (from _Actor)
+                if isinstance(result, Exception):
+                    raise result
+                yield result
     except ray.exceptions.RayError as error:
         reason = str(error).strip().split("\n")[-1]
-        raise OutputError(f"--ray: no worker can be started ({reason}); each machine needs this kwsd") from None
+        is_start = isinstance(error, ray.exceptions.ActorDiedError)
+        what = "no worker can be started" if is_start else "the cluster failed"
+        advice = "each machine needs this kwsd" if is_start else "the same command continues from here"
+        raise OutputError(f"--ray: {what} ({reason}); {advice}") from None
     return list(left.values())
 
 
@@ -128,11 +137,18 @@ class _Actor:
     """A worker on some machine of the cluster."""
 
     def __init__(self, kind: type[Worker], model: bytes, corpus: Any, n_views: int, use_gpus: bool) -> None:
-        self._folder = TemporaryDirectory(prefix="kwsd-")
-        path = Path(self._folder.name) / "model.onnx"
-        path.write_bytes(model)
-        self._work = kind(load_model(path, "cuda" if use_gpus else "cpu"), corpus, n_views)
+        with TemporaryDirectory(prefix="kwsd-") as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model)
+            self._work = kind(load_model(path, "cuda" if use_gpus else "cpu"), corpus, n_views)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        done = [pickle.dumps(self._work(pickle.loads(job))) for job in batch["job"]]  # noqa: S301  (from run_on_ray)
+        done = [pickle.dumps(self._result(pickle.loads(job))) for job in batch["job"]]  # noqa: S301  (from _run)
         return {"n": batch["n"], "done": np.array(done, object)}
+
+    def _result(self, job: list[Clip]) -> Done | Exception:
+        """An exception comes back, and ends the run there: Ray would only count it."""
+        try:
+            return self._work(job)
+        except Exception as error:
+            return error

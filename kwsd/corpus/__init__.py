@@ -1,4 +1,4 @@
 """A corpus: the recordings that `kwsd label` works through, wherever they are, and what is known about them.
 
-Read in this order: source, folder, files, tars, table, open, ledger, output.
+Read in this order: source, folder, remote, files, tars, table, open, ledger, results.
 """

@@ -5,60 +5,59 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kwsd.corpus.remote import fetch, files_at, is_remote, local_state, opened
-from kwsd.corpus.source import Addressed, Clip, Closed, Found
+from kwsd.corpus.remote import File, fetch, files_at, fingerprint, is_remote, opened
+from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.corpus.table import addresses_in
 from kwsd.errors import AudioError
 
 _AT_ONCE = 32
 """Files on their way to this machine: a bucket takes long to answer, and answers many at once."""
 
+_BOM = b"\xef\xbb\xbf"
+
 
 @dataclass(frozen=True, slots=True)
 class Files(Addressed):
     """Clips are named by their addresses."""
 
-    def find(self, closed: list[Closed]) -> Iterator[Found]:
-        for source in self.sources:
-            try:
-                for address, state in files_at(source):
-                    yield _found(address, state)
-            except AudioError as error:
-                if len(self.sources) == 1:
-                    raise
-                closed.append(Closed(os.fsencode(source), error))
+    def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
+        yield _found(file.address, file.fingerprint)
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
         remote = []
         for clip in clips:
-            if is_remote(self.shown(clip.path)):
+            address = self._readable(clip.path)
+            if is_remote(address):
                 remote.append(clip)
             else:
-                yield clip, Path(self.shown(clip.path))
+                yield clip, Path(address)
         if remote:
             yield from _fetched(remote)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed(Files):
-    """Recordings whose addresses are the lines of a text file, or a column of Parquet files.
+    """Recordings whose addresses are the lines of text files, or a column of Parquet files.
 
-    Relative paths start at the folder of the list. Whether a remote file has changed since an earlier
+    Relative paths begin in the folder of the list. Whether a remote file has changed since an earlier
     run is not asked: that would take a request for each.
     """
 
     column: str = ""
 
-    def find(self, closed: list[Closed]) -> Iterator[Found]:
-        for source in self.sources:
-            for part, _ in files_at(source):
-                lines = addresses_in(part, self.column) if self.column else _lines(part)
-                for line in lines:
-                    address = _beside(part, line)
-                    yield _found(address, "" if is_remote(address) else local_state(Path(address)))
+    @property
+    def lists(self) -> list[Path]:
+        local = (source for source in self.sources if not is_remote(source))
+        return [Path(file.address) for source in local for file in files_at(source)]
+
+    def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
+        for line in addresses_in(file.address, self.column) if self.column else _lines(file.address):
+            address = _beside(file.address, line)
+            yield _found(address, "" if is_remote(address) else fingerprint(Path(address)))
 
 
 def _found(address: str, state: str) -> Found:
@@ -98,8 +97,11 @@ def _next(waiting: deque[tuple[Clip, Future[Path]]]) -> Iterator[tuple[Clip, Pat
 
 def _lines(address: str) -> Iterator[str]:
     with opened(address) as file:
-        for line in file:
-            if path := line.strip(b"\r\n"):
+        for n, line in zip(count(1), file, strict=False):
+            path = line.removeprefix(_BOM if n == 1 else b"").strip(b"\r\n")
+            if b"\0" in path:
+                raise AudioError(f"{address}: line {n} is no path; a list is plain text, a path on each line")
+            if path:
                 yield os.fsdecode(path)
 
 

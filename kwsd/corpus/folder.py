@@ -2,21 +2,26 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from kwsd.corpus.source import Clip, Closed, Found
+from kwsd.corpus.remote import fingerprint_of
+from kwsd.corpus.source import Clip, Found
 from kwsd.errors import AudioError
 from kwsd.files import is_wav
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Clips are named by their paths relative to the folder."""
+    """Clips are named by their paths relative to the folder.
+
+    Attributes:
+        root: the folder, as the user wrote it; base: the folder in which it begins, if it is relative.
+    """
 
     root: Path
-    inputs: tuple[Path, ...] = ()
+    base: Path = field(default_factory=Path.cwd)
     empty: ClassVar[str] = "no WAV files below it"
 
     @property
@@ -25,18 +30,19 @@ class Folder:
 
     @property
     def identity(self) -> bytes:
-        return os.fsencode(self.root.resolve())
+        return os.fsencode((self.base / self.root).resolve())
+
+    @property
+    def lists(self) -> list[Path]:
+        return []
 
     def shown(self, path: bytes) -> str:
         return str(self.root / os.fsdecode(path))
 
-    def path_of(self, file: Path) -> bytes:
-        return os.fsencode(os.path.relpath(file.absolute(), self.root.absolute()))
-
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
-        return ((clip, self.root / os.fsdecode(clip.path)) for clip in clips)
+        return ((clip, self.base / self.root / os.fsdecode(clip.path)) for clip in clips)
 
-    def find(self, closed: list[Closed]) -> Iterator[Found]:
+    def find(self, unlisted: list[AudioError]) -> Iterator[Found]:
         """Find all WAVs, without a list of them in memory.
 
         Links to folders are followed; a folder that is reached twice, as in a circle of links, counts once.
@@ -57,10 +63,9 @@ class Folder:
                                 visited.add(place)
                                 waiting.append(path)
                         elif is_wav(os.fsdecode(entry.name)):
-                            yield Found(Clip(path), entry.name, _state(entry))
+                            yield Found(Clip(path), entry.name, _fingerprint(entry))
             except OSError as error:
-                prefix = os.path.join(parent, b"")  # noqa: PTH118
-                closed.append(Closed(prefix, AudioError(f"{os.fsdecode(error.filename)}: {error.strerror}")))
+                unlisted.append(AudioError(f"{os.fsdecode(error.filename)}: {error.strerror}"))
 
 
 def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
@@ -75,13 +80,8 @@ def _place(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _state(entry: "os.DirEntry[bytes]") -> str:
+def _fingerprint(entry: "os.DirEntry[bytes]") -> str:
     try:
-        return state_of(entry.stat())
+        return fingerprint_of(entry.stat())
     except OSError:  # a dead link, for example
         return ""
-
-
-def state_of(status: os.stat_result) -> str:
-    """Size and times. Tools that copy files preserve the modification time, but not the time of the last change."""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

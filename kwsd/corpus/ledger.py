@@ -2,7 +2,7 @@
 
 Law: nothing about a clip is kept in memory, so a corpus may have any number of clips; and a finished
 clip stays finished, whatever happens next. It is a SQLite database that one process has at a time,
-and is removed when the output is written.
+and is removed when the output has every clip that can be read.
 """
 
 import sqlite3
@@ -13,15 +13,16 @@ from typing import Any, NamedTuple, Self
 
 from numpy.typing import NDArray
 
-from kwsd.corpus.source import Clip, Closed, Found
+from kwsd.corpus.source import Clip, Found
+from kwsd.errors import AudioError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS maker (digest TEXT);
 CREATE TABLE IF NOT EXISTS clips (
     path BLOB PRIMARY KEY,  -- what identifies it in its corpus
-    place TEXT,  -- where it is inside of a larger file
+    container BLOB, first INTEGER, second INTEGER,  -- of a clip that is no file itself: where it is
     name BLOB,  -- what it is called in the output, if no other clip is called so
-    state TEXT,  -- a clip whose state has changed is not finished
+    fingerprint TEXT,  -- a clip whose fingerprint has changed is not finished
     visit INTEGER,  -- the last run that found it
     result BLOB  -- null until it is finished
 ) WITHOUT ROWID
@@ -68,30 +69,30 @@ class Ledger:
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
 
-    def find(self, found: Iterable[Found], closed: list[Closed]) -> int:
+    def find(self, found: Iterable[Found], unlisted: list[AudioError]) -> int:
         """Note the clips that a corpus has now, and forget the others.
 
-        Clips of a part that cannot be listed stay as they were. If there is no clip at all, nothing
-        changes, because the folder may be on a disk that is not mounted.
+        If a part cannot be listed, or there is no clip at all, as where a disk is not mounted, none
+        is forgotten.
 
         Args:
-            closed: such parts; read after the last clip of `found`.
+            unlisted: errors of such parts; read after the last clip of `found`.
 
         Returns:
-            their number.
+            the number of clips that were found.
         """
         with self._connection as db:
             [[last]] = db.execute("SELECT coalesce(max(visit), 0) FROM clips").fetchall()
             db.executemany(
-                "INSERT INTO clips (path, place, name, state, visit) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (path) DO UPDATE SET visit = excluded.visit, state = excluded.state, "
-                "place = excluded.place, result = CASE WHEN state = excluded.state THEN result END",
-                ((*clip, name, state, last + 1) for clip, name, state in found),
+                "INSERT INTO clips (path, container, first, second, name, fingerprint, visit) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
+                "container = excluded.container, first = excluded.first, second = excluded.second, "
+                "name = excluded.name, fingerprint = excluded.fingerprint, visit = excluded.visit, "
+                "result = CASE WHEN fingerprint = excluded.fingerprint THEN result END",
+                ((clip.path, clip.container, *clip.place, name, mark, last + 1) for clip, name, mark in found),
             )
             [[n_found]] = db.execute("SELECT count(*) FROM clips WHERE visit > ?", (last,)).fetchall()
-            for prefix, _ in closed:
-                db.execute("UPDATE clips SET visit = ? WHERE substr(path, 1, ?) = ?", (last + 1, len(prefix), prefix))
-            if n_found:
+            if n_found and not unlisted:
                 db.execute("DELETE FROM clips WHERE visit <= ?", (last,))
         return int(n_found)
 
@@ -107,18 +108,21 @@ class Ledger:
         ).fetchall()
         return int(n)
 
-    def has(self, path: bytes) -> bool:
-        """Whether a path is one of the clips."""
-        return bool(self._connection.execute("SELECT 1 FROM clips WHERE path = ?", (path,)).fetchall())
+    def has(self, fingerprint: str) -> bool:
+        """Whether the local file with this fingerprint is one of the clips, or contains one."""
+        query = "SELECT 1 FROM clips WHERE fingerprint = ? OR substr(fingerprint, 1, ?) = ? LIMIT 1"
+        within = f"{fingerprint} "
+        return bool(self._connection.execute(query, (fingerprint, len(within), within)).fetchall())
 
     def missing(self, n: int) -> Iterator[list[Clip]]:
         """Unfinished clips, up to `n` at a time, each once, ordered by path."""
         last = b""
         while batch := self._connection.execute(
-            "SELECT path, place FROM clips WHERE path > ? AND result IS NULL ORDER BY path LIMIT ?", (last, n)
+            "SELECT path, container, first, second FROM clips WHERE path > ? AND result IS NULL ORDER BY path LIMIT ?",
+            (last, n),
         ).fetchall():
             last = batch[-1][0]
-            yield [Clip(path, place) for path, place in batch]
+            yield [Clip(path, container, (first, second)) for path, container, first, second in batch]
 
     def add(self, paths: Iterable[bytes], results: Iterable[NDArray[Any]]) -> None:
         """Mark clips as finished, with an array for each."""

@@ -6,7 +6,7 @@ from kwsd.corpus.files import Files, Listed
 from kwsd.corpus.folder import Folder
 from kwsd.corpus.remote import files_at, is_remote
 from kwsd.corpus.source import Corpus
-from kwsd.corpus.table import Rows, column_in
+from kwsd.corpus.table import Content, Rows, choose_column
 from kwsd.corpus.tars import Tars
 from kwsd.errors import AudioError, ConfigError
 
@@ -22,7 +22,8 @@ def open_corpus(sources: list[str], column: str = "") -> Corpus:
         column: of Parquet files; empty for the only one that can be meant.
 
     Raises:
-        AudioError: a source does not exist, or cannot be read.
+        AudioError: there is no such folder, or a Parquet file cannot be read. Of other sources it is
+            found out while they are listed.
         ConfigError: they do not fit together.
     """
     kinds = {_kind(source) for source in sources}
@@ -35,14 +36,14 @@ def open_corpus(sources: list[str], column: str = "") -> Corpus:
         if len(sources) > 1:
             raise ConfigError(f"{sources[0]} and {sources[1]}: name one folder")
         return Folder(Path(sources[0]))
-    every, inputs = tuple(sources), tuple(Path(source).resolve() for source in sources if not is_remote(source))
+    every = tuple(sources)
     if kind == "tar":
-        return Tars(every, inputs)
+        return Tars(every)
     if kind == "list":
-        return Listed(every, inputs)
+        return Listed(every)
     if kind == "Parquet":
-        used = column_in(files_at(sources[0])[0].address, column)
-        return (Rows if used.has_recordings else Listed)(every, inputs, used.name)
+        name, content = choose_column(next(iter(files_at(sources[0]))).address, column)
+        return Rows(every, column=name) if content is Content.RECORDINGS else Listed(every, column=name)
     return Files(every)
 
 
@@ -51,4 +52,5 @@ def _kind(source: str) -> str:
         return "folder"
     if not is_remote(source) and source.endswith("/"):
         raise AudioError(f"{source}: no such folder")
-    return _KINDS.get(Path(source).suffix.lower(), "recordings")
+    path = source.partition("?")[0] if source.startswith("http") else source
+    return _KINDS.get(Path(path).suffix.lower(), "recordings")

@@ -4,14 +4,14 @@ Law: an address without a protocol is a path of this machine, and needs no fsspe
 reports becomes one line. Keys and endpoints come from where its own tools have them.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import has_magic, iglob
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from kwsd.corpus.folder import state_of
-from kwsd.errors import AudioError
+from kwsd.errors import AudioError, UnreachableError
 from kwsd.files import is_wav
 
 _TELLS_CHANGES = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "updated")
@@ -19,10 +19,10 @@ _TELLS_CHANGES = ("size", "mtime", "ETag", "etag", "LastModified", "last_modifie
 
 
 class File(NamedTuple):
-    """A file that was found: its address, and a state that changes with it."""
+    """A file that was found: its address, and a fingerprint that changes with it."""
 
     address: str
-    state: str
+    fingerprint: str
 
 
 def is_remote(address: str) -> bool:
@@ -30,26 +30,37 @@ def is_remote(address: str) -> bool:
     return "://" in address
 
 
-def files_at(address: str) -> list[File]:
+def files_at(address: str) -> Iterator[File]:
     """The file at an address, the files that match a pattern (`*`, `**`, `?`, `[]`), or the WAVs below a remote folder.
 
     Raises:
         AudioError: there is none, or they cannot be listed.
     """
+    n_files = 0
     with one_line(address):
-        files = list((_remote if is_remote(address) else _local)(address))
-    if not files:
+        for file in (_remote if is_remote(address) else _local)(address):
+            n_files += 1
+            yield file
+    if not n_files:
         below = ", and no WAV files below it" if is_remote(address) else ""
         raise AudioError(f"{address}: {'no file matches it' if has_magic(address) else f'no such file{below}'}")
-    return files
 
 
-def local_state(path: Path) -> str:
-    """The state of a file of this machine; empty if there is none."""
+def fingerprint(path: Path) -> str:
+    """What changes with a file of this machine, and no other file has; empty if there is no such file.
+
+    Tools that copy files preserve the time of modification, but not that of the last change.
+    """
     try:
-        return state_of(path.stat())
-    except OSError:
+        status = path.stat()
+    except (OSError, ValueError):
         return ""
+    return fingerprint_of(status)
+
+
+def fingerprint_of(status: os.stat_result) -> str:
+    """As `fingerprint`."""
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 @contextmanager
@@ -73,7 +84,7 @@ def fetch(address: str, target: Path) -> None:
     """Copy a remote file to this machine.
 
     Raises:
-        AudioError: it cannot be read.
+        AudioError: it cannot be read, or the copy cannot be written.
     """
     with one_line(address):
         system, path = _file_system(address)
@@ -82,7 +93,12 @@ def fetch(address: str, target: Path) -> None:
 
 @contextmanager
 def one_line(address: str) -> Iterator[None]:
-    """Turn whatever a file system or a library for a format raises into one line: each has errors of its own."""
+    """Turn whatever a file system or a library for a format raises into one line: each has errors of its own.
+
+    Raises:
+        UnreachableError: for a remote address, unless the file is missing.
+        AudioError: for a file of this machine.
+    """
     try:
         yield
     except AudioError:
@@ -90,24 +106,36 @@ def one_line(address: str) -> Iterator[None]:
     except Exception as error:
         of_system = error.strerror if isinstance(error, OSError) else None
         reason = of_system or next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise AudioError(f"{address}: cannot be read ({reason})") from None
+        may_return = is_remote(address) and not isinstance(error, FileNotFoundError)
+        raise (UnreachableError if may_return else AudioError)(f"{address}: cannot be read ({reason})") from None
 
 
 def _local(address: str) -> Iterator[File]:
-    found = [address] if Path(address).exists() else sorted(iglob(address, recursive=True))  # noqa: PTH207  (any pattern)
+    found = [address] if Path(address).exists() else iglob(address, recursive=True)  # noqa: PTH207  (any pattern)
     for path in found:
         if not Path(path).is_dir():
-            yield File(path, local_state(Path(path)))
+            yield File(path, fingerprint(Path(path)))
 
 
 def _remote(address: str) -> Iterator[File]:
     system, path = _file_system(address)
-    listing = (system.glob if has_magic(path) else system.find)(path, detail=True)
-    for name, about in sorted(listing.items()):
-        is_wanted = has_magic(path) or name == path or is_wav(name.rpartition("/")[2])
-        if about.get("type") != "directory" and is_wanted:
-            state = " ".join(str(about[key]) for key in _TELLS_CHANGES if key in about)
-            yield File(system.unstrip_protocol(name), state)
+    with suppress(FileNotFoundError):
+        for name, about in _listing(system, path).items():
+            if about["type"] != "directory":
+                changing = (str(about[key]) for key in _TELLS_CHANGES if key in about)
+                yield File(system.unstrip_protocol(name), " ".join(changing))
+
+
+def _listing(system: Any, path: str) -> dict[str, dict[str, Any]]:
+    """What a file system says about each file, by path."""
+    if has_magic(path):
+        matching: dict[str, dict[str, Any]] = system.glob(path, detail=True)
+        return matching
+    about = system.info(path)
+    if about["type"] != "directory":
+        return {path: about}
+    below = system.find(path, detail=True)
+    return {name: one for name, one in below.items() if is_wav(name.rpartition("/")[2])}
 
 
 def _file_system(address: str) -> tuple[Any, str]:
@@ -118,6 +146,6 @@ def _file_system(address: str) -> tuple[Any, str]:
         raise AudioError(f"{address}: is not on this machine, which needs pip install 'kwsd[corpus]'") from None
     try:
         system, path = url_to_fs(address)
-    except ImportError as error:  # of the package for this protocol, which fsspec names
+    except (ImportError, ValueError) as error:  # of the package for this protocol, which fsspec names
         raise AudioError(f"{address}: {error}") from None
     return system, path

@@ -68,7 +68,9 @@ def write_parquet(path: Path, columns: dict[str, str], rows: Iterable[tuple[Any,
         with ParquetWriter(file, schema) as writer:
             for some in _slices(rows):
                 values = zip(*some, strict=True)
-                arrays = [pyarrow.array(list(one), field.type) for one, field in zip(values, schema, strict=True)]
+                arrays = [
+                    pyarrow.array(map(_valid, one), field.type) for one, field in zip(values, schema, strict=True)
+                ]
                 writer.write_batch(pyarrow.record_batch(arrays, schema))
         file.flush()
         os.fsync(file.fileno())
@@ -78,3 +80,12 @@ def _slices(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
     iterator = iter(rows)
     while some := list(islice(iterator, _ROWS)):
         yield some
+
+
+def _valid(value: Any) -> Any:
+    r"""A text in which bytes that are no UTF-8 are written as \xff: Parquet has no other text."""
+    return (
+        value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if isinstance(value, str)
+        else value
+    )

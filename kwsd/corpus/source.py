@@ -1,15 +1,16 @@
 """What every corpus offers: it finds clips, and gives a local file for each.
 
-Law: finding reads no audio, so that it can come first and be repeated by every run. A corpus is small
+Law: finding decodes no audio, so that it can come first and be repeated by every run. A corpus is small
 and can be pickled: worker processes, also on other machines, read by themselves.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
+from kwsd.corpus.remote import File, files_at, is_remote
 from kwsd.errors import AudioError
 
 
@@ -18,26 +19,21 @@ class Clip(NamedTuple):
 
     Attributes:
         path: what identifies it in its corpus, as bytes of the file system.
-        place: where it is inside of a larger file; empty if it is a file.
+        container: address of the larger file that has it; empty if it is a file itself.
+        place: two numbers that say where it is in the container.
     """
 
     path: bytes
-    place: str = ""
+    container: bytes = b""
+    place: tuple[int, int] = (0, 0)
 
 
 class Found(NamedTuple):
-    """A clip, its name, and its state: a clip whose state has changed is not the same any more."""
+    """A clip, its name, and the fingerprint of its file: if that has changed, the clip is not the same any more."""
 
     clip: Clip
     name: bytes
-    state: str
-
-
-class Closed(NamedTuple):
-    """A part of a corpus that cannot be listed: what its clips' paths begin with, and why."""
-
-    prefix: bytes
-    error: AudioError
+    fingerprint: str
 
 
 class Corpus(Protocol):
@@ -55,45 +51,43 @@ class Corpus(Protocol):
 
     @property
     def identity(self) -> bytes:
-        """What tells this corpus from any other that has the same paths in it."""
+        """Bytes that differ between corpora whose clips have equal paths."""
 
     @property
-    def inputs(self) -> tuple[Path, ...]:
-        """Local files that list or contain the clips, and that no output may replace."""
+    def lists(self) -> list[Path]:
+        """Local files that only name the clips."""
 
     def shown(self, path: bytes) -> str:
         """A clip's path, as the user would write it."""
 
-    def path_of(self, file: Path) -> bytes:
-        """The path that a local file would have as a clip."""
-
-    def find(self, closed: list[Closed]) -> Iterator[Found]:
+    def find(self, unlisted: list[AudioError]) -> Iterator[Found]:
         """Find all clips.
 
         Args:
-            closed: receives each part that cannot be listed.
-
-        Raises:
-            AudioError: nothing can be listed.
+            unlisted: receives an error for each part that cannot be listed.
         """
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
         """Give a local file for each clip, which exists until the next one is asked for, or what went wrong.
 
-        In any order: each clip comes once.
+        In any order; each clip comes once.
+
+        Raises:
+            OSError: a copy cannot be written.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """What corpora share whose clips are named by addresses.
+    """Base of the corpora whose clips are named by address.
 
     Attributes:
         sources: paths, patterns and addresses, as the user wrote them.
+        base: the folder in which relative paths begin.
     """
 
     sources: tuple[str, ...]
-    inputs: tuple[Path, ...] = ()
+    base: Path = field(default_factory=Path.cwd)
     empty: ClassVar[str] = "has no recordings"
 
     @property
@@ -103,10 +97,28 @@ class Addressed:
 
     @property
     def identity(self) -> bytes:
-        return f"{Path.cwd()} {self}".encode()
+        return b"" if all(map(is_remote, self.sources)) else os.fsencode(self.base)
+
+    @property
+    def lists(self) -> list[Path]:
+        return []
 
     def shown(self, path: bytes) -> str:
         return os.fsdecode(path)
 
-    def path_of(self, file: Path) -> bytes:
-        return os.fsencode(file)
+    def find(self, unlisted: list[AudioError]) -> Iterator[Found]:
+        for source in self.sources:
+            try:
+                for file in files_at(source):
+                    yield from self._listed(file, unlisted)
+            except AudioError as error:
+                unlisted.append(error)
+
+    def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
+        """The clips in one file of a source."""
+        raise NotImplementedError
+
+    def _readable(self, address: bytes) -> str:
+        """An address that does not depend on the present folder."""
+        text = os.fsdecode(address)
+        return text if is_remote(text) else str(self.base / text)

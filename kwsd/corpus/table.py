@@ -7,70 +7,86 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import groupby, repeat
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kwsd.corpus.remote import files_at, opened
-from kwsd.corpus.source import Addressed, Clip, Closed, Found
+from kwsd.corpus.remote import File, opened
+from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.errors import AudioError, ConfigError
 
-_ROWS = 64
-"""Rows in memory at once."""
+_ROWS_AT_ONCE = 64
+_BUFFER_BYTES = 2**20
+"""Without a buffer, pyarrow reads a whole row group at once."""
 
 _NAMES = ("path", "fname", "file_name", "file")
 """Columns that may name a recording, or have its address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column that has recordings, or else their addresses."""
+class Content(Enum):
+    """What a column has."""
 
-    name: str
-    has_recordings: bool
+    RECORDINGS = auto()
+    TEXT = auto()
+    OTHER = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Rows(Addressed):
-    """Clips are named by the address of the Parquet file and the number of the row."""
+    """Clips are named by the address of the Parquet file and the number of the row.
+
+    Their places are the row group, and the row in it.
+    """
 
     column: str = ""
 
-    def find(self, closed: list[Closed]) -> Iterator[Found]:
-        for source in self.sources:
-            for part, state in files_at(source):
-                try:
-                    yield from _listed(part, state, self.column)
-                except AudioError as error:
-                    closed.append(Closed(os.fsencode(f"{part}#"), error))
+    def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
+        address, row = file.address, 0
+        with _parquet(address) as table:
+            names = _names(table, self.column)
+            for group in range(table.num_row_groups):
+                for at in range(table.metadata.row_group(group).num_rows):
+                    path = os.fsencode(f"{address}#{row:09}")
+                    clip = Clip(path, os.fsencode(address), (group, at))
+                    yield Found(clip, next(names) or path, f"{file.fingerprint} {group} {at}")
+                    row += 1
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
         with TemporaryDirectory(prefix="kwsd-") as folder:
-            for (part, group), own in groupby(clips, _part_and_group):
-                yield from _recordings(part, group, self.column, list(own), Path(folder) / "clip")
+            copy = Path(folder) / "clip"
+            ordered = sorted(clips, key=attrgetter("container", "place"))
+            for container, own in groupby(ordered, attrgetter("container")):
+                for clip, data in _cells(self._readable(container), self.column, list(own)):
+                    if isinstance(data, AudioError):
+                        yield clip, data
+                    else:
+                        copy.write_bytes(data)
+                        yield clip, copy
 
 
-def column_in(address: str, wanted: str) -> Column:
+def choose_column(address: str, wanted: str) -> tuple[str, Content]:
     """The column of a Parquet file to use: the wanted one, or the only one that can be meant.
 
     Raises:
         AudioError: the file cannot be read.
         ConfigError: there is no such column, or several can be meant.
     """
-    with _parquet(address) as file:
-        schema = file.schema_arrow
-    kinds = {field.name: _has_recordings(field.type) for field in schema}
-    columns = {name: is_audio for name, is_audio in kinds.items() if is_audio is not None}
+    with _parquet(address) as table:
+        contents = {field.name: _content(field.type) for field in table.schema_arrow}
+    usable = {name: content for name, content in contents.items() if content is not Content.OTHER}
+    listing = f"the columns {', '.join(usable)}" if usable else "no column of bytes or text"
     if wanted:
-        if wanted in columns:
-            return Column(wanted, columns[wanted])
-        raise ConfigError(f"--column {wanted}: {address} has {_listing(columns)}")
-    audio = [name for name, is_audio in columns.items() if is_audio]
-    for likely in (audio, [name for name in _NAMES if name in columns][:1], list(columns)):
+        if wanted in usable:
+            return wanted, usable[wanted]
+        raise ConfigError(f"--column {wanted}: {address} has {listing}")
+    recordings = [name for name, content in usable.items() if content is Content.RECORDINGS]
+    for likely in (recordings, [name for name in _NAMES if name in usable][:1], list(usable)):
         if len(likely) == 1:
-            return Column(likely[0], columns[likely[0]])
-    raise ConfigError(f"{address}: say with --column which one to use; it has {_listing(columns)}")
+            return likely[0], usable[likely[0]]
+    raise ConfigError(f"{address}: say with --column which one to use; it has {listing}")
 
 
 def addresses_in(address: str, column: str) -> Iterator[str]:
@@ -79,24 +95,21 @@ def addresses_in(address: str, column: str) -> Iterator[str]:
     Raises:
         AudioError: it cannot be read.
     """
-    with _parquet(address) as file:
-        for batch in file.iter_batches(columns=[column]):
+    with _parquet(address) as table:
+        for batch in table.iter_batches(columns=[column]):
             yield from (text for text in batch.column(0).to_pylist() if text)
 
 
-def _listing(columns: dict[str, bool]) -> str:
-    return f"the columns {', '.join(columns)}" if columns else "no column of bytes or text"
-
-
-def _has_recordings(kind: Any) -> bool | None:
-    """Whether a column of this type has recordings; None if it has no addresses either."""
+def _content(kind: Any) -> Content:
     import pyarrow.types as types
 
+    if types.is_dictionary(kind):
+        return _content(kind.value_type)
     if types.is_struct(kind):
-        return True if kind.get_field_index("bytes") >= 0 else None
+        return Content.RECORDINGS if kind.get_field_index("bytes") >= 0 else Content.OTHER
     if types.is_binary(kind) or types.is_large_binary(kind):
-        return True
-    return False if types.is_string(kind) or types.is_large_string(kind) else None
+        return Content.RECORDINGS
+    return Content.TEXT if types.is_string(kind) or types.is_large_string(kind) else Content.OTHER
 
 
 @contextmanager
@@ -106,62 +119,45 @@ def _parquet(address: str) -> Iterator[Any]:
     except ImportError:
         raise AudioError(f"{address}: Parquet needs pip install 'kwsd[corpus]'") from None
     with opened(address) as file:
-        yield ParquetFile(file)
+        yield ParquetFile(file, buffer_size=_BUFFER_BYTES)
 
 
-def _listed(part: str, state: str, column: str) -> Iterator[Found]:
-    with _parquet(part) as file:
-        names = _names(file, column)
-        row = 0
-        for group in range(file.num_row_groups):
-            for at in range(file.metadata.row_group(group).num_rows):
-                path = os.fsencode(f"{part}#{row:09}")
-                place = f"{group} {at} {len(os.fsencode(part))}"
-                yield Found(Clip(path, place), next(names) or path, f"{state} {place}")
-                row += 1
-
-
-def _names(file: Any, column: str) -> Iterator[bytes | None]:
+def _names(table: Any, column: str) -> Iterator[bytes | None]:
     """The name of each row's recording, if the table has it."""
-    schema = file.schema_arrow
+    schema = table.schema_arrow
     own = schema.field(column).type
-    likely = [name for name in _NAMES if name in schema.names and _has_recordings(schema.field(name).type) is False]
+    likely = [name for name in _NAMES if name in schema.names and _content(schema.field(name).type) is Content.TEXT]
     if own.num_fields and own.get_field_index("path") >= 0:
         likely = [f"{column}.path"]
     if not likely:
         yield from repeat(None)
-    for batch in file.iter_batches(columns=likely[:1]):
+    for batch in table.iter_batches(columns=likely[:1]):
         for value in batch.column(0).to_pylist():
             text = value["path"] if isinstance(value, dict) else value
             yield os.fsencode(text).rpartition(b"/")[2] if text else None
 
 
-def _part_and_group(clip: Clip) -> tuple[str, int]:
-    """The address of the Parquet file that has a clip, and the number of the row group."""
-    group, _, n_letters = map(int, clip.place.split())
-    return os.fsdecode(clip.path[:n_letters]), group
-
-
-def _recordings(
-    part: str, group: int, column: str, clips: list[Clip], target: Path
-) -> Iterator[tuple[Clip, Path | AudioError]]:
-    """A file for each clip of a row group; `clips` in the order of their rows."""
-    waiting = iter(clips)
-    clip = next(waiting, None)
+def _cells(address: str, column: str, clips: list[Clip]) -> Iterator[tuple[Clip, bytes | AudioError]]:
+    """The bytes of each clip; `clips` in the order of their rows."""
+    waiting = list(reversed(clips))
     try:
-        with _parquet(part) as file:
-            first = 0
-            for batch in file.iter_batches(_ROWS, row_groups=[group], columns=[column]):
-                while clip and (at := int(clip.place.split()[1]) - first) < len(batch):
-                    value = batch.column(0)[at].as_py()
-                    data = value["bytes"] if isinstance(value, dict) else value
-                    target.write_bytes(data or b"")
-                    yield clip, target
-                    clip = next(waiting, None)
-                first += len(batch)
-                if clip is None:
-                    return
+        with _parquet(address) as table:
+            for group in sorted({clip.place[0] for clip in clips}):
+                first = 0
+                for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
+                    end = (group, first + len(batch))
+                    while waiting and waiting[-1].place < end:
+                        clip = waiting.pop()
+                        yield clip, _bytes(clip, batch.column(0)[clip.place[1] - first].as_py())
+                    first += len(batch)
     except AudioError as error:
-        while clip:
-            yield clip, error
-            clip = next(waiting, None)
+        yield from ((clip, error) for clip in reversed(waiting))
+        return
+    yield from ((clip, AudioError(f"{address}: has fewer rows than before")) for clip in reversed(waiting))
+
+
+def _bytes(clip: Clip, cell: Any) -> bytes | AudioError:
+    data = cell["bytes"] if isinstance(cell, dict) else cell
+    if data is None:
+        return AudioError(f"{os.fsdecode(clip.path)}: has no bytes")
+    return bytes(data)

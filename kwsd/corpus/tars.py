@@ -1,6 +1,6 @@
 """Tar files, as WebDataset has them: every recording in them is a clip.
 
-A tar file is listed once; its clips are then read by their places in it.
+A tar file is listed once; its clips are then read by their first byte and their number of bytes.
 """
 
 import os
@@ -8,67 +8,74 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kwsd.corpus.remote import files_at, opened
-from kwsd.corpus.source import Addressed, Clip, Closed, Found
+from kwsd.corpus.remote import File, opened
+from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.errors import AudioError
 from kwsd.files import is_recording
 
-_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd"
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd")
+"""How gzip, bzip2, xz and zstd begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tars(Addressed):
     """Clips are named by the address of the tar file, and the path in it."""
 
-    def find(self, closed: list[Closed]) -> Iterator[Found]:
-        for source in self.sources:
-            for tar, state in files_at(source):
-                try:
-                    yield from _listed(tar, state)
-                except AudioError as error:
-                    closed.append(Closed(os.fsencode(f"{tar}/"), error))
+    def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
+        address, n_links = file.address, 0
+        try:
+            for member in _members(address):
+                if is_recording(Path(member.name).name):
+                    n_links += not member.isreg()
+                    if member.isreg():
+                        path = os.fsencode(f"{address}/{member.name}")
+                        place = (member.offset_data, member.size)
+                        clip = Clip(path, os.fsencode(address), place)
+                        yield Found(clip, path.rpartition(b"/")[2], f"{file.fingerprint} {place}")
+        except AudioError as error:
+            unlisted.append(error)
+        if n_links:
+            unlisted.append(AudioError(f"{address}: {n_links} links in it are left out; store files in their place"))
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
         with TemporaryDirectory(prefix="kwsd-") as folder:
-            for tar, own in groupby(sorted(clips, key=_tar_and_place), lambda clip: _tar_and_place(clip)[0]):
-                yield from _parts(tar, list(own), Path(folder))
+            ordered = sorted(clips, key=attrgetter("container", "place"))
+            for container, own in groupby(ordered, attrgetter("container")):
+                yield from _copied(self._readable(container), list(own), Path(folder))
 
 
-def _tar_and_place(clip: Clip) -> tuple[str, int, int]:
-    """The address of a clip's tar file, and the first byte and number of bytes in it."""
-    first, n_bytes, n_letters = map(int, clip.place.split())
-    return os.fsdecode(clip.path[:n_letters]), first, n_bytes
-
-
-def _listed(tar: str, state: str) -> Iterator[Found]:
-    with opened(tar) as file:
-        if file.read(6).startswith((_GZIP, _BZIP2, _XZ, _ZSTD)):
-            raise AudioError(f"{tar}: is compressed, so no clip can be read by itself; decompress it")
+def _members(address: str) -> Iterator[tarfile.TarInfo]:
+    with opened(address) as file:
+        if file.read(6).startswith(_COMPRESSED):
+            raise AudioError(f"{address}: is compressed, so no clip can be read by itself; decompress it")
         file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:") as members:
-            while member := members.next():
-                members.members = []  # type: ignore[attr-defined]  # or all of them stay in memory
-                if member.isreg() and is_recording(Path(member.name).name):
-                    path = os.fsencode(f"{tar}/{member.name}")
-                    place = f"{member.offset_data} {member.size} {len(os.fsencode(tar))}"
-                    yield Found(Clip(path, place), path.rpartition(b"/")[2], f"{state} {place}")
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while member := tar.next():
+                tar.members = []  # type: ignore[attr-defined]  # or all of them stay in memory
+                yield member
 
 
-def _parts(tar: str, clips: list[Clip], folder: Path) -> Iterator[tuple[Clip, Path | AudioError]]:
-    """A file of its own for each clip."""
-    done = 0
-    try:
-        with opened(tar) as file:
-            for clip in clips:
-                _, first, n_bytes = _tar_and_place(clip)
-                file.seek(first)
-                data = file.read(n_bytes)
-                path = folder / f"clip{Path(os.fsdecode(clip.path)).suffix}"
-                path.write_bytes(data)
-                done += 1
-                yield clip, path
-    except AudioError as error:
-        yield from ((clip, error) for clip in clips[done:])
+def _copied(address: str, clips: list[Clip], folder: Path) -> Iterator[tuple[Clip, Path | AudioError]]:
+    """A file of its own for each clip of a tar file."""
+    recordings = _bytes_of(address, clips)
+    for n, clip in enumerate(clips):
+        try:
+            data = next(recordings)
+        except AudioError as error:
+            yield from ((one, error) for one in clips[n:])
+            return
+        copy = folder / f"clip{Path(os.fsdecode(clip.path)).suffix}"
+        copy.write_bytes(data)
+        yield clip, copy
+
+
+def _bytes_of(address: str, clips: list[Clip]) -> Iterator[bytes]:
+    with opened(address) as file:
+        for clip in clips:
+            first, n_bytes = clip.place
+            file.seek(first)
+            yield file.read(n_bytes)

@@ -264,7 +264,7 @@ def test_only_clips_that_share_a_name_are_listed_by_path(tmp_path, write_wav, no
     write_wav("clips/yes/3.wav", noise)
     summary = label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["2.wav", "3.wav", "no/1.wav", "yes/1.wav"]
-    [line] = summary.complaints(Path("clips"), Path("s.csv"))
+    [line] = summary.complaints(Folder(Path("clips")), Path("s.csv"))
     assert line == "2 clips share their names; their fname is the path below clips"
 
 

@@ -1,6 +1,7 @@
 """Ray labels each clip once, and as the pool does, whatever is lost on the way."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,12 +28,14 @@ def clips(tmp_path, write_wav, demo):
 
 
 def test_ray_has_the_labels_of_the_pool(clips, tmp_path, model):
-    label_corpus(Folder(clips), tmp_path / "pool.csv", model)
-    result = kwsd("label", clips, "-o", tmp_path / "ray.csv", "--ray", timeout=180)
+    label_corpus(Folder(clips), tmp_path / "pool.csv", model, tmp_path / "pool-scores.csv")
+    scores = tmp_path / "scores.csv"
+    result = kwsd("label", clips, "-o", tmp_path / "ray.csv", "--scores", scores, "--ray", "local", timeout=180)
     assert result.returncode == 1
     assert "broken.wav: not a readable recording" in result.stderr
     assert "400 clips labelled in" in result.stdout
     assert (tmp_path / "ray.csv").read_text() == (tmp_path / "pool.csv").read_text()
+    assert scores.read_text() == (tmp_path / "pool-scores.csv").read_text()
     assert not list(tmp_path.glob("*.ledger"))
 
 
@@ -74,31 +77,55 @@ def test_a_job_that_no_worker_survives_is_given_up_and_the_rest_is_labelled(clip
 def test_a_node_that_is_lost_costs_nothing(clips, tmp_path, model):
     for n in range(400, 12000):
         os.link(clips / f"{n % 20:04}.wav", clips / f"{n:05}.wav")
-    label_corpus(Folder(clips), tmp_path / "pool.csv", model)
+    label_corpus(Folder(clips), tmp_path / "pool.csv", model, tmp_path / "pool-scores.csv")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
     ray = Path(sys.executable).with_name("ray")
     start = [ray, "start", "--num-cpus=1", "--block"]
-    options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = subprocess.Popen([*start, "--head", "--port=6399", "--include-dashboard=false"], **options)
-    time.sleep(10)
-    node = subprocess.Popen([*start, "--address=127.0.0.1:6399"], **options)
-    time.sleep(10)
-    output = tmp_path / "ray.csv"
-    labelling = subprocess.Popen(
-        [sys.executable, "-m", "kwsd", "label", clips, "-o", output, "--ray", "127.0.0.1:6399"], env=environment
-    )
+    quiet = {"env": environment, "cwd": "/", "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    head = subprocess.Popen([*start, "--head", f"--port={address.split(':')[1]}", "--include-dashboard=false"], **quiet)
+    _wait_for_nodes(1, ray, address, environment)
+    node = subprocess.Popen([*start, f"--address={address}"], **quiet)
+    _wait_for_nodes(2, ray, address, environment)
+    command = [
+        sys.executable,
+        "-m",
+        "kwsd",
+        "label",
+        "clips",
+        "-o",
+        "ray.csv",
+        "--scores",
+        "scores.csv",
+        "--ray",
+        address,
+    ]
+    labelling = subprocess.Popen(command, env=environment, cwd=tmp_path)
     try:
         while len(_workers()) < 2 and labelling.poll() is None:
             time.sleep(0.2)
         time.sleep(1)
+        assert labelling.poll() is None
         node.kill()
         assert labelling.wait(300) == 1  # one clip is broken
     finally:
         for process in (labelling, node, head):
-            process.kill()
+            process.terminate()
             process.wait()
-        subprocess.run([ray, "stop", "--force"], **options, check=False)
-    assert output.read_text() == (tmp_path / "pool.csv").read_text()
+    assert (tmp_path / "ray.csv").read_text() == (tmp_path / "pool.csv").read_text()
+    assert (tmp_path / "scores.csv").read_text() == (tmp_path / "pool-scores.csv").read_text()
+
+
+def _wait_for_nodes(n_nodes, ray, address, environment):
+    for _ in range(60):
+        command = [ray, "status", f"--address={address}"]
+        status = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+        if status.count(" node_") >= n_nodes:
+            return
+        time.sleep(1)
+    raise AssertionError(status)
 
 
 def _workers():

@@ -12,8 +12,8 @@ from kwsd.corpus.ledger import Ledger
 
 
 def find(ledger, folder):
-    closed = []
-    return ledger.find(Folder(folder).find(closed), closed), closed
+    unlisted = []
+    return ledger.find(Folder(folder).find(unlisted), unlisted), unlisted
 
 
 def test_changed_clips_are_labelled_again(tmp_path, write_wav, noise):
@@ -70,7 +70,7 @@ def test_clips_below_an_unreadable_folder_are_kept(tmp_path, write_wav, noise, m
     write_wav("clips/4.wav", noise)
     monkeypatch.setattr("kwsd.corpus.folder.os.scandir", no_access)
     with Ledger(tmp_path / "ledger", "model") as ledger:
-        n_clips, closed = find(ledger, tmp_path / "clips")
+        n_clips, unlisted = find(ledger, tmp_path / "clips")
         assert n_clips == 1
-        assert ledger.counts() == (3, 1)  # ab/3 was deleted; a/1 and a/2 are kept
-    assert [str(one.error).rpartition(": ")[2] for one in closed] == ["Permission denied"]
+        assert ledger.counts() == (4, 1)  # nothing is forgotten, also not ab/3, which was deleted
+    assert [str(error).rpartition(": ")[2] for error in unlisted] == ["Permission denied"]
