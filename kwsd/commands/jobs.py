@@ -25,7 +25,7 @@ from kwsd.core.model import Model, load_model
 from kwsd.corpus.source import Clip, Corpus
 from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.sources.recording import read_recording
-from kwsd.workers import begin_worker
+from kwsd.workers import begin_worker, uninterrupted
 
 _WINDOWS_AT_ONCE = 32  # their features stay in the core's cache
 _MOST_SECONDS = 600.0  # of a longer recording, the middle; `--spot` is for those
@@ -150,7 +150,8 @@ def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Generat
     with ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments) as pool:
         try:
             for job in jobs:
-                running.append(pool.submit(_work, job))
+                with uninterrupted():  # the first one starts the processes
+                    running.append(pool.submit(_work, job))
                 if len(running) > 2 * n_workers:
                     yield running.popleft().result()
             while running:

@@ -71,7 +71,7 @@ class Summary:
         """What the user should know about, a line each."""
         lines = [str(error) for error in (*self.unreadable, *self.unreachable)]
         if self.n_sharing and not is_parquet(output):
-            lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path below {corpus.name}")
+            lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path in {corpus.name}")
         if self.unreadable:
             lines.append(f"{len(self.unreadable)} clips could not be read and are not in {output}")
         if self.unreachable:
@@ -164,6 +164,8 @@ def _run_missing(worker: Worker, ledger: Ledger, summary: Summary, job_clips: in
             n_failed += len(one.unreadable) + len(one.unreachable)
             bar.update(len(one.paths) + len(one.unreadable) + len(one.unreachable))
     n_clips, n_done = ledger.counts()
+    if summary.unreachable and not n_done:
+        raise summary.unreachable[0]
     summary.n_left = n_clips - n_done - n_failed
 
 

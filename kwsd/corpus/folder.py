@@ -22,7 +22,7 @@ class Folder:
 
     root: Path
     base: Path = field(default_factory=Path.cwd)
-    empty: ClassVar[str] = "no WAV files below it"
+    empty: ClassVar[str] = "no WAV files below it; others are found by a pattern, such as 'DIR/**/*.flac'"
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from kwsd.corpus.table import Content, Rows, choose_column
 from kwsd.corpus.tars import Tars
 from kwsd.errors import AudioError, ConfigError
 
-_KINDS = {".tar": "tar", ".parquet": "Parquet", ".txt": "list", ".lst": "list"}
+_KINDS = {".tar": "tar", ".tgz": "tar", ".parquet": "Parquet", ".txt": "list", ".lst": "list"}
 
 
 def open_corpus(sources: list[str], column: str = "") -> Corpus:
@@ -26,6 +26,8 @@ def open_corpus(sources: list[str], column: str = "") -> Corpus:
             found out while they are listed.
         ConfigError: they do not fit together.
     """
+    if "" in sources:
+        raise ConfigError("SOURCE: is empty; name a folder, or recordings")
     kinds = {_kind(source) for source in sources}
     if len(kinds) > 1:
         raise ConfigError(f"{sources[0]} and {sources[-1]}: label a folder, tar files, Parquet or lists by themselves")
@@ -53,4 +55,4 @@ def _kind(source: str) -> str:
     if not is_remote(source) and source.endswith("/"):
         raise AudioError(f"{source}: no such folder")
     path = source.partition("?")[0] if source.startswith("http") else source
-    return _KINDS.get(Path(path).suffix.lower(), "recordings")
+    return "tar" if ".tar." in Path(path).name else _KINDS.get(Path(path).suffix.lower(), "recordings")

@@ -4,14 +4,16 @@ Law: an address without a protocol is a path of this machine, and needs no fsspe
 reports becomes one line. Keys and endpoints come from where its own tools have them.
 """
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from glob import has_magic, iglob
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO, Any, NamedTuple
 
-from kwsd.errors import AudioError, UnreachableError
+from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.files import is_wav
 
 _TELLS_CHANGES = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "updated")
@@ -42,8 +44,9 @@ def files_at(address: str) -> Iterator[File]:
             n_files += 1
             yield file
     if not n_files:
-        below = ", and no WAV files below it" if is_remote(address) else ""
-        raise AudioError(f"{address}: {'no file matches it' if has_magic(address) else f'no such file{below}'}")
+        others = f"and no WAV files below it; for others name a pattern, such as {address.rstrip('/')}/*.tar"
+        nothing = f"no such file, {others}" if is_remote(address) else "no such file"
+        raise AudioError(f"{address}: {'no file matches it' if has_magic(address) else nothing}")
 
 
 def fingerprint(path: Path) -> str:
@@ -76,6 +79,8 @@ def opened(address: str) -> Iterator[IO[bytes]]:
             with system.open(path, "rb") as file:
                 yield file
         else:
+            if Path(address).exists() and not Path(address).is_file():
+                raise AudioError(f"{address}: not a file")
             with Path(address).open("rb") as file:
                 yield file
 
@@ -91,6 +96,17 @@ def fetch(address: str, target: Path) -> None:
         system.get_file(path, str(target))
 
 
+def saved(data: bytes, copy: Path) -> Path:
+    """Write a copy of a clip that is no file of its own; returns its path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with one_line(str(copy)):
+        copy.write_bytes(data)
+    return copy
+
+
 @contextmanager
 def one_line(address: str) -> Iterator[None]:
     """Turn whatever a file system or a library for a format raises into one line: each has errors of its own.
@@ -98,12 +114,15 @@ def one_line(address: str) -> Iterator[None]:
     Raises:
         UnreachableError: for a remote address, unless the file is missing.
         AudioError: for a file of this machine.
+        OutputError: the disk is full.
     """
     try:
         yield
     except AudioError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OutputError(f"{gettempdir()}: no space left for copies; set TMPDIR to another folder") from None
         of_system = error.strerror if isinstance(error, OSError) else None
         reason = of_system or next(iter(str(error).splitlines()), "") or type(error).__name__
         may_return = is_remote(address) and not isinstance(error, FileNotFoundError)
@@ -119,19 +138,19 @@ def _local(address: str) -> Iterator[File]:
 
 def _remote(address: str) -> Iterator[File]:
     system, path = _file_system(address)
-    with suppress(FileNotFoundError):
-        for name, about in _listing(system, path).items():
-            if about["type"] != "directory":
-                changing = (str(about[key]) for key in _TELLS_CHANGES if key in about)
-                yield File(system.unstrip_protocol(name), " ".join(changing))
+    for name, about in _listing(system, path).items():
+        if about["type"] != "directory":
+            changing = (str(about[key]) for key in _TELLS_CHANGES if key in about)
+            yield File(system.unstrip_protocol(name), " ".join(changing))
 
 
 def _listing(system: Any, path: str) -> dict[str, dict[str, Any]]:
     """What a file system says about each file, by path."""
-    if has_magic(path):
-        matching: dict[str, dict[str, Any]] = system.glob(path, detail=True)
+    try:
+        about = system.info(path)  # first, since a name may look like a pattern
+    except FileNotFoundError:
+        matching: dict[str, dict[str, Any]] = system.glob(path, detail=True) if has_magic(path) else {}
         return matching
-    about = system.info(path)
     if about["type"] != "directory":
         return {path: about}
     below = system.find(path, detail=True)

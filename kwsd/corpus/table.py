@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kwsd.corpus.remote import File, opened
+from kwsd.corpus.remote import File, opened, saved
 from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.errors import AudioError, ConfigError
 
@@ -46,6 +46,7 @@ class Rows(Addressed):
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
         address, row = file.address, 0
         with _parquet(address) as table:
+            _check_column(table, address, self.column, Content.RECORDINGS)
             names = _names(table, self.column)
             for group in range(table.num_row_groups):
                 for at in range(table.metadata.row_group(group).num_rows):
@@ -63,8 +64,7 @@ class Rows(Addressed):
                     if isinstance(data, AudioError):
                         yield clip, data
                     else:
-                        copy.write_bytes(data)
-                        yield clip, copy
+                        yield clip, saved(data, copy)
 
 
 def choose_column(address: str, wanted: str) -> tuple[str, Content]:
@@ -93,11 +93,26 @@ def addresses_in(address: str, column: str) -> Iterator[str]:
     """The texts in a column of a Parquet file.
 
     Raises:
-        AudioError: it cannot be read.
+        AudioError: it cannot be read, or, after the last text, some are empty.
     """
+    n_empty = 0
     with _parquet(address) as table:
+        _check_column(table, address, column, Content.TEXT)
         for batch in table.iter_batches(columns=[column]):
-            yield from (text for text in batch.column(0).to_pylist() if text)
+            for text in batch.column(0).to_pylist():
+                n_empty += not text
+                if text:
+                    yield text
+    if n_empty:
+        raise AudioError(f"{address}: {n_empty} rows of {column} are empty")
+
+
+def _check_column(table: Any, address: str, column: str, wanted: Content) -> None:
+    """Files of one corpus may differ."""
+    columns = [field for field in table.schema_arrow if field.name == column]
+    if len(columns) != 1 or _content(columns[0].type) is not wanted:
+        what = "recordings" if wanted is Content.RECORDINGS else "text"
+        raise AudioError(f"{address}: has no column {column} of {what}, as the first file has; label it by itself")
 
 
 def _content(kind: Any) -> Content:
@@ -107,9 +122,10 @@ def _content(kind: Any) -> Content:
         return _content(kind.value_type)
     if types.is_struct(kind):
         return Content.RECORDINGS if kind.get_field_index("bytes") >= 0 else Content.OTHER
-    if types.is_binary(kind) or types.is_large_binary(kind):
+    if any(is_one(kind) for is_one in (types.is_binary, types.is_large_binary, types.is_binary_view)):
         return Content.RECORDINGS
-    return Content.TEXT if types.is_string(kind) or types.is_large_string(kind) else Content.OTHER
+    is_text = any(is_one(kind) for is_one in (types.is_string, types.is_large_string, types.is_string_view))
+    return Content.TEXT if is_text else Content.OTHER
 
 
 @contextmanager
@@ -159,5 +175,6 @@ def _cells(address: str, column: str, clips: list[Clip]) -> Iterator[tuple[Clip,
 def _bytes(clip: Clip, cell: Any) -> bytes | AudioError:
     data = cell["bytes"] if isinstance(cell, dict) else cell
     if data is None:
-        return AudioError(f"{os.fsdecode(clip.path)}: has no bytes")
+        only = f", only the path {path}" if isinstance(cell, dict) and (path := cell.get("path")) else ""
+        return AudioError(f"{os.fsdecode(clip.path)}: has no bytes{only}")
     return bytes(data)

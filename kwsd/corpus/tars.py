@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kwsd.corpus.remote import File, opened
+from kwsd.corpus.remote import File, opened, saved
 from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.errors import AudioError
 from kwsd.files import is_recording
@@ -20,26 +20,30 @@ from kwsd.files import is_recording
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd")
 """How gzip, bzip2, xz and zstd begin."""
 
+_BLOCK_BYTES = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Tars(Addressed):
     """Clips are named by the address of the tar file, and the path in it."""
 
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
-        address, n_links = file.address, 0
+        address, n_others = file.address, 0
         try:
             for member in _members(address):
-                if is_recording(Path(member.name).name):
-                    n_links += not member.isreg()
-                    if member.isreg():
-                        path = os.fsencode(f"{address}/{member.name}")
-                        place = (member.offset_data, member.size)
-                        clip = Clip(path, os.fsencode(address), place)
-                        yield Found(clip, path.rpartition(b"/")[2], f"{file.fingerprint} {place}")
+                if not is_recording(Path(member.name).name):
+                    continue
+                if not member.isreg() or member.issparse():
+                    n_others += 1
+                    continue
+                path, place = os.fsencode(f"{address}/{member.name}"), (member.offset_data, member.size)
+                clip = Clip(path, os.fsencode(address), place)
+                yield Found(clip, path.rpartition(b"/")[2], f"{file.fingerprint} {place}")
         except AudioError as error:
             unlisted.append(error)
-        if n_links:
-            unlisted.append(AudioError(f"{address}: {n_links} links in it are left out; store files in their place"))
+        if n_others:
+            advice = "links or sparse files in it are left out; store plain files in their place"
+            unlisted.append(AudioError(f"{address}: {n_others} {advice}"))
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
         with TemporaryDirectory(prefix="kwsd-") as folder:
@@ -57,6 +61,11 @@ def _members(address: str) -> Iterator[tarfile.TarInfo]:
             while member := tar.next():
                 tar.members = []  # type: ignore[attr-defined]  # or all of them stay in memory
                 yield member
+            file.seek(tar.offset)
+            while block := file.read(_BLOCK_BYTES):  # tarfile takes a damaged header for the end
+                if block.strip(b"\0"):
+                    end = f"damaged at byte {tar.offset}, or two archives in one"
+                    raise AudioError(f"{address}: {end}; what follows is left out")
 
 
 def _copied(address: str, clips: list[Clip], folder: Path) -> Iterator[tuple[Clip, Path | AudioError]]:
@@ -68,9 +77,7 @@ def _copied(address: str, clips: list[Clip], folder: Path) -> Iterator[tuple[Cli
         except AudioError as error:
             yield from ((one, error) for one in clips[n:])
             return
-        copy = folder / f"clip{Path(os.fsdecode(clip.path)).suffix}"
-        copy.write_bytes(data)
-        yield clip, copy
+        yield clip, saved(data, folder / f"clip{Path(os.fsdecode(clip.path)).suffix}")
 
 
 def _bytes_of(address: str, clips: list[Clip]) -> Iterator[bytes]:

@@ -265,7 +265,7 @@ def test_only_clips_that_share_a_name_are_listed_by_path(tmp_path, write_wav, no
     summary = label_corpus(Folder(tmp_path / "clips"), tmp_path / "s.csv", model)
     assert [row[0] for row in rows(tmp_path / "s.csv")[1:]] == ["2.wav", "3.wav", "no/1.wav", "yes/1.wav"]
     [line] = summary.complaints(Folder(Path("clips")), Path("s.csv"))
-    assert line == "2 clips share their names; their fname is the path below clips"
+    assert line == "2 clips share their names; their fname is the path in clips"
 
 
 def test_clips_are_labelled_where_no_pool_can_be_made(tmp_path, write_wav, noise, model, monkeypatch):

@@ -59,6 +59,7 @@ def test_what_cannot_be_read_costs_a_line_and_the_rest_is_labelled(here, model):
         ),
         (["two.parquet"], "", ConfigError, "two.parquet: say with --column .* it has the columns a, b"),
         (["clips"], "audio", ConfigError, "--column audio: clips is no Parquet"),
+        ([""], "", ConfigError, "SOURCE: is empty; name a folder, or recordings"),
     ],
 )
 def test_what_cannot_be_a_corpus_is_refused_in_one_line(here, model, sources, column, error, message):
@@ -110,24 +111,27 @@ def test_any_name_can_be_in_parquet(here, model, write_wav, noise):
 
 def test_what_a_server_does_not_deliver_is_tried_again(here, memory, model, monkeypatch):
     memory.put(str(here / "clips"), "/clips", recursive=True)
-    memory.put(str(here / "shard-0.tar"), "/shard-0.tar")
-    for source, n_failed, reason in (
-        ("memory://clips/*.wav", 1, "memory:///clips/clip_02.wav: cannot be read (Connection timed out)"),
-        ("memory://shard-0.tar", 11, "memory:///shard-0.tar: cannot be read (Connection timed out)"),
-    ):
-        corpus = open_corpus([source])
-        with monkeypatch.context() as patched:
-            patched.setattr("kwsd.commands.jobs._can_use_processes", lambda: False)
-            _time_out(patched, "/clips/clip_02.wav", from_call=1)
-            _time_out(patched, "/shard-0.tar", from_call=2)
-            summary = label_corpus(corpus, Path("out.csv"), model)
-        assert len(summary.unreachable) == n_failed
-        assert reason in str(summary.unreachable[0])
-        n_before = summary.counts.total()
-        assert Path("out.csv.ledger").exists() == (n_before > 0)
+    corpus = open_corpus(["memory://clips/*.wav"])
+    with monkeypatch.context() as patched:
+        _time_out(patched, "/clips/clip_02.wav", from_call=1)
         summary = label_corpus(corpus, Path("out.csv"), model)
-        assert (summary.n_before, summary.counts.total(), summary.is_complete) == (n_before, n_before + n_failed, True)
-        assert not Path("out.csv.ledger").exists()
+    reason = "memory:///clips/clip_02.wav: cannot be read (Connection timed out)"
+    assert [str(error) for error in summary.unreachable] == [reason]
+    assert any("the same command tries them again" in line for line in summary.complaints(corpus, Path("out.csv")))
+    assert Path("out.csv.ledger").exists()
+    summary = label_corpus(corpus, Path("out.csv"), model)
+    assert (summary.n_before, summary.counts.total(), summary.is_complete) == (19, 20, True)
+    assert not Path("out.csv.ledger").exists()
+
+
+def test_an_output_is_kept_if_a_server_delivers_nothing(here, memory, model, monkeypatch):
+    before = labelled("clips", model=model)
+    memory.put(str(here / "shard-0.tar"), "/shard-0.tar")
+    _time_out(monkeypatch, "/shard-0.tar", from_call=2)
+    with pytest.raises(AudioError, match=r"memory:///shard-0.tar: cannot be read \(Connection timed out\)"):
+        labelled("memory://shard-0.tar", model=model)
+    assert Path("out.csv").read_text() == before
+    assert not Path("out.csv.ledger").exists()
 
 
 def _time_out(patched, path, from_call):
@@ -167,7 +171,7 @@ def test_links_in_a_tar_are_named(here, model):
     summary = label_corpus(open_corpus(["links.tar"]), Path("out.csv"), model)
     assert summary.counts.total() == 1
     assert [str(error) for error in summary.unreadable] == [
-        "links.tar: 1 links in it are left out; store files in their place"
+        "links.tar: 1 links or sparse files in it are left out; store plain files in their place"
     ]
 
 
@@ -177,3 +181,60 @@ def test_a_list_is_plain_text(here, model):
     Path("wide.txt").write_text("clips/clip_00.wav\n", encoding="utf-16")
     with pytest.raises(AudioError, match=r"wide.txt: line 1 is no path; a list is plain text, a path on each line"):
         labelled("wide.txt", model=model)
+
+
+def test_what_follows_a_damaged_header_in_a_tar_is_missed(here, model):
+    whole = Path("shard-0.tar").read_bytes()
+    with tarfile.open("shard-0.tar") as tar:
+        begins = [member.offset for member in tar]
+        ends = [*begins, tar.offset]
+    for name, data, n_clips in (
+        ("header", whole[: begins[3]] + b"\xff" * 100 + whole[begins[3] + 100 :], 3),
+        ("cut", whole[: begins[4] + 200], 4),
+        ("two", whole + Path("shard-1.tar").read_bytes(), 11),
+    ):
+        Path(f"{name}.tar").write_bytes(data)
+        summary = label_corpus(open_corpus([f"{name}.tar"]), Path("out.csv"), model)
+        assert summary.counts.total() == n_clips
+        [error] = summary.unreadable
+        assert str(error).startswith(f"{name}.tar: damaged at byte {ends[n_clips]}, or two archives in one")
+
+
+def test_a_remote_name_that_looks_like_a_pattern_is_a_name(here, memory, model):
+    memory.put("clips/clip_02.wav", "/a[1].wav")
+    memory.put("clips/clip_03.wav", "/a1.wav")
+    assert labelled("memory://a[1].wav", model=model).splitlines()[1].startswith("a[1].wav,")
+
+
+def test_parquet_files_that_differ_are_named(here, model):
+    write_table("x1.parquet", {"audio": [Path("clips/clip_00.wav").read_bytes()]})
+    write_table("x2.parquet", {"audio": ["clips/clip_00.wav", None]})
+    write_table("x3.parquet", {"other": [1]})
+    message = "has no column audio of {}, as the first file has; label it by itself"
+    summary = label_corpus(open_corpus(["x1.parquet", "x2.parquet", "x3.parquet"]), Path("out.csv"), model)
+    assert summary.counts.total() == 1
+    assert [str(error) for error in summary.unreadable] == [
+        f"x{n}.parquet: {message.format('recordings')}" for n in (2, 3)
+    ]
+    summary = label_corpus(open_corpus(["x2.parquet", "x1.parquet"]), Path("out.csv"), model)
+    assert summary.counts.total() == 1
+    assert [str(error) for error in summary.unreadable] == [
+        "x2.parquet: 1 rows of audio are empty",
+        f"x1.parquet: {message.format('text')}",
+    ]
+
+
+def test_a_full_folder_for_copies_ends_the_run(here, model, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="no space left for copies; set TMPDIR to another folder"):
+        labelled("shard-0.tar", model=model)
+    assert not Path("out.csv").exists()
+
+
+def test_a_pipe_is_no_list(here, model):
+    os.mkfifo("list.lst")
+    with pytest.raises(AudioError, match=r"list.lst: not a file"):
+        labelled("list.lst", model=model)
