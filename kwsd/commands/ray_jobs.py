@@ -102,7 +102,7 @@ def _run(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Generator[Done, No
     resources = ray.cluster_resources()
     use_gpus = worker.model.provider.startswith("CUDA") and resources.get("GPU", 0) > 0
     most = max(1, min(len(jobs), int(resources["GPU"] * _ACTORS_PER_GPU if use_gpus else resources.get("CPU", 1))))
-    actors = ray.data.ActorPoolStrategy(min_size=1, max_size=most, max_tasks_in_flight_per_actor=1)
+    actors = ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=1)
     items = [{"n": n, "job": pickle.dumps(job)} for n, job in enumerate(jobs)]
     rows = ray.data.from_items(items, override_num_blocks=len(jobs))
     with warnings.catch_warnings(action="ignore"):  # of a new name for max_task_retries, which 2.60 does not have yet
