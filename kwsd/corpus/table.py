@@ -161,6 +161,8 @@ def _cells(address: str, column: str, clips: list[Clip]) -> Iterator[tuple[Clip,
             for group in sorted({clip.place[0] for clip in clips}):
                 first = 0
                 for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column]):
+                    if not waiting or waiting[-1].place[0] != group:
+                        break
                     end = (group, first + len(batch))
                     while waiting and waiting[-1].place < end:
                         clip = waiting.pop()
