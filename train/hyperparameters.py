@@ -41,8 +41,8 @@ class Hyperparameters:
     clip_weight: _Positive = 8.0
     # Share of scenes with words and noise; the others have speech most of the time.
     word_scenes: _Share = 0.5
-    # Share of both kinds with another speaker throughout, at a lower level. docs/RESULTS.md shows the effect of 0.25:
-    # fewer misses beside a television, more misses among people who speak.
+    # Share of both kinds with another speaker throughout, at a lower level. docs/RESULTS.md shows the effect of 0.1 and
+    # 0.25: fewer misses beside a television, more misses among people who speak.
     voices: _Share = 0.0
     # Share of scenes that are unchanged clips, as `kwsd label` gets them. A network trained on clips alone labels
     # better and misses more in streams (docs/RESULTS.md).
