@@ -1,6 +1,7 @@
 """Threads of an event loop, and processes of a pool."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from kwsd.workers import in_thread
+from kwsd.workers import in_thread, uninterrupted
 
 
 def test_a_thread_returns_its_result_while_the_loop_goes_on():
@@ -48,3 +49,14 @@ def test_the_process_ends_before_a_thread_that_hangs():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_ctrl_c_waits_while_workers_start():
+    def blocked():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    with uninterrupted():
+        child = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))"]
+        assert "SIGINT" in subprocess.run(child, capture_output=True, text=True, check=True).stdout
+        assert signal.SIGINT in blocked()
+    assert signal.SIGINT not in blocked()
