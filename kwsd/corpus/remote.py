@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import IO, Any, NamedTuple
 
-from kwsd.errors import AudioError, OutputError, UnreachableError
+from kwsd.errors import AudioError, KwsdError, OutputError, UnreachableError
 from kwsd.files import is_wav
 
 _TELLS_CHANGES = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "updated")
@@ -118,7 +118,7 @@ def one_line(address: str) -> Iterator[None]:
     """
     try:
         yield
-    except AudioError:
+    except KwsdError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
