@@ -63,10 +63,6 @@ class Summary:
         """Whether the output has every clip."""
         return self.is_final and not self.unreadable
 
-    def note(self, errors: list[AudioError]) -> None:
-        for error in errors:
-            (self.unreachable if isinstance(error, UnreachableError) else self.unreadable).append(error)
-
     def complaints(self, corpus: Corpus, output: Path) -> list[str]:
         """What the user should know about, a line each."""
         lines = [str(error) for error in (*self.unreadable, *self.unreachable)]
@@ -173,7 +169,8 @@ def _find_clips(corpus: Corpus, ledger: Ledger, summary: Summary) -> None:
     unlisted: list[AudioError] = []
     with tqdm(corpus.find(unlisted), desc="listing", unit=" clips", disable=None, leave=False) as found:
         n_found = ledger.find(found, unlisted)
-    summary.note(unlisted)
+    for error in unlisted:
+        (summary.unreachable if isinstance(error, UnreachableError) else summary.unreadable).append(error)
     if not n_found:
         raise unlisted[0] if unlisted else AudioError(f"{corpus.name}: {corpus.empty}")
 

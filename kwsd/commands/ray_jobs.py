@@ -96,28 +96,9 @@ def _run(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Generator[Done, No
     Raises:
         OutputError: no worker can be started, or the cluster fails.
     """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # what is missing at the end is reported
-    resources = ray.cluster_resources()
-    use_gpus = worker.model.provider.startswith("CUDA") and resources.get("GPU", 0) > 0
-    most = max(1, min(len(jobs), int(resources["GPU"] * _ACTORS_PER_GPU if use_gpus else resources.get("CPU", 1))))
-    actors = ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=1)
-    items = [{"n": n, "job": pickle.dumps(job)} for n, job in enumerate(jobs)]
-    rows = ray.data.from_items(items, override_num_blocks=len(jobs))
-    with warnings.catch_warnings(action="ignore"):  # of a new name for max_task_retries, which 2.60 does not have yet
-        results = rows.map_batches(
-            _Actor,
-            fn_constructor_args=(type(worker), worker.model.path.read_bytes(), worker.corpus, worker.n_views, use_gpus),
-            batch_size=None,
-            compute=actors,
-            num_cpus=1,
-            num_gpus=1 / _ACTORS_PER_GPU if use_gpus else 0,
-            max_task_retries=0,  # without it Ray never gives up
-        )
     left = dict(enumerate(jobs))
     try:
-        for batch in results.iter_batches(batch_size=None):
+        for batch in _results(ray, worker, jobs).iter_batches(batch_size=None):
             for n, done in zip(batch["n"], batch["done"], strict=True):
                 del left[int(n)]
                 result = pickle.loads(done)  # noqa: S301  (from _Actor)
@@ -131,6 +112,29 @@ def _run(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Generator[Done, No
         advice = "each machine needs this kwsd" if is_start else "the same command continues from here"
         raise OutputError(f"--ray: {what} ({reason}); {advice}") from None
     return list(left.values())
+
+
+def _results(ray: Any, worker: Worker, jobs: list[list[Clip]]) -> Any:
+    """A Ray data set with the number and the result of each job, computed as it is read."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # what is missing at the end is reported
+    resources = ray.cluster_resources()
+    use_gpus = worker.model.provider.startswith("CUDA") and resources.get("GPU", 0) > 0
+    most = max(1, min(len(jobs), int(resources["GPU"] * _ACTORS_PER_GPU if use_gpus else resources.get("CPU", 1))))
+    actors = ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=1)
+    items = [{"n": n, "job": pickle.dumps(job)} for n, job in enumerate(jobs)]
+    rows = ray.data.from_items(items, override_num_blocks=len(jobs))
+    with warnings.catch_warnings(action="ignore"):  # of a new name for max_task_retries, which 2.60 does not have yet
+        return rows.map_batches(
+            _Actor,
+            fn_constructor_args=(type(worker), worker.model.path.read_bytes(), worker.corpus, worker.n_views, use_gpus),
+            batch_size=None,
+            compute=actors,
+            num_cpus=1,
+            num_gpus=1 / _ACTORS_PER_GPU if use_gpus else 0,
+            max_task_retries=0,  # without it Ray never gives up
+        )
 
 
 class _Actor:

@@ -60,9 +60,9 @@ class Listed(Files):
             yield _found(address, "" if is_remote(address) else fingerprint(Path(address)))
 
 
-def _found(address: str, state: str) -> Found:
+def _found(address: str, mark: str) -> Found:
     path = os.fsencode(address)
-    return Found(Clip(path), path.rpartition(b"/")[2], state)
+    return Found(Clip(path), path.rpartition(b"/")[2], mark)
 
 
 def _fetched(clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:

@@ -5,6 +5,7 @@ and can be pickled: worker processes, also on other machines, read by themselves
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,7 @@ class Corpus(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Addressed:
+class Addressed(ABC):
     """Base of the corpora whose clips are named by address.
 
     Attributes:
@@ -114,9 +115,9 @@ class Addressed:
             except AudioError as error:
                 unlisted.append(error)
 
+    @abstractmethod
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
         """The clips in one file of a source."""
-        raise NotImplementedError
 
     def _readable(self, address: bytes) -> str:
         """An address that does not depend on the present folder."""
