@@ -180,12 +180,12 @@ def _learn(args: argparse.Namespace) -> int:
     from kwsd.learn.pack import DEFAULT_PACK
 
     if args.forget:
-        if args.items or args.only or args.clips or args.record or args.synthesise:
+        if args.items or args.only or args.clips or args.record or args.synthesise or args.voices:
             raise ConfigError("--forget: does nothing but forget; leave out the words and the other options")
         _say(f"keywords: {', '.join(forget_words(args.forget, args.model, args.output))}")
     else:
         words, budget = words_and_files(args.items), args.false_accepts_per_hour
-        sources = args.clips, args.record, args.source, args.synthesise
+        sources = args.clips, args.record, args.source, args.synthesise, args.voices
         files = args.output, args.model or DEFAULT_MODEL, args.pack or DEFAULT_PACK
         lessons = learn(Request(words, *files, budget, args.only, *sources))
         _say("\n".join(line for lesson in lessons for line in lesson.lines()))

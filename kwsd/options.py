@@ -74,7 +74,10 @@ def add_learn_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--record", type=int, metavar="N", help="record N takes of each word")
     command.add_argument("--from", dest="clips", type=Path, metavar="DIR", help="kept clips, marked by `kwsd mark`")
     command.add_argument("--source", default="microphone", help="what --record records (%(default)s)")
-    command.add_argument("--synthesise", action="store_true", help="let espeak-ng speak the word, too")
+    command.add_argument("--synthesise", action="store_true", help="let a speech synthesiser speak the word, too")
+    command.add_argument(
+        "--voices", type=Path, metavar="DIR", help="voices of kokoro-onnx or piper for it (~/.local/share/kwsd/voices)"
+    )
     command.add_argument("--forget", type=names, metavar="A,B", help="remove learnt words from --model instead")
 
 

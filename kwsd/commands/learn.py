@@ -21,7 +21,7 @@ if missing := [name for module, name in (("onnx", "onnx"), ("sklearn", "scikit-l
 from kwsd.learn.learn import FEWEST, MOST, Teacher
 from kwsd.learn.lesson import Lesson
 from kwsd.learn.model_file import forget
-from kwsd.learn.synthesis import synthesise
+from kwsd.learn.synthesis import N_TAKES, Synthesiser, find_synthesiser, synthesise
 from kwsd.learn.takes import Take, cut_take, read_take, resampled
 from kwsd.marks import Marked, marked_in
 from kwsd.sources.recording import read_recording
@@ -41,6 +41,7 @@ class Request:
         clips: folder of kept clips with marks; None for none.
         n_recorded: takes to record of each word.
         synthesises: whether an installed synthesiser speaks the words, too.
+        voices: a folder of voices that shall speak them; None for the usual one.
     """
 
     words: dict[str, list[Path]]
@@ -53,6 +54,7 @@ class Request:
     n_recorded: int | None
     source: str
     synthesises: bool
+    voices: Path | None
 
 
 def words_and_files(items: list[str]) -> dict[str, list[Path]]:
@@ -88,7 +90,8 @@ def learn(request: Request) -> list[Lesson]:
         raise ConfigError("which word? write `kwsd learn WORD RECORDING… -o MODEL`")
     for word in words:
         teacher.refuse(word)
-    takes = {word: _takes(word, files, marked, request) for word, files in words.items()}
+    synthesiser = find_synthesiser(request.voices) if request.synthesises or request.voices else None
+    takes = {word: _takes(word, files, marked, request, synthesiser) for word, files in words.items()}
     lessons = []
     n_parts = sum(Teacher.n_parts(word, own) for word, own in takes.items())
     with tqdm(total=n_parts, unit=" parts", disable=None, leave=False) as bar:
@@ -125,13 +128,16 @@ def forget_words(words: list[str], model: Path | None, output: Path) -> list[str
     return forget(model, words, output)
 
 
-def _takes(word: str, files: list[Path], marked: list[Marked], request: Request) -> list[Take]:
+def _takes(
+    word: str, files: list[Path], marked: list[Marked], request: Request, synthesiser: Synthesiser | None
+) -> list[Take]:
     takes = [read_take(path) for path in [*files, *(one.path for one in marked if one.said == word)]]
     takes = list({take.samples.tobytes(): take for take in takes}.values())  # copies teach nothing
     if request.n_recorded:
         takes += _recorded(word, request.n_recorded, request.source)
-    if request.synthesises:
-        takes += synthesise(word)
+    if synthesiser:
+        with tqdm(total=N_TAKES, desc=synthesiser.name, unit=" takes", disable=None, leave=False) as bar:
+            takes += synthesise(word, synthesiser, bar.update)
     if not takes:
         raise ConfigError(f"{word}: no recordings; name files, or give --record, --from or --synthesise")
     return takes

@@ -8,6 +8,7 @@ from scipy.stats import binomtest, chi2
 
 from kwsd.learn.graft import Branch
 from kwsd.learn.pack import NOISE, OTHER, SPEECH
+from kwsd.learn.synthesis import ESPEAK_NG
 from kwsd.learn.takes import Take
 
 ENOUGH = 8
@@ -81,7 +82,11 @@ def notes_on(lesson: Lesson, takes: list[Take], per_hour: float) -> list[str]:
     """What could be better."""
     found = []
     if all(take.is_synthetic for take in takes):
-        found.append("spoken by espeak-ng alone, which misses many real voices: add recordings, if only three")
+        found.append(
+            f"spoken by {takes[0].synthesiser} alone: it misses many real voices; add recordings, if only three"
+        )
+    if any(take.synthesiser == ESPEAK_NG for take in takes):
+        found.append("espeak-ng sounds like a machine; kokoro-onnx and piper sound more like people (docs/learning.md)")
     if lesson.n_takes < ENOUGH:
         found.append(f"only {lesson.n_takes} recordings; with {ENOUGH} or more, by all who will say it, it misses less")
     if lesson.n_recognised < _FEW_RECOGNISED * lesson.n_takes:

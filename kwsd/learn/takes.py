@@ -34,7 +34,7 @@ class Take:
         samples: the whole recording, at 16 kHz.
         begin, end: of the word in it, in samples.
         note: what its user could do better; empty if nothing.
-        is_synthetic: whether a synthesiser spoke.
+        synthesiser: its name if a synthesiser spoke; else empty.
     """
 
     path: Path
@@ -42,7 +42,12 @@ class Take:
     begin: int
     end: int
     note: str = ""
-    is_synthetic: bool = False
+    synthesiser: str = ""
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a synthesiser spoke."""
+        return bool(self.synthesiser)
 
     @property
     def word(self) -> FloatArray:
