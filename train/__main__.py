@@ -1,4 +1,4 @@
-"""python -m train: fetch, fit, evaluate, results."""
+"""python -m train: fetch, synthesise, fit, evaluate, pack, results."""
 
 import argparse
 import logging
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kwsd.errors import KwsdError, TrainingError
-from train.recordings.corpus import KEYWORDS, RATE_HZ, SPLITS, Corpus, find_corpus, find_recordings
+from train.options import HOURS, HOURS_OF_HOME, SEED, add_evaluate_options, cache_of, corpus_of, data_options
+from train.recordings.corpus import KEYWORDS, RATE_HZ, SPLITS, Corpus, find_recordings
 
 if TYPE_CHECKING:
     from train.measure.streams import Streams
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 # Set before Keras is imported: otherwise TensorFlow prints long messages about missing GPUs on stderr.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-_HOURS_OF_HOME = 24.0
-_HOURS, _SEED = 3.0, 3  # for streams; the thresholds were chosen with another seed
 
 
 def main() -> int:
@@ -63,17 +61,11 @@ def _fit(args: argparse.Namespace) -> None:
 
     changes = [f"{name}={value}" for name in ("seed", "epochs") if (value := getattr(args, name)) is not None]
     hyper = Hyperparameters().changed([*changes, *args.set])
-    corpus = _corpus(args, tuple(args.words.split(",")))
+    corpus = corpus_of(args, tuple(args.words.split(",")))
     if missing := [name for name in ("speech", "noise") if not getattr(args, name)]:
         names = " and ".join(f"--{name}" for name in missing)
         print(f"without {names} the model will fire more often in talk and noise", flush=True)
-    fit(corpus, args.architecture, hyper, args.run, _cache(args))
-
-
-def _cache(args: argparse.Namespace) -> Path:
-    from train.recordings.material import default_cache
-
-    return args.cache or default_cache()
+    fit(corpus, args.architecture, hyper, args.run, cache_of(args))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -82,7 +74,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     _check_streams(args)
     subject = load_subject(args.model)
-    corpus = _corpus(args, tuple(subject.card.keywords))
+    corpus = corpus_of(args, tuple(subject.card.keywords))
     check_labels(subject, corpus)
     folder = args.folder or (args.model if args.model.is_dir() else args.model.with_suffix(""))
     if folder.is_file():
@@ -117,8 +109,8 @@ def _check_streams(args: argparse.Namespace) -> None:
             raise TrainingError("--split training: needs --stream; accuracy on its own training clips proves nothing")
     if args.hours is not None and not 0 < args.hours < 1000:
         raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 3")
-    args.hours = args.hours or (_HOURS_OF_HOME if args.home else _HOURS)
-    args.seed = _SEED if args.seed is None else args.seed
+    args.hours = args.hours or (HOURS_OF_HOME if args.home else HOURS)
+    args.seed = SEED if args.seed is None else args.seed
 
 
 def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corpus, folder: Path) -> None:
@@ -130,9 +122,9 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
     if args.background:
         streams = _over_own_recordings(args, corpus)
     elif args.home:
-        streams = day_at_home(gather(corpus, args.split, _cache(args)), args.hours, args.seed)
+        streams = day_at_home(gather(corpus, args.split, cache_of(args)), args.hours, args.seed)
     else:
-        streams = streams_of(gather(corpus, args.split, _cache(args)), args.hours, args.seed)
+        streams = streams_of(gather(corpus, args.split, cache_of(args)), args.hours, args.seed)
     report = evaluate_streams(subject, streams, args.split, folder)
     for name, stream in report["streams"].items():
         _print_stream(name, stream)
@@ -150,7 +142,7 @@ def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
     from train.recordings.material import gather
 
     own = replace(corpus, noises=find_recordings(args.background), speech={split: [] for split in SPLITS})
-    material = gather(own, args.split, _cache(args), whole_noises=True)
+    material = gather(own, args.split, cache_of(args), whole_noises=True)
     hours = float(material.lengths[material.noises].sum()) / RATE_HZ / 3600
     if hours < args.hours:
         print(f"the stream lasts {hours:.2f} hours, like your recordings: repeating them would prove nothing")
@@ -179,10 +171,22 @@ def _print_stream(name: str, stream: dict[str, Any]) -> None:
 def _pack(args: argparse.Namespace) -> None:
     from train.pack import make_pack
 
-    pack = make_pack(args.model, _corpus(args, KEYWORDS), args.hours, args.attribution)
+    pack = make_pack(args.model, corpus_of(args, KEYWORDS), args.hours, args.attribution)
     pack.save(args.output)
     n_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {len(pack.training)} and {len(pack.measuring)} spans, {n_mb:.1f} MB")
+
+
+def _synthesise(args: argparse.Namespace) -> None:
+    from kwsd.learn.synthesis import find_synthesiser
+    from train.recordings.synthetic import synthesise_talk
+    from train.recordings.talk import Talk
+
+    if not 0 < args.hours < 1000:
+        raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 1")
+    talk = Talk(tuple(args.words.split(",")), tuple(filter(None, args.near.split(","))))
+    n_made = synthesise_talk(args.dir, args.hours, find_synthesiser(args.voices), talk, args.seed)
+    print(f"{args.dir}: {n_made} files made, for python -m train fit --speech {args.dir}")
 
 
 def _results(args: argparse.Namespace) -> None:
@@ -190,17 +194,6 @@ def _results(args: argparse.Namespace) -> None:
 
     write_results(args.folder, args.output)
     print(f"written: {args.output}")
-
-
-def _corpus(args: argparse.Namespace, keywords: tuple[str, ...]) -> Corpus:
-    corpus = find_corpus(args.data, keywords, tuple(args.noise), tuple(args.speech))
-    if n_nameless := corpus.n_nameless:
-        print(
-            f"train: {corpus.root}: {n_nameless} file names do not identify a speaker (SPEAKER_nohash_N.wav); each "
-            "counts as a separate speaker, so the same voice may be in training and in measurement",
-            file=sys.stderr,
-        )
-    return corpus
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +206,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--version", choices=("v0.01", "v0.02"), default="v0.02", help="version (v0.02)")
     command.set_defaults(function=_fetch)
 
-    data = _data_options()
+    command = commands.add_parser("synthesise", help="let a speech synthesiser talk, as speech without keywords")
+    command.add_argument("dir", type=Path, metavar="DIR", help="folder for the recordings")
+    command.add_argument("--hours", type=float, default=1.0, help="of talk (%(default)s)")
+    command.add_argument(
+        "--voices", type=Path, metavar="DIR", help="voices of kokoro-onnx or piper, as in `kwsd learn`"
+    )
+    command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, which are not said (the usual ten)")
+    command.add_argument("--near", default="", metavar="A,B", help="more words that resemble your keywords")
+    command.add_argument("--seed", type=int, default=1)
+    command.set_defaults(function=_synthesise, after_interruption="; the same command continues where it stopped")
+
+    data = data_options()
     command = commands.add_parser("fit", parents=[data], help="train; the same command resumes")
     command.add_argument("--architecture", default="ds_tcn", metavar="NAME", help="ds_tcn, light_cnn or light_cnn_wide")
     command.add_argument("--words", default=",".join(KEYWORDS), help="keywords, separated by commas (the usual ten)")
@@ -223,7 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other hyper-parameter")
     command.set_defaults(function=_fit, after_interruption="; the same command continues where it stopped")
 
-    _add_evaluate_options(commands.add_parser("evaluate", parents=[data], help="measure a trained model"))
+    command = commands.add_parser("evaluate", parents=[data], help="measure a trained model")
+    add_evaluate_options(command)
+    command.set_defaults(function=_evaluate)
 
     command = commands.add_parser("pack", parents=[data], help="make what `kwsd learn` needs beside a model")
     command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
@@ -237,51 +243,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
     command.set_defaults(function=_results)
     return parser
-
-
-def _data_options() -> argparse.ArgumentParser:
-    """The options that locate the recordings."""
-    data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("--data", type=Path, required=True, metavar="DIR", help="contains a folder for each word")
-    data.add_argument("--noise", type=Path, action="append", default=[], metavar="DIR", help="adds noise recordings")
-    data.add_argument(
-        "--speech",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="adds speech without keywords, one speaker per file",
-    )
-    data.add_argument(
-        "--cache",
-        type=Path,
-        metavar="DIR",
-        help="folder for cached recordings ($XDG_CACHE_HOME/kwsd, or ~/.cache/kwsd)",
-    )
-    return data
-
-
-def _add_evaluate_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, metavar="RUN-OR-MODEL", help="a run's folder, or an ONNX file")
-    command.add_argument(
-        "--split",
-        choices=SPLITS,
-        default="validation",
-        help="speakers to measure with (%(default)s); training, with --stream: misses on the recordings it learnt from",
-    )
-    command.add_argument("--stream", action="store_true", help="measure on hours of stream instead of clips")
-    command.add_argument("--home", action="store_true", help="measure on a day at home: quiet, talk, television, music")
-    command.add_argument(
-        "--hours", type=float, help=f"hours of each kind of stream ({_HOURS:g}), or of the day ({_HOURS_OF_HOME:g})"
-    )
-    command.add_argument("--seed", type=int, help=f"seed of the streams ({_SEED}; thresholds were chosen with 1)")
-    command.add_argument(
-        "--background", type=Path, action="append", metavar="DIR", help="mix keywords into your own recordings instead"
-    )
-    command.add_argument(
-        "-o", dest="folder", type=Path, metavar="DIR", help="folder for the reports (the run's; for FILE.onnx, FILE)"
-    )
-    command.set_defaults(function=_evaluate)
 
 
 if __name__ == "__main__":

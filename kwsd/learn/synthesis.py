@@ -181,7 +181,7 @@ class Espeak:
     def __init__(self) -> None:
         program = shutil.which(self.name)
         if program is None:
-            raise LearnError("--synthesise: needs espeak-ng: sudo apt-get install espeak-ng")
+            raise LearnError("no speech synthesiser: sudo apt-get install espeak-ng")
         self._program = program
         kinds = product(_ESPEAK_ACCENTS, _ESPEAK_SPEAKERS, _ESPEAK_PITCHES)
         self._options = {f"{accent}{speaker}_{pitch}": (accent + speaker, pitch) for accent, speaker, pitch in kinds}
@@ -210,4 +210,4 @@ def _imported(module: str, package: str, path: Path) -> Any:
 
 
 def _unspeakable(name: str, text: str, reason: str) -> LearnError:
-    return LearnError(f"--synthesise: {name} cannot say {text!r} ({' '.join(reason.split())[:200]})")
+    return LearnError(f"{name} cannot say {text!r} ({' '.join(reason.split())[:200]})")

@@ -176,4 +176,4 @@ def test_a_word_is_learnt_from_a_synthesiser(tmp_path):
 def test_without_a_synthesiser_its_name_is_given(tmp_path):
     environment = {"PATH": "/nowhere", "PYTHONPATH": str(ROOT)}
     result = kwsd("learn", "computer", "--synthesise", "-o", tmp_path / "home.onnx", env=environment)
-    assert result.stderr == "kwsd: --synthesise: needs espeak-ng: sudo apt-get install espeak-ng\n"
+    assert result.stderr == "kwsd: no speech synthesiser: sudo apt-get install espeak-ng\n"

@@ -98,7 +98,7 @@ def test_the_usual_folder_comes_before_espeak(kokoro, monkeypatch):
 def test_a_text_without_sounds_is_refused(kokoro, piper):
     for path in (kokoro / "kokoro-tiny.onnx", None):
         synthesiser = find_synthesiser(kokoro)
-        with pytest.raises(LearnError, match=rf"^--synthesise: {synthesiser.name} cannot say '_'"):
+        with pytest.raises(LearnError, match=rf"^{synthesiser.name} cannot say '_'"):
             synthesiser.say("_", synthesiser.voices[0], 1.0)
         if path:
             path.unlink()

@@ -1,0 +1,66 @@
+"""Hours of talk by a speech synthesiser, for `--speech`: a file for each minute, by one voice.
+
+Law: a file depends only on the voices, the words and its number, so an interrupted run continues
+with the files that are missing.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from kwsd.audio import FloatArray
+from kwsd.errors import TrainingError
+from kwsd.files import whole
+from kwsd.learn import augment
+from kwsd.learn.synthesis import Synthesiser
+from train.recordings.corpus import RATE_HZ, split_by_speaker
+from train.recordings.talk import Talk
+
+_FILE_SECONDS = 60.0
+_PAUSE_SECONDS = (0.15, 0.8)
+_SPEEDS = (0.85, 1.2)
+_LEVEL_DBFS, _LEVEL_SPREAD_DB = -26.0, 3.0
+
+
+def synthesise_talk(folder: Path, hours: float, synthesiser: Synthesiser, talk: Talk, seed: int) -> int:
+    """Make the files that are missing, and show the progress.
+
+    Synthetic talk is to learn from, and not to measure with: only voices whose names the split by
+    speaker gives to training speak.
+
+    Returns:
+        how many files were made.
+
+    Raises:
+        TrainingError: no voice belongs to training.
+        LearnError: the synthesiser fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {voice: f"{synthesiser.name}-{voice}" for voice in synthesiser.voices}
+    voices = [voice for voice, name in names.items() if split_by_speaker(name) == "training"]
+    if not voices:
+        raise TrainingError(f"{synthesiser.name}: its voices all belong to validation or testing; install more voices")
+    n_made = 0
+    for number in tqdm(range(round(hours * 3600 / _FILE_SECONDS)), synthesiser.name, unit=" min", disable=None):
+        random = np.random.default_rng((seed, number))
+        voice = str(random.choice(voices))
+        path = folder / f"{names[voice]}_nohash_{number}.wav"
+        if not path.exists():
+            with whole(path) as part:
+                soundfile.write(part, _minute(synthesiser, voice, talk, random), RATE_HZ, "PCM_16")
+            n_made += 1
+    return n_made
+
+
+def _minute(synthesiser: Synthesiser, voice: str, talk: Talk, random: np.random.Generator) -> FloatArray:
+    """A voice's talk. Shape: -> (n_samples,), about a minute at 16 kHz."""
+    parts: list[FloatArray] = []
+    while sum(map(len, parts)) < _FILE_SECONDS * RATE_HZ:
+        speech = synthesiser.say(talk.utterance(random), voice, random.uniform(*_SPEEDS))
+        level_db = random.normal(_LEVEL_DBFS, _LEVEL_SPREAD_DB)
+        gain = np.float32(10 ** (level_db / 20) / max(augment.rms(speech), 1e-5))
+        pause = np.zeros(round(random.uniform(*_PAUSE_SECONDS) * RATE_HZ), np.float32)
+        parts += [augment.limit(speech * gain), pause]
+    return np.concatenate(parts)
