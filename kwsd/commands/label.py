@@ -6,6 +6,7 @@ kept in a ledger beside it, so a rerun continues after an interruption, a full d
 
 import hashlib
 import os
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from kwsd.core.clip import N_VIEWS
 from kwsd.core.model import Model
 from kwsd.corpus.ledger import Ledger
 from kwsd.corpus.remote import fingerprint
-from kwsd.corpus.results import check_parquet, is_parquet
+from kwsd.corpus.results import check_parquet, is_parquet, refuse_foreign
 from kwsd.corpus.source import Corpus
 from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.files import part_of
+
+_PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:/")  # pathlib makes a single slash of the two in s3://
 
 JOB_CLIPS = 256
 _JOB_RECORDINGS = 2
@@ -189,10 +192,14 @@ def _ledger(output: Path) -> Path:
 def _check_targets(output: Path, scores: Path | None, ray: str | None) -> None:
     """Before hours of work: can these files be written, and is there such a cluster?"""
     for target in filter(None, (output, scores)):
+        if _PROTOCOL.match(str(target)) and not target.parent.is_dir():
+            raise OutputError(f"{target}: results are written to this machine; name a path, and copy the file")
         if target.exists() and not target.is_file():
             raise OutputError(f"{target}: is not a file; name a file to write")
         if not target.name or not os.access(target.parent, os.W_OK | os.X_OK):
             raise OutputError(f"{target}: cannot be written; its folder does not exist or is not writable")
+        if target.exists():
+            refuse_foreign(target)
     own = (output, _ledger(output), part_of(output))  # compared after resolving, since folders may be links
     if scores and scores.resolve() in {path.resolve() for path in own}:
         raise OutputError(f"{scores}: is used for the labels; name another file for the scores")

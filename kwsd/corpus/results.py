@@ -22,6 +22,20 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
+def refuse_foreign(path: Path) -> None:
+    """Refuse to overwrite a file that is no earlier table of this module.
+
+    Raises:
+        OutputError: the file has other contents.
+        OSError: it cannot be read.
+    """
+    begins = b"PAR1" if is_parquet(path) else b"fname,"
+    if path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(begins)) != begins:
+                raise OutputError(f"{path}: has something else than an earlier run's table; name another file")
+
+
 def check_parquet(path: Path) -> None:
     """Before hours of work: can Parquet be written?
 

@@ -162,8 +162,13 @@ def test_a_missing_output_folder_is_reported_before_the_work(clips, tmp_path, mo
 def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
     clip = next(clips.rglob("*.wav"))
     before = clip.read_bytes()
+    notes = tmp_path / "notes.csv"
+    notes.write_text("milk, bread")
     for output, scores, reason in (
-        (clip, None, "is one of the clips"),
+        (clip, None, "has something else than an earlier run's table; name another file"),
+        (notes, None, "has something else"),
+        (tmp_path / "s.csv", notes, "has something else"),
+        (Path("s3://bucket/s.csv"), None, "results are written to this machine"),
         (clips, None, "is not a file"),
         (tmp_path / "s.csv", clips, "is not a file"),
         (tmp_path / "s.csv", tmp_path / "absent" / "p.csv", "cannot be written"),
@@ -174,6 +179,7 @@ def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
         with pytest.raises(OutputError, match=reason):
             label_corpus(Folder(clips), output, model, scores)
     assert clip.read_bytes() == before
+    assert notes.read_text() == "milk, bread"
     assert not (tmp_path / "s.csv").exists()
 
 
