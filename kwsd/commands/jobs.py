@@ -28,7 +28,7 @@ from kwsd.sources.recording import read_recording
 from kwsd.workers import begin_worker, uninterrupted
 
 _WINDOWS_AT_ONCE = 32  # their features stay in the core's cache
-_MOST_SECONDS = 600.0  # of a longer recording, the middle; `--spot` is for those
+_MOST_SECONDS = 600.0  # only the middle of a longer recording is labelled; `--spot` takes all of it
 
 
 class Done(NamedTuple):
@@ -113,7 +113,7 @@ T = TypeVar("T")
 
 
 def _read_clips(corpus: Corpus, job: list[Clip], read: Callable[[Path], T], done: Done) -> Iterator[tuple[bytes, T]]:
-    """What `read` makes of each clip's file. A clip that cannot be read is noted in `done`."""
+    """Yield each clip's path and `read(file)`. A clip that cannot be read is noted in `done`."""
     for clip, file in corpus.read(job):
         shown = corpus.shown(clip.path)
         if isinstance(file, AudioError):

@@ -72,9 +72,9 @@ class Summary:
         if self.n_sharing and not is_parquet(output):
             lines.insert(0, f"{self.n_sharing} clips share their names; their fname is the path in {corpus.name}")
         if self.unreadable:
-            lines.append(f"{len(self.unreadable)} clips could not be read and are not in {output}")
+            lines.append(f"{len(self.unreadable)} errors; what could not be read is not in {output}")
         if self.unreachable:
-            lines.append(f"{len(self.unreachable)} clips could not be reached; the same command tries them again")
+            lines.append(f"{len(self.unreachable)} errors of a server or a network; the same command tries them again")
         if self.n_left:
             lines.append(f"{self.n_left} clips were lost with their workers; the same command tries them again")
         return lines
@@ -98,12 +98,12 @@ def label_corpus(
         ray: address of a Ray cluster, or `local`; None for processes without Ray.
 
     Raises:
-        AudioError: there is no clip.
+        AudioError: there is no clip, or none could be reached.
         OutputError: a file cannot be written; the finished clips are kept for the next run.
     """
     _check_targets(output, scores, ray)
     worker = Labeller(model, corpus, N_VIEWS if augment else 1)
-    with _ledger_of(worker, _LABEL_RULE, output, scores) as (ledger, summary):
+    with _open_ledger(worker, _LABEL_RULE, output, scores) as (ledger, summary):
         _run_missing(worker, ledger, summary, JOB_CLIPS, ray)
         summary.counts = write_labels(ledger, model.card.labels, output, scores)
     return summary
@@ -120,23 +120,23 @@ def spot_corpus(corpus: Corpus, output: Path, model: Model, ray: str | None = No
     """
     _check_targets(output, None, ray)
     worker = Finder(model, corpus)
-    with _ledger_of(worker, _SPOT_RULE, output, None) as (ledger, summary):
+    with _open_ledger(worker, _SPOT_RULE, output, None) as (ledger, summary):
         _run_missing(worker, ledger, summary, _JOB_RECORDINGS, ray)
         summary.counts = write_detections(ledger, model.card.labels, output)
     return summary
 
 
 @contextmanager
-def _ledger_of(worker: Worker, rule: bytes, output: Path, scores: Path | None) -> Iterator[tuple[Ledger, Summary]]:
-    """The ledger of an output, in which every clip stands. It is removed at the end if nothing is left to do."""
-    path, summary, corpus = _ledger(output), Summary(), worker.corpus
+def _open_ledger(worker: Worker, rule: bytes, output: Path, scores: Path | None) -> Iterator[tuple[Ledger, Summary]]:
+    """Open an output's ledger, and enter all clips. At the end, remove it if no clip needs another try."""
+    path, summary, corpus = _ledger_path(output), Summary(), worker.corpus
     with _readable_errors(path), Ledger(path, _maker(worker, rule)) as ledger:
         _find_clips(corpus, ledger, summary)
         summary.n_sharing = ledger.n_sharing()
         own = {fingerprint(one) for one in corpus.lists}
         for target in filter(None, (output, scores)):
             if (mark := fingerprint(target)) and (mark in own or ledger.has(mark)):
-                raise OutputError(f"{target}: is one of the clips, or has them; name another file to write")
+                raise OutputError(f"{target}: is an input of this run; name another file for the results")
         yield ledger, summary
         if summary.is_final:
             ledger.remove()
@@ -185,12 +185,12 @@ def _maker(worker: Worker, rule: bytes) -> str:
     return hashlib.sha256(made_of).hexdigest()
 
 
-def _ledger(output: Path) -> Path:
+def _ledger_path(output: Path) -> Path:
     return output.with_name(output.name + ".ledger")
 
 
 def _check_targets(output: Path, scores: Path | None, ray: str | None) -> None:
-    """Before hours of work: can these files be written, and is there such a cluster?"""
+    """Check, before hours of work, that the files can be written, and that the cluster answers."""
     for target in filter(None, (output, scores)):
         if _PROTOCOL.match(str(target)) and not target.parent.is_dir():
             raise OutputError(f"{target}: results are written to this machine; name a path, and copy the file")
@@ -200,7 +200,7 @@ def _check_targets(output: Path, scores: Path | None, ray: str | None) -> None:
             raise OutputError(f"{target}: cannot be written; its folder does not exist or is not writable")
         if target.exists():
             refuse_foreign(target)
-    own = (output, _ledger(output), part_of(output))  # compared after resolving, since folders may be links
+    own = (output, _ledger_path(output), part_of(output))  # compared after resolving, since folders may be links
     if scores and scores.resolve() in {path.resolve() for path in own}:
         raise OutputError(f"{scores}: is used for the labels; name another file for the scores")
     if is_parquet(output):

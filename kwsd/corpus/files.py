@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -51,8 +52,12 @@ class Listed(Files):
 
     @property
     def lists(self) -> list[Path]:
-        local = (source for source in self.sources if not is_remote(source))
-        return [Path(file.address) for source in local for file in files_at(source)]
+        paths = []
+        for source in self.sources:
+            if not is_remote(source):
+                with suppress(AudioError):  # `find` reports it
+                    paths += [Path(file.address) for file in files_at(source)]
+        return paths
 
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
         for line in addresses_in(file.address, self.column) if self.column else _lines(file.address):

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS clips (
 
 
 class Row(NamedTuple):
-    """A finished clip: its path, the name that it has alone, else its path, and the bytes of its result."""
+    """A finished clip: its path; its name, or its path if another clip has the same name; the bytes of its result."""
 
     path: str
     fname: str

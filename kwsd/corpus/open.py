@@ -30,7 +30,8 @@ def open_corpus(sources: list[str], column: str = "") -> Corpus:
         raise ConfigError("SOURCE: is empty; name a folder, or recordings")
     kinds = {_kind(source) for source in sources}
     if len(kinds) > 1:
-        raise ConfigError(f"{sources[0]} and {sources[-1]}: label a folder, tar files, Parquet or lists by themselves")
+        other = next(source for source in sources if _kind(source) != _kind(sources[0]))
+        raise ConfigError(f"{sources[0]} and {other}: are of different kinds; label each kind by itself")
     [kind] = kinds
     if column and kind != "Parquet":
         raise ConfigError(f"--column {column}: {sources[0]} is no Parquet")

@@ -20,6 +20,9 @@ _TELLS_CHANGES = ("size", "mtime", "ETag", "etag", "LastModified", "last_modifie
 """What file systems of fsspec say about a file, by their own names."""
 
 
+_OTHER_FOLDER = "set TMPDIR to a folder with room for copies"
+
+
 class File(NamedTuple):
     """A file that was found: its address, and a fingerprint that changes with it."""
 
@@ -50,9 +53,9 @@ def files_at(address: str) -> Iterator[File]:
 
 
 def fingerprint(path: Path) -> str:
-    """What changes with a file of this machine, and no other file has; empty if there is no such file.
+    """Identify the present contents of a file of this machine; empty if there is no such file.
 
-    Tools that copy files preserve the time of modification, but not that of the last change.
+    The time of the last change is part of it, because tools that copy files preserve the time of modification.
     """
     try:
         status = path.stat()
@@ -102,8 +105,10 @@ def saved(data: bytes, copy: Path) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    with one_line(str(copy)):
+    try:
         copy.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{gettempdir()}: no copy can be written ({error.strerror}); {_OTHER_FOLDER}") from None
     return copy
 
 
@@ -113,7 +118,7 @@ def one_line(address: str) -> Iterator[None]:
 
     Raises:
         UnreachableError: for a remote address, unless the file is missing.
-        AudioError: for a file of this machine.
+        AudioError: for a file of this machine, and for a missing remote one.
         OutputError: the disk is full.
     """
     try:
@@ -122,7 +127,7 @@ def one_line(address: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OutputError(f"{gettempdir()}: no space left for copies; set TMPDIR to another folder") from None
+            raise OutputError(f"{gettempdir()}: no copy can be written ({error.strerror}); {_OTHER_FOLDER}") from None
         of_system = error.strerror if isinstance(error, OSError) else None
         reason = of_system or next(iter(str(error).splitlines()), "") or type(error).__name__
         may_return = is_remote(address) and not isinstance(error, FileNotFoundError)

@@ -33,11 +33,11 @@ def refuse_foreign(path: Path) -> None:
     if path.stat().st_size:
         with path.open("rb") as file:
             if file.read(len(begins)) != begins:
-                raise OutputError(f"{path}: has something else than an earlier run's table; name another file")
+                raise OutputError(f"{path}: is no table that kwsd label wrote; name another file")
 
 
 def check_parquet(path: Path) -> None:
-    """Before hours of work: can Parquet be written?
+    """Check, before hours of work, that Parquet can be written.
 
     Raises:
         OutputError: a package is missing.

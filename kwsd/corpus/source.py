@@ -74,7 +74,7 @@ class Corpus(Protocol):
         In any order; each clip comes once.
 
         Raises:
-            OSError: a copy cannot be written.
+            OutputError: a copy cannot be written.
         """
 
 

@@ -112,7 +112,9 @@ def _check_column(table: Any, address: str, column: str, wanted: Content) -> Non
     columns = [field for field in table.schema_arrow if field.name == column]
     if len(columns) != 1 or _content(columns[0].type) is not wanted:
         what = "recordings" if wanted is Content.RECORDINGS else "text"
-        raise AudioError(f"{address}: has no column {column} of {what}, as the first file has; label it by itself")
+        raise AudioError(
+            f"{address}: has no column {column} of {what}, which the first file has; label this one by itself"
+        )
 
 
 def _content(kind: Any) -> Content:
@@ -146,7 +148,7 @@ def _names(table: Any, column: str) -> Iterator[bytes | None]:
     if own.num_fields and own.get_field_index("path") >= 0:
         likely = [f"{column}.path"]
     if not likely:
-        yield from repeat(None)
+        yield from repeat(None)  # without end
     for batch in table.iter_batches(columns=likely[:1]):
         for value in batch.column(0).to_pylist():
             text = value["path"] if isinstance(value, dict) else value

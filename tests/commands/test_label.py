@@ -165,9 +165,9 @@ def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
     notes = tmp_path / "notes.csv"
     notes.write_text("milk, bread")
     for output, scores, reason in (
-        (clip, None, "has something else than an earlier run's table; name another file"),
-        (notes, None, "has something else"),
-        (tmp_path / "s.csv", notes, "has something else"),
+        (clip, None, "is no table that kwsd label wrote; name another file"),
+        (notes, None, "is no table"),
+        (tmp_path / "s.csv", notes, "is no table"),
         (Path("s3://bucket/s.csv"), None, "results are written to this machine"),
         (clips, None, "is not a file"),
         (tmp_path / "s.csv", clips, "is not a file"),

@@ -48,7 +48,12 @@ def test_what_cannot_be_read_costs_a_line_and_the_rest_is_labelled(here, model):
         (["gzip.tar"], "", AudioError, "gzip.tar: is compressed, so no clip can be read by itself; decompress it"),
         (["empty.tar"], "", AudioError, "empty.tar: has no recordings"),
         (["other://host/a.wav"], "", AudioError, r"other://host/a.wav: Protocol not known: other"),
-        (["clips", "shard-0.tar"], "", ConfigError, "clips and shard-0.tar: label a folder, tar files"),
+        (
+            ["clips", "shard-0.tar"],
+            "",
+            ConfigError,
+            "clips and shard-0.tar: are of different kinds; label each kind by itself",
+        ),
         (["clips", "more"], "", ConfigError, "clips and more: name one folder"),
         (["audio.parquet"], "absent", ConfigError, "--column absent: audio.parquet has the columns audio"),
         (
@@ -95,7 +100,7 @@ def test_no_source_is_overwritten(here, model, source, target):
     Path("bytes.parquet").unlink()
     for output in (Path(target), here / target):
         before = output.read_bytes()
-        reason = "is one of the clips, or has them" if target.endswith(".parquet") else "has something else than"
+        reason = "is an input of this run" if target.endswith(".parquet") else "is no table that kwsd label wrote"
         with pytest.raises(OutputError, match=f"{output}: {reason}"):
             label_corpus(open_corpus([source]), output, model)
         assert output.read_bytes() == before
@@ -209,7 +214,7 @@ def test_parquet_files_that_differ_are_named(here, model):
     write_table("x1.parquet", {"audio": [Path("clips/clip_00.wav").read_bytes()]})
     write_table("x2.parquet", {"audio": ["clips/clip_00.wav", None]})
     write_table("x3.parquet", {"other": [1]})
-    message = "has no column audio of {}, as the first file has; label it by itself"
+    message = "has no column audio of {}, which the first file has; label this one by itself"
     summary = label_corpus(open_corpus(["x1.parquet", "x2.parquet", "x3.parquet"]), Path("out.csv"), model)
     assert summary.counts.total() == 1
     assert [str(error) for error in summary.unreadable] == [
@@ -228,7 +233,10 @@ def test_a_full_folder_for_copies_ends_the_run(here, model, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="no space left for copies; set TMPDIR to another folder"):
+    with pytest.raises(
+        OutputError,
+        match=r"no copy can be written \(No space left on device\); set TMPDIR to a folder with room for copies",
+    ):
         labelled("shard-0.tar", model=model)
     assert not Path("out.csv").exists()
 

@@ -79,6 +79,13 @@ def test_detections_in_parquet_are_those_in_csv(here, model, demo):
     assert {row["path"] for row in rows} == {"whole.tar/whole.wav"}
 
 
+def test_a_missing_list_costs_only_its_own_clips(here, model):
+    corpus, output = open_corpus(["list.txt", "missing.txt"]), Path("out.csv")
+    summary = label_corpus(corpus, output, model)
+    assert [str(error) for error in summary.unreadable] == ["missing.txt: no such file"]
+    assert len(output.read_text().splitlines()) > 2
+
+
 def test_clips_of_several_tars_that_share_a_name_are_listed_by_their_paths(here, model):
     os.link("shard-0.tar", "again.tar")
     names = [line.split(",")[0] for line in labelled("shard-0.tar", "again.tar", model=model).splitlines()[1:]]
