@@ -97,7 +97,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _check_streams(args: argparse.Namespace) -> None:
-    """Refuse options that need --stream, and fill in the defaults for streams."""
+    """Refuse options that do not fit together, and fill in the defaults for streams."""
     if args.home and args.background:
         raise TrainingError("--home, --background: choose one")
     args.stream = args.stream or args.home
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("synthesise", help="let a speech synthesiser talk, as speech without keywords")
     command.add_argument("dir", type=Path, metavar="DIR", help="folder for the recordings")
-    command.add_argument("--hours", type=float, default=1.0, help="of talk (%(default)s)")
+    command.add_argument("--hours", type=float, default=1.0, help="hours of talk to make (%(default)s)")
     command.add_argument(
         "--voices", type=Path, metavar="DIR", help="voices of kokoro-onnx or piper, as in `kwsd learn`"
     )
@@ -231,10 +231,10 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate_options(command)
     command.set_defaults(function=_evaluate)
 
-    command = commands.add_parser("pack", parents=[data], help="make what `kwsd learn` needs beside a model")
+    command = commands.add_parser("pack", parents=[data], help="make a model's pack, which `kwsd learn` needs")
     command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
-    command.add_argument("--hours", type=float, default=2.4, help="of both halves together (%(default)s)")
-    command.add_argument("--attribution", required=True, metavar="TEXT", help="of the recordings")
+    command.add_argument("--hours", type=float, default=2.4, help="hours of audio in the pack (%(default)s)")
+    command.add_argument("--attribution", required=True, metavar="TEXT", help="source and licence of the recordings")
     command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE")
     command.set_defaults(function=_pack)
 

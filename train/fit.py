@@ -1,6 +1,6 @@
 """Training, read from top to bottom.
 
-Law: a run folder holds everything that is needed to repeat the training. An interrupted training
+Law: a run folder identifies everything that is needed to repeat the training. An interrupted training
 continues after its last complete epoch and gives the same numbers.
 
 A training has stages. Each starts with the weights of the stage before and the full learning rate
@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,7 @@ class Stage:
 def stages_of(hyper: Hyperparameters) -> list[Stage]:
     """The first stage, and its restarts. The last restart distils."""
     ends = [hyper.epochs + n * hyper.restart_epochs for n in range(hyper.restarts + 1)]
-    begins = [0, *ends]
-    return [Stage(begin, end, distils=begin > 0 and end == ends[-1]) for begin, end in zip(begins, ends, strict=False)]
+    return [Stage(begin, end, distils=begin > 0 and end == ends[-1]) for begin, end in pairwise([0, *ends])]
 
 
 def _epoch(
@@ -264,7 +264,7 @@ def _configuration(corpus: Corpus, architecture: str, params: FrontendParams, hy
 
 
 def _claim(run: Path, config: dict[str, Any]) -> None:
-    """Write the configuration, or check that the folder holds the same training. Before its first epoch it has none."""
+    """Write the configuration, or check that a run with at least one whole epoch is the same training."""
     path = run / "config.json"
     ignored = ("versions", "git_revision")  # an updated package is no reason to refuse to resume
     if path.exists() and (begun := read_json(path)) and _history(run):

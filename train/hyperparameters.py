@@ -18,7 +18,7 @@ class Hyperparameters:
 
     # One seed for the scenes, the initial weights and the order of windows.
     seed: Annotated[int, Between(0, 1e9)] = 1
-    # Every epoch has new scenes of 30 s. In one stretch, 150 epochs label clips better (0.971 against 0.962), but
+    # Every epoch has new scenes of 30 s. Without restarts, 150 epochs label clips better (0.971 against 0.962), but
     # miss more keywords in streams at one false accept an hour (41 and 42 % against 29 and 37 %).
     epochs: _Count = 80
     # The learning rate then restarts this often, for this many epochs. In the last restart the network learns the mean
@@ -36,7 +36,7 @@ class Hyperparameters:
     # The true label must win by this many logits. A margin of 3 for windows without a keyword, for 8 more epochs,
     # missed 35 against 32 % among words and 33 against 34 % in speech.
     margin: Annotated[float, Between(0, 100)] = 0.0
-    # Weights of a window with a keyword, and of a lone clip: there are fewer of them.
+    # Weights of a window with a keyword, and of a lone clip: both are rarer than other windows.
     keyword_weight: _Positive = 2.0
     clip_weight: _Positive = 8.0
     # Share of scenes with words and noise; the others have speech most of the time.
@@ -44,8 +44,8 @@ class Hyperparameters:
     # Share of both kinds with another speaker throughout, at a lower level. docs/RESULTS.md shows the effect of 0.1 and
     # 0.25: fewer misses beside a television, more misses among people who speak.
     voices: _Share = 0.0
-    # Share of scenes that are unchanged clips, as `kwsd label` gets them. A network trained on clips alone labels
-    # better and misses more in streams (docs/RESULTS.md).
+    # Share of scenes that are single clips, one a second, as `kwsd label` gets them. A network trained on clips alone
+    # labels better and misses more in streams (docs/RESULTS.md).
     lone_clips: _Share = 0.25
     # Largest shift of lone clips, and the share of them with audible noise.
     shift_seconds: Annotated[float, Between(0, 1)] = 0.1
@@ -57,7 +57,7 @@ class Hyperparameters:
     microphones: _Count = 2
     gain_db: _NotNegative = 5.0
     colour_db: _NotNegative = 3.0
-    # Share of microphones that record nothing above some pitch in the upper third.
+    # Share of microphones that lose all bands above a random one in the upper third.
     dull_share: _Share = 0.1
     # SpecAugment, for this share of the stretches. A small share: the network is too small to memorise.
     mask_share: _Share = 0.2

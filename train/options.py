@@ -9,7 +9,7 @@ from train.recordings.material import default_cache
 
 HOURS_OF_HOME = 24.0
 HOURS, SEED = 3.0, 3
-"""Of streams; the thresholds were chosen with another seed."""
+"""Of streams. The thresholds were chosen with another seed, so they are not measured on the same streams."""
 
 
 def data_options() -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def add_evaluate_options(command: argparse.ArgumentParser) -> None:
         "--split",
         choices=SPLITS,
         default="validation",
-        help="speakers to measure with (%(default)s); training, with --stream: misses on the recordings it learnt from",
+        help="speakers to measure with (%(default)s); training, with --stream: what it misses of its own recordings",
     )
     command.add_argument("--stream", action="store_true", help="measure on hours of stream instead of clips")
     command.add_argument("--home", action="store_true", help="measure on a day at home: quiet, talk, television, music")
@@ -70,5 +70,9 @@ def add_evaluate_options(command: argparse.ArgumentParser) -> None:
         "--background", type=Path, action="append", metavar="DIR", help="mix keywords into your own recordings instead"
     )
     command.add_argument(
-        "-o", dest="folder", type=Path, metavar="DIR", help="folder for the reports (the run's; for FILE.onnx, FILE)"
+        "-o",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="folder for the reports (the run folder, or FILE for FILE.onnx)",
     )

@@ -128,13 +128,12 @@ def _in_longer_clips(subject: Subject, corpus: Corpus, split: str, examples: Exa
     """Accuracy of `kwsd label` on the same clips, each at a random place in 1.2 to 4 s of noise."""
     card, random = subject.card, np.random.default_rng(0)
     noises = noise_parts(corpus, split)
-    heard = []
-    for clip in examples.clips:
+    n_right = 0
+    for clip, truth in zip(examples.clips, examples.y, strict=True):
         samples = in_longer_noise(read_clip(clip), noises, random)
-        [posteriors] = clip_posteriors([clip_windows(samples, RATE_HZ, card)], card, subject.posteriors)
-        heard.append(int(np.argmax(card.with_unknown_odds(posteriors[None]))))
-    n_right = int(np.sum(heard == examples.y))
-    return {"accuracy": n_right / len(heard), "interval_95": wilson(n_right, len(heard))}
+        of_clip = clip_posteriors([clip_windows(samples, RATE_HZ, card)], card, subject.posteriors)
+        n_right += int(np.argmax(card.with_unknown_odds(of_clip)) == truth)
+    return {"accuracy": n_right / len(examples.y), "interval_95": wilson(n_right, len(examples.y))}
 
 
 def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:

@@ -1,19 +1,21 @@
 """Chooses the decision of a run on validation streams: the card's thresholds.
 
-Law: keywords differ in how easily they are confused with something else. Each gets a threshold such
-that the last false accept gains equally many hits for every keyword, and all together meet the
-budget. Substitutions are not part of it. Thresholds move only half as far as the streams suggest,
-because a single keyword has few false accepts to learn from. Scores stay posteriors: shifting scores
-in place of thresholds was tried, and missed more on other streams at one threshold for all keywords.
+Law: each keyword has its own threshold, because some are confused more easily than others. Together
+the thresholds maximise hits minus a price for each false accept; the price is the same for all
+keywords, and the lowest that keeps the budget. Substitutions do not count. Each threshold then moves
+only half of the way from the median to this optimum, because a single keyword has few false accepts.
+Scores stay posteriors: shifting scores in place of thresholds was tried, and missed more on other
+streams at one threshold for all keywords.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kwsd.core.card import DecisionParams
 from kwsd.core.sweep import GRID
 from train.files import write_json
 from train.measure.streams import Measured, measure, streams_of
@@ -24,13 +26,13 @@ from train.recordings.material import Material
 HOURS = 5.0
 _SEED = 1
 BUDGET_PER_HOUR = 1.0
-"""False accepts in an hour of continuous talk without keywords; `kwsd calibrate` finds the thresholds for any
+"""False accepts in an hour of the validation streams outside keywords; `kwsd calibrate` finds the thresholds for any
 other budget, from recordings of the user's room."""
 
 _SMOOTH = 5
 
 
-def choose(subject: KerasModel, clips: Examples, material: Material, run: Path) -> dict[str, Any]:
+def choose(subject: KerasModel, clips: Examples, material: Material, run: Path) -> None:
     """Choose and write `RUN/decision.json`.
 
     Args:
@@ -40,15 +42,17 @@ def choose(subject: KerasModel, clips: Examples, material: Material, run: Path) 
     streams = streams_of(material, HOURS, _SEED).by_name
     print(f"choosing thresholds on {HOURS:g} hours of {' and of '.join(streams)}; this takes minutes", flush=True)
     results = [measure(subject, stream, f"choosing on {name}") for name, stream in streams.items()]
-    report = choose_from(results, subject.card.keywords, subject.card.decision.smoothing_windows)
+    report = choose_from(results, subject.card.decision)
     report["unknown_odds"] = unknown_odds(subject, clips)
     report |= {"seed": _SEED, "hours": HOURS * len(results), "streams": list(streams)}
     write_json(run / "decision.json", report)
-    return report
 
 
-def choose_from(results: list[Measured], keywords: list[str], smoothing_windows: int) -> dict[str, Any]:
+def choose_from(results: list[Measured], undecided: DecisionParams) -> dict[str, Any]:
     """Choose from the results of each threshold of the grid in some streams.
+
+    Args:
+        undecided: the decision with other thresholds.
 
     Returns:
         "decision" for the card, and "missed": for each keyword the share of its utterances
@@ -57,20 +61,16 @@ def choose_from(results: list[Measured], keywords: list[str], smoothing_windows:
     hours = sum(measured.free_seconds for measured in results) / 3600
     hits = np.mean([measured.hits / np.maximum(1, measured.n_said) for measured in results], axis=0)
     false = np.sum([measured.false_accepts for measured in results], axis=0) / hours
-    at = _balanced(_smoothed(hits), _smoothed(false))
-    lower = np.round((np.median(at) - at) / 2).astype(int)  # steps of the grid below the others
-    steps = np.clip(np.arange(len(GRID))[:, None] - lower, 0, len(GRID) - 1)
-    per_hour = np.take_along_axis(false, steps, axis=0).sum(axis=1)
+    best = _balanced(_smoothed(hits), _smoothed(false))
+    offsets = np.round((best - np.median(best)) / 2).astype(int)  # in steps of the grid
+    candidates = np.clip(np.arange(len(GRID))[:, None] + offsets, 0, len(GRID) - 1)  # (n_grid, n_keywords)
+    per_hour = np.take_along_axis(false, candidates, axis=0).sum(axis=1)
     exceeded = np.flatnonzero(per_hour > BUDGET_PER_HOUR)
-    chosen = steps[min(exceeded[-1] + 1, len(GRID) - 1) if len(exceeded) else 0]
+    chosen = candidates[min(exceeded[-1] + 1, len(GRID) - 1) if len(exceeded) else 0]
+    keywords = list(undecided.thresholds)
+    thresholds = {keyword: round(float(GRID[at]), 5) for keyword, at in zip(keywords, chosen, strict=True)}
     return {
-        "decision": {
-            "smoothing_windows": smoothing_windows,
-            "refractory_seconds": 1.0,
-            "thresholds": {
-                keyword: round(float(GRID[step]), 5) for keyword, step in zip(keywords, chosen, strict=True)
-            },
-        },
+        "decision": asdict(replace(undecided, thresholds=thresholds)),
         "missed": {keyword: (1 - hits[:, n]).round(3).tolist() for n, keyword in enumerate(keywords)},
     }
 

@@ -84,7 +84,7 @@ def _at_rate(measured: Measured, keywords: list[str], false_accepts: NDArray[np.
     within = np.flatnonzero(false_accepts <= rate * hours)
     at = int(within[0]) if len(within) else len(GRID) - 1
     n_hits, n_said, n_false = int(measured.hits[at].sum()), measured.n_said, int(false_accepts[at])
-    late = [seconds for n in range(len(keywords)) for seconds in measured.latencies.get((at, n), {}).values()]
+    latencies = [seconds for n in range(len(keywords)) for seconds in measured.latencies.get((at, n), {}).values()]
     return {
         "threshold": round(float(GRID[at]), 5),
         "frr": round(1 - n_hits / max(1, int(n_said.sum())), 4),
@@ -95,7 +95,7 @@ def _at_rate(measured: Measured, keywords: list[str], false_accepts: NDArray[np.
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
         "never_heard": _never_heard(measured, at),
         "reached": len(within) > 0,
-        "supported": rate * hours >= 3,  # no event in T hours supports only less than 3/T
+        "supported": rate * hours >= 3,  # rule of three: no event in T hours shows a rate below 3/T (95 %)
         "frr_of": {
             keyword: {
                 "frr": round(1 - int(measured.hits[at, n]) / max(1, int(n_said[n])), 4),
@@ -105,8 +105,8 @@ def _at_rate(measured: Measured, keywords: list[str], false_accepts: NDArray[np.
             }
             for n, keyword in enumerate(keywords)
         },
-        "latency_p50": _quantile(late, 0.5),
-        "latency_p95": _quantile(late, 0.95),
+        "latency_p50": _quantile(latencies, 0.5),
+        "latency_p95": _quantile(latencies, 0.95),
     }
 
 
@@ -124,8 +124,8 @@ def _never_heard(measured: Measured, at: int) -> dict[str, float]:
     Returns:
         "recordings": those that occur at least OFTEN times; "never": how many of them are always
         missed; "by_chance": how many would be if all recordings of a keyword were equally easy;
-        "misses": of these recordings; "of_never": misses of those that are always missed. Of two
-        utterances in one second the first counts as the hit one, so the counts are slightly high.
+        "misses": of these recordings; "of_never": misses of those that are always missed. A
+        detection counts for the earlier of two utterances within a second, so the counts are slightly high.
     """
     n_said: Counter[tuple[int, int | None]] = Counter((one.label, one.recording) for one in measured.said)
     n_hits: Counter[tuple[int, int | None]] = Counter()
@@ -153,24 +153,24 @@ def caveat(at: dict[str, Any]) -> str:
 
 def _own_decision(measured: Measured, keywords: list[str]) -> dict[str, Any]:
     """The detections with the model's own thresholds: misses, substitutions and false accepts."""
-    late: list[float] = []
-    others: list[float] = []
+    latencies: list[float] = []
+    unmatched: list[float] = []
     for n, keyword in enumerate(keywords):
         said = [one for one in measured.said if one.label == n]
         ends = [found.end_seconds for found in measured.detections if found.label == keyword]
         hit = match_label(said, ends)
-        late += [end - said[index].end for index, end in hit.items()]
-        others += sorted(set(ends) - set(hit.values()))
-    n_inside = int(is_inside(keyword_times(measured.said), np.array(others)).sum())
-    n_false, hours = len(others) - n_inside, measured.free_seconds / 3600
+        latencies += [end - said[index].end for index, end in hit.items()]
+        unmatched += sorted(set(ends) - set(hit.values()))
+    n_inside = int(is_inside(keyword_times(measured.said), np.array(unmatched)).sum())
+    n_false, hours = len(unmatched) - n_inside, measured.free_seconds / 3600
     return {
-        "frr": round(1 - len(late) / max(1, len(measured.said)), 4),
+        "frr": round(1 - len(latencies) / max(1, len(measured.said)), 4),
         "substitutions": n_inside,
         "false_accepts": n_false,
         "per_hour": round(n_false / hours, 3),
         "per_hour_95": [round(bound / hours, 3) for bound in poisson(n_false)],
-        "latency_p50": _quantile(late, 0.5),
-        "latency_p95": _quantile(late, 0.95),
+        "latency_p50": _quantile(latencies, 0.5),
+        "latency_p95": _quantile(latencies, 0.95),
         "tensorflow_percent": _tensorflow_percent(measured, keywords),
     }
 

@@ -113,5 +113,5 @@ def _decision(values: dict[str, Any], path: Path) -> DecisionParams:
 
 
 def undecided(keywords: list[str]) -> DecisionParams:
-    """The decision before one is chosen. Half a word rarely scores high in three consecutive windows."""
+    """The decision before one is chosen. It averages three windows: part of a word rarely scores high in all three."""
     return DecisionParams(smoothing_windows=3, refractory_seconds=1.0, thresholds=dict.fromkeys(keywords, 0.9))

@@ -83,7 +83,7 @@ def find_corpus(
     """Find the recordings of the official layout, or of Kaggle's `train/audio`.
 
     Args:
-        data: the folder that contains a folder for each word, or a folder above it.
+        data: the folder that contains a folder for each word, or Kaggle's or another usual folder above it.
         keywords: words to be recognised; all others are `unknown`.
         noise: folders of noise recordings in addition to `_background_noise_`.
         speech: folders of recordings without keywords, one speaker per file.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kwsd.audio import FloatArray, is_silent
+from kwsd.core.rows import IntArray
 from kwsd.errors import TrainingError
 from kwsd.learn.takes import word_edges
 from train.recordings.corpus import SILENCE, UNKNOWN, Clip, Corpus, noise_parts, read_samples
@@ -43,15 +44,15 @@ class Material:
     path: Path
     labels: tuple[str, ...]
     words: tuple[str, ...]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    onsets: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    word_of: NDArray[np.int64]
-    keywords: tuple[NDArray[np.int64], ...]
-    others: NDArray[np.int64]
-    speech: NDArray[np.int64]
-    noises: NDArray[np.int64]
+    starts: IntArray
+    lengths: IntArray
+    onsets: IntArray
+    ends: IntArray
+    word_of: IntArray
+    keywords: tuple[IntArray, ...]
+    others: IntArray
+    speech: IntArray
+    noises: IntArray
 
     def samples(self, index: int, start: int = 0, n_samples: int | None = None) -> FloatArray:
         """Read a recording or a part of it. Shape: -> (n_samples,), float32, full scale is 1."""
@@ -76,39 +77,54 @@ def gather(corpus: Corpus, split: str, cache: Path, whole_noises: bool = False) 
         _read_all(clips, path, f"reading {split}")
     lengths = np.array([clip.n_samples for clip in clips], np.int64)
     starts = np.cumsum(lengths) - lengths
-    n_words = len(corpus.clips[split])
+    n_words, n_speech = len(corpus.clips[split]), len(corpus.speech[split])
     samples = _mapped(path)
-    edges = [word_edges(samples[s : s + n]) for s, n in zip(starts[:n_words], lengths[:n_words], strict=True)]
-    onsets, ends = np.zeros_like(lengths), lengths.copy()
-    if edges:
-        onsets[:n_words], ends[:n_words] = np.array(edges).T
-    names = [clip.path.parent.name for clip in clips[:n_words]]
-    every = {clip.path.parent.name for group in corpus.clips.values() for clip in group}
-    words = (*corpus.labels, *sorted(every - set(corpus.labels)))
-    kinds = [*names, *[UNKNOWN] * len(corpus.speech[split])]
-    word_of = np.array([words.index(kind) for kind in kinds] + [words.index(SILENCE)] * (len(clips) - len(kinds)))
+    onsets, ends = _edges(samples, starts, lengths, n_words)
     silent = [n for n in range(len(clips)) if is_silent(samples[starts[n] : starts[n] + lengths[n]], 32768)]
     _warn_of_silence([clips[n] for n in silent])
+    words = _words(corpus)
+    names = [clip.path.parent.name for clip in clips[:n_words]]
+    names += [UNKNOWN] * n_speech + [SILENCE] * len(noises)
+    word_of = np.array([words.index(name) for name in names])
     word_of[silent] = words.index(SILENCE)
-    keywords = corpus.labels[:-2]
-    if missing := [word for word in keywords if words.index(word) not in word_of]:
-        advice = "splits are by speaker; add speakers, or take _nohash_ out of the names, so that each file is one"
-        raise TrainingError(f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}; {advice}")
-    index = np.arange(len(clips))
+    _check_keywords(corpus, split, words, word_of)
+    of_words, of_speech, of_noises = np.split(np.arange(len(clips)), [n_words, n_words + n_speech])
     return Material(
-        path,
-        corpus.labels,
-        words,
-        starts,
-        lengths,
-        onsets,
-        ends,
-        word_of,
-        tuple(index[word_of == words.index(word)] for word in keywords),
-        others=index[: len(names)][word_of[: len(names)] >= len(corpus.labels)],
-        speech=index[n_words : len(kinds)][word_of[n_words : len(kinds)] == words.index(UNKNOWN)],
-        noises=np.setdiff1d(index[len(kinds) :], silent),
+        path=path,
+        labels=corpus.labels,
+        words=words,
+        starts=starts,
+        lengths=lengths,
+        onsets=onsets,
+        ends=ends,
+        word_of=word_of,
+        keywords=tuple(np.flatnonzero(word_of == words.index(word)) for word in corpus.labels[:-2]),
+        others=of_words[word_of[of_words] >= len(corpus.labels)],
+        speech=np.setdiff1d(of_speech, silent),
+        noises=np.setdiff1d(of_noises, silent),
     )
+
+
+def _edges(samples: NDArray[np.int16], starts: IntArray, lengths: IntArray, n_words: int) -> tuple[IntArray, IntArray]:
+    """Where the word begins and ends in each recording. After the first `n_words`, all of a recording counts."""
+    onsets, ends = np.zeros_like(lengths), lengths.copy()
+    for n in range(n_words):
+        onsets[n], ends[n] = word_edges(samples[starts[n] : starts[n] + lengths[n]])
+    return onsets, ends
+
+
+def _words(corpus: Corpus) -> tuple[str, ...]:
+    """All words of a corpus: its labels, and then the other words in order."""
+    every = {clip.path.parent.name for group in corpus.clips.values() for clip in group}
+    return (*corpus.labels, *sorted(every - set(corpus.labels)))
+
+
+def _check_keywords(corpus: Corpus, split: str, words: tuple[str, ...], word_of: IntArray) -> None:
+    if missing := [word for word in corpus.labels[:-2] if words.index(word) not in word_of]:
+        raise TrainingError(
+            f"{corpus.root}: the {split} split has no recording of {', '.join(missing)}; splits are by speaker; "
+            "add some, or remove _nohash_ from the names, so that each file counts as a speaker"
+        )
 
 
 def _warn_of_silence(clips: list[Clip]) -> None:

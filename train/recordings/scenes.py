@@ -17,6 +17,7 @@ from kwsd.learn import augment
 from train.recordings.corpus import RATE_HZ, UNKNOWN
 from train.recordings.material import Material
 
+_KINDS = ("keyword", "other", "cut", "double", "speech")  # of utterances: fields of Style
 _FADE_SAMPLES = RATE_HZ // 100
 _HISS_DBFS = -85.0  # the hiss of a quiet converter
 _SILENT = 1e-3  # root mean square: softer parts of a noise recording come from its codec
@@ -29,8 +30,8 @@ class Style:
 
     Attributes:
         keyword, other, cut, double, speech: relative shares of the utterances: a keyword, another
-            word, a keyword or word with a part missing, two halves of different words, and some
-            seconds of keyword-free speech.
+            word, a keyword or word with a part missing, parts of two words, and some seconds of
+            keyword-free speech.
         close: share of the pauses between them that are short; the others are long.
         short_pause, long_pause, speech_seconds: ranges of lengths.
         level_dbfs: level of the scene's speech; each piece differs by about level_spread_db.
@@ -186,18 +187,18 @@ def _voices(material: Material, n_samples: int, style: Style, random: np.random.
 
 def _piece(material: Material, style: Style, random: np.random.Generator) -> Piece:
     """A random utterance with a root mean square of 1."""
-    shares = np.array([style.keyword, style.other, style.cut, style.double, style.speech])
+    shares = np.array([getattr(style, kind) for kind in _KINDS])
     available = np.array([True, len(material.others) > 0, True, True, len(material.speech) > 0])
     shares = shares * available
-    kind = random.choice(5, p=shares / shares.sum())
-    if kind < 2:
-        piece = _word(material, kind == 0, random)
-    elif kind < 4:
-        piece = (_part if kind == 2 else _double)(material, random)._replace(word=material.labels.index(UNKNOWN))
+    kind = _KINDS[random.choice(len(_KINDS), p=shares / shares.sum())]
+    if kind in ("keyword", "other"):
+        piece = _word(material, kind == "keyword", random)
+    elif kind in ("cut", "double"):
+        piece = (_part if kind == "cut" else _double)(material, random)._replace(word=material.labels.index(UNKNOWN))
     else:
         piece = _speech(material, random.uniform(*style.speech_seconds), random)
     if random.random() < style.speed:
-        piece = _hurried(piece, random.uniform(0.85, 1.18))
+        piece = _at_speed(piece, random.uniform(0.85, 1.18))
     level = augment.rms(piece.samples[piece.onset : piece.end])
     return piece._replace(samples=piece.samples / np.float32(max(level, 1e-5)))
 
@@ -225,7 +226,7 @@ def _double(material: Material, random: np.random.Generator) -> Piece:
     return Piece(samples, head.word, head.onset, head.end + last - middle)
 
 
-def _hurried(piece: Piece, factor: float) -> Piece:
+def _at_speed(piece: Piece, factor: float) -> Piece:
     """Make a piece faster and higher, or slower and lower."""
     samples = augment.change_speed(piece.samples, factor)
     onset, end = round(piece.onset / factor), min(round(piece.end / factor), len(samples))

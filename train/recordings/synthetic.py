@@ -1,7 +1,7 @@
 """Hours of talk by a speech synthesiser, for `--speech`: a file for each minute, by one voice.
 
-Law: a file depends only on the voices, the words and its number, so an interrupted run continues
-with the files that are missing.
+Law: a file depends only on the voices, the words, the seed and its number, so the same command
+continues an interrupted run with the files that are missing.
 """
 
 from pathlib import Path
@@ -27,8 +27,7 @@ _LEVEL_DBFS, _LEVEL_SPREAD_DB = -26.0, 3.0
 def synthesise_talk(folder: Path, hours: float, synthesiser: Synthesiser, talk: Talk, seed: int) -> int:
     """Make the files that are missing, and show the progress.
 
-    Synthetic talk is to learn from, and not to measure with: only voices whose names the split by
-    speaker gives to training speak.
+    Synthetic talk is for training only, so only voices that `split_by_speaker` gives to training are used.
 
     Returns:
         how many files were made.

@@ -1,8 +1,8 @@
 """The truth: which word each window of a scene holds.
 
-Law: it is the word that ended last in the window, not long ago, if the window contains all of it.
-Part of a word, and continuing speech, is `unknown`. A window is ambiguous, and does not count, if it
-nearly contains a whole keyword, or has contained it for long enough to decide.
+Law: a window has the word that ended last in it, if it contains all of that word, and the word ended
+at most half a second ago. Part of a word, and continuing speech, is `unknown`. A window is ambiguous,
+and does not count, if it contains nearly all of a word, or a whole one that ended earlier.
 """
 
 from typing import NamedTuple, Self

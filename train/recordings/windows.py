@@ -60,7 +60,7 @@ class Recipe:
     @property
     def n_stretches(self) -> int:
         """Stretches in an epoch."""
-        return _n_jobs(self.hyper) * _SCENES_PER_JOB * self.hyper.microphones * _n_stretches(self)
+        return _n_jobs(self.hyper) * _SCENES_PER_JOB * self.hyper.microphones * _stretches_per_scene(self)
 
 
 def window_frames(params: FrontendParams) -> int:
@@ -105,16 +105,16 @@ class Epochs:
         self._pool.shutdown(cancel_futures=True)
 
     def epoch(self, number: int) -> Stretches:
-        """At least `scenes_per_epoch` scenes, cut into stretches, in arbitrary order."""
+        """At least `scenes_per_epoch` scenes, cut into stretches, in the order of the jobs."""
         for ahead in (number, number + 1):
             if ahead < self._n_epochs and ahead not in self._pending:
                 jobs = (self._pool.submit(_job, ahead, index) for index in range(_n_jobs(self._recipe.hyper)))
                 self._pending[ahead] = deque(jobs)
-        jobs_done = self._pending.pop(number)
+        futures = self._pending.pop(number)
         parts = []
         try:
-            while jobs_done:
-                parts.append(jobs_done.popleft().result())
+            while futures:
+                parts.append(futures.popleft().result())
         except BrokenProcessPool:
             raise TrainingError(
                 "a process that makes scenes was killed by the system (out of memory?); "
@@ -127,7 +127,7 @@ def _n_jobs(hyper: Hyperparameters) -> int:
     return -(-hyper.scenes_per_epoch // _SCENES_PER_JOB)
 
 
-def _n_stretches(recipe: Recipe) -> int:
+def _stretches_per_scene(recipe: Recipe) -> int:
     """Stretches in a scene: as many as fit side by side; of single windows four for each second."""
     if recipe.n_windows == 1:
         return 4 * SCENE_SECONDS
@@ -189,10 +189,10 @@ def _cut(
     n_windows, step = recipe.n_windows, recipe.step_frames
     if n_windows == 1:
         likely = weights.astype(np.float64)
-        starts = random.choice(len(words), _n_stretches(recipe), p=likely / likely.sum())
+        starts = random.choice(len(words), _stretches_per_scene(recipe), p=likely / likely.sum())
         weights = np.ones_like(weights)
     else:
-        starts = random.integers(step) + step * n_windows * np.arange(_n_stretches(recipe))
+        starts = random.integers(step) + step * n_windows * np.arange(_stretches_per_scene(recipe))
     at = starts[:, None] + step * np.arange(n_windows)
     x = sliding_window_view(features, recipe.stretch_frames, axis=0)[starts].transpose(0, 2, 1)
     _mask(x, recipe.hyper, random)
@@ -200,7 +200,7 @@ def _cut(
 
 
 def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray, IntArray]:
-    """Unchanged clips, one a second, as in a folder for `kwsd label`, and the words of all windows."""
+    """Single clips, one a second, as in a folder for `kwsd label`, and the words of all windows."""
     material, hyper = recipe.material, recipe.hyper
     samples = np.zeros(SCENE_SECONDS * CLIP_SAMPLES, np.float32)
     frames_per_second = recipe.params.sample_rate_hz // recipe.params.hop_samples

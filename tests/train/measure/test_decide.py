@@ -1,13 +1,17 @@
 """Easily confused keywords get a higher threshold, and all keywords together meet the budget."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kwsd.core.sweep import GRID, LOGITS, nearest
 from train.measure.decide import BUDGET_PER_HOUR, choose_from
 from train.measure.streams import Measured, Said
+from train.measure.subject import undecided
 
 KEYWORDS = ["clear", "confusable"]
+UNDECIDED = undecided(KEYWORDS)
 HOURS = 10
 
 
@@ -26,17 +30,23 @@ def measured():
 
 
 def test_an_easily_confused_keyword_gets_a_higher_threshold(measured):
-    thresholds = choose_from([measured], KEYWORDS, 3)["decision"]["thresholds"]
+    thresholds = choose_from([measured], UNDECIDED)["decision"]["thresholds"]
     clear, confusable = (np.log(value / (1 - value)) for value in thresholds.values())
     assert 0.2 < confusable - clear <= 1.5
     per_hour = sum(measured.false_accepts[nearest(value), n] for n, value in enumerate(thresholds.values())) / HOURS
     assert 0.5 < per_hour / BUDGET_PER_HOUR <= 1
 
 
+def test_the_rest_of_the_decision_stays(measured):
+    other = replace(UNDECIDED, smoothing_windows=5, refractory_seconds=2.5)
+    decision = choose_from([measured], other)["decision"]
+    assert (decision["smoothing_windows"], decision["refractory_seconds"]) == (5, 2.5)
+
+
 def test_rates_of_several_streams_are_pooled(measured):
     silent = stream(np.zeros_like(measured.false_accepts))
     alone, pooled = (
-        choose_from(results, KEYWORDS, 3)["decision"]["thresholds"]["clear"]
+        choose_from(results, UNDECIDED)["decision"]["thresholds"]["clear"]
         for results in ([measured], [measured, silent])
     )
     assert 0 < np.log(alone / (1 - alone)) - np.log(pooled / (1 - pooled)) <= 0.9  # half the rate: about ln 2 / 1.5
@@ -44,12 +54,12 @@ def test_rates_of_several_streams_are_pooled(measured):
 
 def test_a_budget_that_is_always_or_never_met_gives_an_end_of_the_grid(measured):
     for rate, grid in ((0, GRID[0]), (10000, GRID[-1])):
-        report = choose_from([stream(np.full_like(measured.false_accepts, rate))], KEYWORDS, 3)
+        report = choose_from([stream(np.full_like(measured.false_accepts, rate))], UNDECIDED)
         assert set(report["decision"]["thresholds"].values()) == {round(grid, 5)}
 
 
 def test_the_report_has_the_share_that_each_threshold_misses(measured):
-    missed = choose_from([measured], KEYWORDS, 3)["missed"]
+    missed = choose_from([measured], UNDECIDED)["missed"]
     for keyword in KEYWORDS:
         assert len(missed[keyword]) == len(GRID)
         assert missed[keyword] == sorted(missed[keyword])

@@ -131,5 +131,5 @@ def test_a_single_speaker_gets_advice(corpus_folder, tmp_path):
     mine = find_corpus(data, ("yes", "no"))
     [own] = [split for split, clips in mine.clips.items() if clips]
     other = next(split for split in mine.clips if split != own)
-    with pytest.raises(TrainingError, match="no recording of yes, no; splits are by speaker; add speakers, or take"):
+    with pytest.raises(TrainingError, match="no recording of yes, no; splits are by speaker; add some, or remove"):
         gather(mine, other, tmp_path)
