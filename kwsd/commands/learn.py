@@ -82,14 +82,14 @@ def learn(request: Request) -> list[Lesson]:
     Raises:
         KwsdError: nothing is written.
     """
-    _refuse(request)
+    _check_options(request)
     teacher = Teacher(request.model, request.pack)
     marked = marked_in(request.clips) if request.clips else []
     words = request.words or {word: [] for word in sorted({one.said for one in marked if one.said})}
     if not words:
         raise ConfigError("which word? write `kwsd learn WORD RECORDING… -o MODEL`")
     for word in words:
-        teacher.refuse(word)
+        teacher.check_name(word)
     synthesiser = find_synthesiser(request.voices) if request.synthesises or request.voices else None
     takes = {word: _takes(word, files, marked, request, synthesiser) for word, files in words.items()}
     lessons = []
@@ -104,8 +104,8 @@ def learn(request: Request) -> list[Lesson]:
     return lessons
 
 
-def _refuse(request: Request) -> None:
-    """Find what can be found before anything is recorded or learnt."""
+def _check_options(request: Request) -> None:
+    """Check the options before anything is recorded or learnt."""
     refuse_budget(request.per_hour)
     if request.n_recorded is not None and not FEWEST <= request.n_recorded <= MOST:
         raise ConfigError(f"--record {request.n_recorded}: record {FEWEST} to {MOST} takes")

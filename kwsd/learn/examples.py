@@ -25,7 +25,7 @@ _TALK_DB = (-6.0, 6.0)  # of talk around the word, relative to it
 _TELEVISION_DB = (5.0, 25.0)  # softer than the word
 _GAP_SECONDS = (0.03, 0.3)  # between talk and the word
 _LEVEL_DB = (-38.0, -12.0)
-_HEARD_SECONDS = (0.02, 0.34)  # after the word's end: windows in which it counts as said
+_SAID_SECONDS = (0.02, 0.34)  # after the word's end: windows that end here count as the word
 _HALF_SAID = (0.25, 0.6)  # shares of a word that are not yet the word
 
 
@@ -43,7 +43,7 @@ def beginnings(take: Take, n_versions: int, trunk: Trunk, random: np.random.Gene
 
 
 def unchanged(take: Take, trunk: Trunk) -> FloatArray:
-    """All windows around and in a recording as it is: what is measured. Shape: as `positives`."""
+    """All windows of the unchanged recording, between silence, to measure recognition. Shape: as `positives`."""
     samples = np.pad(take.samples, (round(_LEAD_SECONDS * RATE_HZ), round(_TAIL_SECONDS * RATE_HZ)))
     return windows_of(spans_of(trunk.steps(samples)))
 
@@ -75,7 +75,7 @@ def _after(word_end: int, samples: FloatArray, trunk: Trunk) -> FloatArray:
     """The windows that end in the third of a second after a word."""
     steps = trunk.steps(samples)
     step_samples, n_steps = 2 * trunk.frontend.hop_samples, N_SPANS * SPAN_STEPS
-    first, last = (round((word_end + seconds * RATE_HZ) / step_samples) for seconds in _HEARD_SECONDS)
+    first, last = (round((word_end + seconds * RATE_HZ) / step_samples) for seconds in _SAID_SECONDS)
     ends = range(max(first, n_steps), min(last, len(steps)) + 1, SPAN_STEPS)
     return np.concatenate([windows_of(spans_of(steps[end - n_steps : end])) for end in ends])
 

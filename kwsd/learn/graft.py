@@ -1,12 +1,12 @@
 """Grafts the branches of learnt words onto the two graphs of a model, and takes them off again.
 
 Law: no node of the model is changed but the one that makes the output (and the sums over its words,
-if its keywords are left out), so its own keywords keep their scores to the last bit. Everything
-that is added has a name that begins with `own/`.
+if its keywords are left out), so its own keywords keep their scores to the last bit. Every node and
+constant that is added has a name that begins with `own/`.
 
-A branch looks at values inside the network, `_BLOCKS_BACK` blocks before its end: 25 steps, half a
-second that itself has seen the second. It takes their means over five equal spans, so that it knows
-the order of sounds, which the network's own last mean forgets.
+A branch reads the output of the block `_BLOCKS_BACK` before the last: its newest 25 steps, half a
+second, which depend on about a second of audio. It averages them over five equal spans. The means
+keep the order of the sounds, which the network's own average at its end loses.
 """
 
 import base64
@@ -28,7 +28,7 @@ _BLOCKS_BACK = 2
 _OWN = "own/"
 _MEANS, _SCORES = f"{_OWN}means", f"{_OWN}scores"
 _CHANNELS_LAST, _SPAN = [0, 2, 3, 1], [SPAN_STEPS, 1]
-_NO_PLACE = "has no place for a learnt word; take the bundled model, or one of the architecture ds_tcn, exported again"
+_NO_PLACE = "cannot take learnt words; use the bundled model, or train a ds_tcn and export it with this kwsd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Graphs:
     """The window graph and the step graph of a model file, to be changed together.
 
     Raises:
-        LearnError: the file has no step graph, or not the layers that a branch needs.
+        LearnError: the file has no step graph; or, from `add` and `trunk`, not the layers that a branch needs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,11 +93,11 @@ class Graphs:
             sums.CopyFrom(numpy_helper.from_array(kept, sums.name))
             _set_width(graph)
 
-    def finished(self, card: str) -> onnx.ModelProto:
+    def serialised(self, card: str) -> bytes:
         """The model file with these graphs and another card."""
         self._properties[STEP_KEY].value = base64.b64encode(self.step.SerializeToString()).decode()
         self._properties[METADATA_KEY].value = card
-        return self.model
+        return bytes(self.model.SerializeToString())
 
     def trunk(self) -> bytes:
         """The part of the step graph that makes what a branch sees, as output `trunk`: (batch, channels, n, 1)."""
@@ -168,9 +168,9 @@ def _all_spans(graph: onnx.GraphProto) -> str:
 
 
 def _recalled(graph: onnx.GraphProto, n_channels: int) -> str:
-    """In the step graph, the mean of the newest stride, which is a span, behind those of the strides before it.
+    """In the step graph, append the mean of the newest stride, which is a span, to those of the strides before it.
 
-    The past is an input and an output more, as `export.causal` describes them.
+    These means are state: the graph gets one more input `past_N` and output `seen_N` (see `export.causal`).
     """
     n_before = len(graph.input) - 1
     past, seen = f"past_{n_before}", f"seen_{n_before}"

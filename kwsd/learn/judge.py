@@ -31,7 +31,7 @@ class Judge:
         return float(self._smoothed(scores_of(branch, windows)).max(initial=0.0))
 
     def events(self, branch: Branch, kind: int) -> list[tuple[float, str]]:
-        """Every local maximum in the measuring half, the highest first, and what was said.
+        """The maxima in the measuring half that are a refractory period apart, the highest first, and what was said.
 
         Args:
             kind: the word itself, which does not count, or a number that no span has.

@@ -52,7 +52,7 @@ class Teacher:
     def __init__(self, path: Path, pack: Path) -> None:
         self._card = load_model(path, "cpu").card  # it has passed its golden check
         if self._card.frontend.sample_rate_hz != RATE_HZ:
-            raise LearnError(f"{path}: hears {self._card.frontend.sample_rate_hz} Hz; learning needs {RATE_HZ} Hz")
+            raise LearnError(f"{path}: takes {self._card.frontend.sample_rate_hz} Hz; learning needs {RATE_HZ} Hz")
         if self._card.stride_frames != 2 * SPAN_STEPS:
             raise LearnError(f"{path}: decides every {self._card.stride_seconds:g} s; learning needs every 0.1 s")
         self._graphs = Graphs(path)
@@ -60,7 +60,7 @@ class Teacher:
         self._pack = load_pack(pack, self.trunk)
         self.judge = Judge(self._card, self._pack)
 
-    def refuse(self, word: str) -> None:
+    def check_name(self, word: str) -> None:
         """Check a word's name.
 
         Raises:
@@ -86,19 +86,19 @@ class Teacher:
         on_progress: Callable[[int], object] = lambda n: None,
         wrong: Sequence[FloatArray] = (),
     ) -> Lesson:
-        """Learn a word from takes. Those by a synthesiser are not counted beside real ones.
+        """Learn a word from takes. Beside real takes, synthetic ones teach, but count in no figure and no limit.
 
         Args:
             per_hour: allowed false events an hour.
-            on_progress: called with 1 after each of `n_parts(takes)` parts.
+            on_progress: called with 1 after each of `n_parts(word, takes)` parts.
             wrong: recordings at 16 kHz that must not be taken for the word.
 
         Raises:
             LearnError: too few or too many takes, or a name that cannot be used.
         """
-        self.refuse(word)
+        self.check_name(word)
         counted = counted_takes(word, takes)
-        kind, random = self.kind(word), np.random.default_rng(len(takes))
+        kind, random = self.kind(word), np.random.default_rng(0)
         examples = self._examples(takes, wrong, random, on_progress)
         n_recognised = 0
         for fold in np.array_split(random.permutation(counted), min(len(counted), _MOST_FOLDS)):
@@ -178,5 +178,7 @@ def counted_takes(word: str, takes: list[Take]) -> list[int]:
     real = [n for n, take in enumerate(takes) if not take.is_synthetic]
     counted = real or list(range(len(takes)))
     if len(counted) > MOST or len(takes) < FEWEST:
-        raise LearnError(f"{word}: it takes {FEWEST} to {MOST} recordings, better {ENOUGH} or more; not {len(counted)}")
+        raise LearnError(
+            f"{word}: needs {FEWEST} to {MOST} recordings, better {ENOUGH} or more; there are {len(counted)}"
+        )
     return counted

@@ -25,7 +25,7 @@ class Lesson:
     """A word that was learnt, and how well.
 
     Attributes:
-        n_recognised: takes that were recognised when each was left out in turn, of `n_takes`.
+        n_recognised: takes that were recognised by a branch that was fitted without them, of `n_takes`.
         n_false: events in the pack's measuring half, which lasts `hours`.
         closest: words of the measuring half with the highest scores, and these scores.
         notes: what its user should know or mend.
@@ -88,12 +88,15 @@ def notes_on(lesson: Lesson, takes: list[Take], per_hour: float) -> list[str]:
     if any(take.synthesiser == ESPEAK_NG for take in takes):
         found.append("espeak-ng sounds like a machine; kokoro-onnx and piper sound more like people (docs/learning.md)")
     if lesson.n_takes < ENOUGH:
-        found.append(f"only {lesson.n_takes} recordings; with {ENOUGH} or more, by all who will say it, it misses less")
+        found.append(
+            f"only {lesson.n_takes} recordings; {ENOUGH} or more, by everyone who will say it, are missed less often"
+        )
     if lesson.n_recognised < _FEW_RECOGNISED * lesson.n_takes:
         found.append("the recordings are too few, or too different from each other: record more in the same places")
     if lesson.hours * per_hour < 1:
         found.append(
-            f"{lesson.hours:.1f} h cannot show so few false events; `kwsd calibrate` with hours of your room can"
+            f"{lesson.hours:.1f} h are too short to show {per_hour:g} false events an hour; "
+            "`kwsd calibrate` with hours of recordings of your room can"
         )
     for note in dict.fromkeys(take.note for take in takes if take.note):
         names = [str(take.path) for take in takes if take.note == note]

@@ -51,12 +51,12 @@ def only_learnt(graphs: Graphs, card: ModelCard) -> ModelCard:
 
 def save_model(graphs: Graphs, card: ModelCard, path: Path) -> None:
     """Write a model file with golden posteriors of its own graph, and load it once before it gets its name."""
-    session = open_session(graphs.finished(card.to_json()).SerializeToString(), path, CPU)
+    session = open_session(graphs.serialised(card.to_json()), path, CPU)
     windows = golden_windows(card.golden.seed, len(card.golden.posteriors), card.window_frames, card.frontend)
     [posteriors] = session.run(None, {session.get_inputs()[0].name: windows})
     card = replace(card, golden=replace(card.golden, posteriors=posteriors.astype(float).tolist()))
     with whole(path) as part:
-        part.write_bytes(graphs.finished(card.to_json()).SerializeToString())
+        part.write_bytes(graphs.serialised(card.to_json()))
         load_model(part, "cpu")
 
 

@@ -1,4 +1,4 @@
-"""Takes: recordings of a word by its user, cut to the word, or one line that says what is wrong with them."""
+"""Takes: recordings of a word by its user, with the place of the word, or one line that says what is wrong."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class Take:
 
 
 def read_take(path: Path) -> Take:
-    """Read a recording of any rate, and cut it to the word.
+    """Read a recording of any rate, and find the word in it.
 
     Raises:
         AudioError: it cannot be read.
@@ -81,7 +81,7 @@ def resampled(samples: FloatArray, rate_hz: int) -> FloatArray:
 
 
 def cut_take(path: Path, samples: FloatArray) -> Take:
-    """Cut samples at 16 kHz to the word. `path` is for messages.
+    """Find the word in samples at 16 kHz. `path` is for messages.
 
     Raises:
         LearnError: they are silent, or hold nothing like a word.
@@ -93,7 +93,7 @@ def cut_take(path: Path, samples: FloatArray) -> Take:
     begin, end = word_edges((samples / peak * 32767).astype(np.int16))
     if end - begin < _SHORTEST * RATE_HZ:
         raise LearnError(
-            f"{path}: its loudest part lasts {(end - begin) / RATE_HZ:.2f} s, which is no word; record it again"
+            f"{path}: its longest sound lasts {(end - begin) / RATE_HZ:.2f} s, which is no word; record it again"
         )
     note = ""
     if peak > _FULL and float(np.mean(np.abs(samples) > 0.98 * peak)) > _CLIPPED_SHARE:
