@@ -1,5 +1,6 @@
 """Which files are recordings, and files that appear whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,18 +10,22 @@ _COMPRESSED = (".flac", ".ogg", ".opus", ".mp3")
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a path beside the file to write to. It gets the file's name at the end, or is removed after an error."""
+    """Yield a path beside the file to write to. It gets the file's name at the end, or is removed after an error.
+
+    A link stays a link, and its file is written.
+    """
     part = part_of(path)
     try:
         yield part
-        part.replace(path)
+        part.replace(os.path.realpath(path))
     finally:
         part.unlink(missing_ok=True)
 
 
 def part_of(path: Path) -> Path:
     """The path that `whole` writes to. It keeps the suffix, by which some libraries choose the format."""
-    return path.with_name(f"part-{path.name}")
+    target = Path(os.path.realpath(path))
+    return target.with_name(f".kwsd-part-{target.name}")
 
 
 def is_wav(name: str) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kwsd.commands.jobs import Finder, Labeller, Worker, run_jobs
-from kwsd.commands.tables import write_detections, write_labels
+from kwsd.commands.tables import detection_header, label_header, scores_header, write_detections, write_labels
 from kwsd.core.clip import N_VIEWS
 from kwsd.core.model import Model
 from kwsd.corpus.ledger import Ledger
@@ -27,7 +27,7 @@ from kwsd.corpus.source import Corpus
 from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.files import part_of
 
-_PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:/")  # pathlib makes a single slash of the two in s3://
+_PROTOCOL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # pathlib makes a single slash of the two in s3://
 
 JOB_CLIPS = 256
 _JOB_RECORDINGS = 2
@@ -101,11 +101,14 @@ def label_corpus(
         AudioError: there is no clip, or none could be reached.
         OutputError: a file cannot be written; the finished clips are kept for the next run.
     """
-    _check_targets(output, scores, ray)
+    labels = model.card.labels
+    _check_targets(output, label_header(output), ray)
+    if scores:
+        _check_scores(scores, scores_header(labels), output)
     worker = Labeller(model, corpus, N_VIEWS if augment else 1)
     with _open_ledger(worker, _LABEL_RULE, output, scores) as (ledger, summary):
         _run_missing(worker, ledger, summary, JOB_CLIPS, ray)
-        summary.counts = write_labels(ledger, model.card.labels, output, scores)
+        summary.counts = write_labels(ledger, labels, output, scores)
     return summary
 
 
@@ -118,7 +121,7 @@ def spot_corpus(corpus: Corpus, output: Path, model: Model, ray: str | None = No
     Raises:
         AudioError, OutputError: as `label_corpus`.
     """
-    _check_targets(output, None, ray)
+    _check_targets(output, detection_header(output), ray)
     worker = Finder(model, corpus)
     with _open_ledger(worker, _SPOT_RULE, output, None) as (ledger, summary):
         _run_missing(worker, ledger, summary, _JOB_RECORDINGS, ray)
@@ -189,26 +192,36 @@ def _ledger_path(output: Path) -> Path:
     return output.with_name(output.name + ".ledger")
 
 
-def _check_targets(output: Path, scores: Path | None, ray: str | None) -> None:
-    """Check, before hours of work, that the files can be written, and that the cluster answers."""
-    for target in filter(None, (output, scores)):
-        if _PROTOCOL.match(str(target)) and not target.parent.is_dir():
-            raise OutputError(f"{target}: results are written to this machine; name a path, and copy the file")
-        if target.exists() and not target.is_file():
-            raise OutputError(f"{target}: is not a file; name a file to write")
-        if not target.name or not os.access(target.parent, os.W_OK | os.X_OK):
-            raise OutputError(f"{target}: cannot be written; its folder does not exist or is not writable")
-        if target.exists():
-            refuse_foreign(target)
-    own = (output, _ledger_path(output), part_of(output))  # compared after resolving, since folders may be links
-    if scores and scores.resolve() in {path.resolve() for path in own}:
-        raise OutputError(f"{scores}: is used for the labels; name another file for the scores")
+def _check_targets(output: Path, header: list[str], ray: str | None) -> None:
+    """Check, before hours of work, that the output can be written, and that the cluster answers."""
+    _check_target(output)
     if is_parquet(output):
         check_parquet(output)
+    refuse_foreign(output, header)
     if ray is not None:
         from kwsd.commands.ray_jobs import check_cluster
 
         check_cluster(ray)
+
+
+def _check_scores(scores: Path, header: list[str], output: Path) -> None:
+    _check_target(scores)
+    own = (output, _ledger_path(output), part_of(output))  # compared after resolving, since folders may be links
+    if scores.resolve() in {path.resolve() for path in own}:
+        raise OutputError(f"{scores}: is used for the labels; name another file for the scores")
+    if is_parquet(scores):
+        raise OutputError(f"{scores}: scores are CSV; name it so, or name Parquet for the labels, which has the scores")
+    refuse_foreign(scores, header)
+
+
+def _check_target(target: Path) -> None:
+    if _PROTOCOL.match(str(target)) and not target.parent.is_dir():
+        address = str(target).replace(":/", "://", 1)
+        raise OutputError(f"{address}: results are written to this machine; name a path, and copy the file")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is not a file; name a file to write")
+    if not target.name or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: cannot be written; its folder does not exist or is not writable")
 
 
 @contextmanager

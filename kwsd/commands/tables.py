@@ -12,6 +12,30 @@ from kwsd.commands.jobs import DETECTIONS, labelled_type
 from kwsd.corpus.ledger import Ledger
 from kwsd.corpus.results import is_parquet, write_csv, write_parquet
 
+_LABEL_COLUMNS = {"path": "string", "label": "string", "score": "float", "posteriors": "floats", "seconds": "double"}
+_DETECTION_COLUMNS = {
+    "path": "string",
+    "label": "string",
+    "score": "double",
+    "start_seconds": "double",
+    "end_seconds": "double",
+}
+
+
+def label_header(output: Path) -> list[str]:
+    """The columns that `write_labels` writes to this path."""
+    return list(_LABEL_COLUMNS) if is_parquet(output) else ["fname", "label"]
+
+
+def scores_header(labels: list[str]) -> list[str]:
+    """The columns of the scores that `write_labels` writes."""
+    return ["fname", *labels]
+
+
+def detection_header(output: Path) -> list[str]:
+    """The columns that `write_detections` writes to this path."""
+    return list(_DETECTION_COLUMNS) if is_parquet(output) else ["fname", *list(_DETECTION_COLUMNS)[1:]]
+
 
 class _Labelled(NamedTuple):
     path: str
@@ -33,14 +57,13 @@ def write_labels(ledger: Ledger, labels: list[str], output: Path, scores: Path |
     counts: Counter[str] = Counter()
     if scores:
         rows = ((one.fname, *_digits(one.posteriors)) for one in _labelled(ledger, labels, Counter()))
-        write_csv(scores, ("fname", *labels), rows)
+        write_csv(scores, scores_header(labels), rows)
     clips = _labelled(ledger, labels, counts)
     if is_parquet(output):
-        columns = {"path": "string", "label": "string", "score": "float", "posteriors": "floats", "seconds": "double"}
         values = ((one.path, one.label, one.posteriors.max(), one.posteriors, one.seconds) for one in clips)
-        write_parquet(output, columns, values)
+        write_parquet(output, _LABEL_COLUMNS, values)
     else:
-        write_csv(output, ("fname", "label"), ((one.fname, one.label) for one in clips))
+        write_csv(output, label_header(output), ((one.fname, one.label) for one in clips))
     return counts
 
 
@@ -51,15 +74,14 @@ def write_detections(ledger: Ledger, labels: list[str], output: Path) -> Counter
         how many detections have each label.
     """
     counts: Counter[str] = Counter()
-    values = {"label": "string", "score": "double", "start_seconds": "double", "end_seconds": "double"}
     found = _detections(ledger, labels, counts)
     if is_parquet(output):
-        write_parquet(output, {"path": "string", **values}, ((path, *rest) for path, _, *rest in found))
+        write_parquet(output, _DETECTION_COLUMNS, ((path, *rest) for path, _, *rest in found))
     else:
         digits = (
             (fname, label, f"{score:.4f}", f"{start:.3f}", f"{end:.3f}") for _, fname, label, score, start, end in found
         )
-        write_csv(output, ("fname", *values), digits)
+        write_csv(output, detection_header(output), digits)
     return counts
 
 

@@ -4,6 +4,7 @@ Law: a file appears whole or not at all, and is on the disk when the function re
 """
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -22,18 +23,31 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
-def refuse_foreign(path: Path) -> None:
-    """Refuse to overwrite a file that is no earlier table of this module.
+def refuse_foreign(path: Path, header: list[str]) -> None:
+    """Refuse to overwrite a file that has anything else than a table with this header; an empty one is replaced.
 
     Raises:
         OutputError: the file has other contents.
         OSError: it cannot be read.
     """
-    begins = b"PAR1" if is_parquet(path) else b"fname,"
-    if path.stat().st_size:
+    if path.exists() and path.stat().st_size and not _has_header(path, header):
+        raise OutputError(f"{path}: is no table that this command wrote; name another file")
+
+
+def _has_header(path: Path, header: list[str]) -> bool:
+    if not is_parquet(path):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(header)
+        begins = line.getvalue().encode("utf-8", "surrogateescape")
         with path.open("rb") as file:
-            if file.read(len(begins)) != begins:
-                raise OutputError(f"{path}: is no table that kwsd label wrote; name another file")
+            return file.read(len(begins)) == begins
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        return list(read_schema(path).names) == header
+    except (ArrowException, OSError):
+        return False
 
 
 def check_parquet(path: Path) -> None:
@@ -48,7 +62,7 @@ def check_parquet(path: Path) -> None:
         raise OutputError(f"{path}: Parquet needs pip install 'kwsd[corpus]'") from None
 
 
-def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> None:
+def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[str]]) -> None:
     """Write rows of text.
 
     Raises:

@@ -154,35 +154,6 @@ def test_a_file_that_is_no_ledger_is_not_overwritten(clips, tmp_path, model):
     assert ledger.read_text().startswith("something else")
 
 
-def test_a_missing_output_folder_is_reported_before_the_work(clips, tmp_path, model):
-    with pytest.raises(OutputError, match=r"absent/s.csv: cannot be written; its folder"):
-        label_corpus(Folder(clips), tmp_path / "absent" / "s.csv", model)
-
-
-def test_only_an_earlier_output_is_overwritten(clips, tmp_path, model):
-    clip = next(clips.rglob("*.wav"))
-    before = clip.read_bytes()
-    notes = tmp_path / "notes.csv"
-    notes.write_text("milk, bread")
-    for output, scores, reason in (
-        (clip, None, "is no table that kwsd label wrote; name another file"),
-        (notes, None, "is no table"),
-        (tmp_path / "s.csv", notes, "is no table"),
-        (Path("s3://bucket/s.csv"), None, "results are written to this machine"),
-        (clips, None, "is not a file"),
-        (tmp_path / "s.csv", clips, "is not a file"),
-        (tmp_path / "s.csv", tmp_path / "absent" / "p.csv", "cannot be written"),
-        (tmp_path / "s.csv", tmp_path / "clips" / ".." / "s.csv", "is used for the labels"),
-        (tmp_path / "s.csv", tmp_path / "s.csv.ledger", "is used for the labels"),
-        (tmp_path / "s.csv", tmp_path / "part-s.csv", "is used for the labels"),
-    ):
-        with pytest.raises(OutputError, match=reason):
-            label_corpus(Folder(clips), output, model, scores)
-    assert clip.read_bytes() == before
-    assert notes.read_text() == "milk, bread"
-    assert not (tmp_path / "s.csv").exists()
-
-
 def test_links_to_folders_are_followed_once(tmp_path, write_wav, noise, model):
     write_wav("data/a.wav", noise)
     write_wav("clips/b.wav", noise)

@@ -23,7 +23,7 @@ def test_ctrl_c_ends_a_recording_and_keeps_it(tmp_path):
     path = tmp_path / "room.wav"
     command = [sys.executable, "-m", "kwsd", "record", path, "--source", DEMO]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "part-room.wav").exists():
+        while not (tmp_path / ".kwsd-part-room.wav").exists():
             time.sleep(0.05)
         time.sleep(1)
         process.send_signal(signal.SIGINT)

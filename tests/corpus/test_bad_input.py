@@ -88,6 +88,7 @@ def test_what_cannot_be_a_corpus_is_refused_in_one_line(here, model, sources, co
         ("shard-*.tar", "clips/../shard-1.tar"),
         ("audio.parquet", "audio.parquet"),
         ("*s.parquet", "paths.parquet"),
+        ("labels.parquet", "labels.parquet"),
         ("list.txt", "./list.txt"),
         ("list.txt", "clips/clip_03.wav"),
         ("clips/*.wav", "clips/clip_03.wav"),
@@ -98,9 +99,10 @@ def test_what_cannot_be_a_corpus_is_refused_in_one_line(here, model, sources, co
 def test_no_source_is_overwritten(here, model, source, target):
     Path("link.wav").symlink_to(here / "clips" / "clip_03.wav")
     Path("bytes.parquet").unlink()
+    label_corpus(open_corpus(["clips"]), Path("labels.parquet"), model)
     for output in (Path(target), here / target):
         before = output.read_bytes()
-        reason = "is an input of this run" if target.endswith(".parquet") else "is no table that kwsd label wrote"
+        reason = "is an input of this run" if target == "labels.parquet" else "is no table that this command wrote"
         with pytest.raises(OutputError, match=f"{output}: {reason}"):
             label_corpus(open_corpus([source]), output, model)
         assert output.read_bytes() == before

@@ -63,7 +63,7 @@ def test_a_run_contains_everything_needed_to_repeat_it(run, corpus):
     ]
     assert {"config.json", "history.json", "history.png", "model.keras"} <= names
     assert {"validation.json", "validation.png", "validation.csv", "decision.json"} <= names
-    assert not [name for name in names if name.startswith("part-")]
+    assert not [name for name in names if name.startswith(".kwsd-part-")]
     config = json.loads((run / "config.json").read_text())
     assert config["files_digest"] == corpus.files_digest()
     assert config["hyperparameters"] == HYPER.to_dict()
