@@ -184,7 +184,9 @@ def _synthesise(args: argparse.Namespace) -> None:
 
     if not 0 < args.hours < 1000:
         raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 1")
-    talk = Talk(tuple(args.words.split(",")), tuple(filter(None, args.near.split(","))))
+    if args.seed < 0:
+        raise TrainingError(f"--seed {args.seed}: must be 0 or more")
+    talk = Talk(tuple(args.words.split(",")), tuple(args.near.split(",")) if args.near else ())
     n_made = synthesise_talk(args.dir, args.hours, find_synthesiser(args.voices), talk, args.seed)
     print(f"{args.dir}: {n_made} files made, for python -m train fit --speech {args.dir}")
 

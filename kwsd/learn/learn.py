@@ -9,6 +9,7 @@ import numpy as np
 
 from kwsd.audio import FloatArray
 from kwsd.core.model import load_model
+from kwsd.core.rows import IntArray
 from kwsd.errors import LearnError
 from kwsd.learn.branch import fit_branch
 from kwsd.learn.examples import beginnings, positives, unchanged
@@ -102,9 +103,7 @@ class Teacher:
         examples = self._examples(takes, wrong, random, on_progress)
         n_recognised = 0
         for fold in np.array_split(random.permutation(counted), min(len(counted), _MOST_FOLDS)):
-            branch = self._fit([one for n, one in enumerate(examples) if n not in fold], kind, random, rounds=2)
-            threshold = self.judge.threshold(self.judge.events(branch, kind), per_hour)
-            n_recognised += sum(self.judge.highest(branch, examples[n].unchanged) >= threshold for n in fold)
+            n_recognised += self._n_recognised(examples, fold, kind, per_hour, random)
             on_progress(1)
         branch = self._fit(examples, kind, random)
         events = self.judge.events(branch, kind)
@@ -112,7 +111,20 @@ class Teacher:
         on_progress(1)
         n_false, closest = sum(score >= threshold for score, _ in events), closest_words(events)
         hours = self.judge.hours
-        lesson = Lesson(word, branch, threshold, len(counted), n_recognised, n_false, hours, closest, [])
+        synthetic = [take for take in takes if take.is_synthetic]
+        lesson = Lesson(
+            word=word,
+            branch=branch,
+            threshold=threshold,
+            n_real=len(takes) - len(synthetic),
+            n_synthetic=len(synthetic),
+            synthesiser=synthetic[0].synthesiser if synthetic else "",
+            n_recognised=n_recognised,
+            n_false=n_false,
+            hours=hours,
+            closest=closest,
+            notes=[],
+        )
         return replace(lesson, notes=notes_on(lesson, takes, per_hour))
 
     @staticmethod
@@ -161,6 +173,14 @@ class Teacher:
             examples.append(_Examples(said, other, unchanged(take, self.trunk)))
             on_progress(1)
         return examples
+
+    def _n_recognised(
+        self, examples: list[_Examples], left_out: IntArray, kind: int, per_hour: float, random: np.random.Generator
+    ) -> int:
+        """How many of some takes a branch recognises that was fitted without them."""
+        branch = self._fit([one for n, one in enumerate(examples) if n not in left_out], kind, random, rounds=2)
+        threshold = self.judge.threshold(self.judge.events(branch, kind), per_hour)
+        return sum(self.judge.highest(branch, examples[n].unchanged) >= threshold for n in left_out)
 
     def _fit(self, examples: list[_Examples], kind: int, random: np.random.Generator, **options: int) -> Branch:
         said = np.concatenate([one.said for one in examples])

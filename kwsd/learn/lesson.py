@@ -18,6 +18,7 @@ _NAMED = 3  # words that resemble it, and recordings in a note
 _SHORT_SECONDS = 0.35
 _RESEMBLES = 0.8  # of the threshold
 _FEW_RECOGNISED = 0.6
+_MANY_VOICES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Lesson:
     """A word that was learnt, and how well.
 
     Attributes:
+        n_real, n_synthetic: takes by people, and by a synthesiser, whose name is in `synthesiser`.
         n_recognised: takes that were recognised by a branch that was fitted without them, of `n_takes`.
         n_false: events in the pack's measuring half, which lasts `hours`.
         closest: words of the measuring half with the highest scores, and these scores.
@@ -34,7 +36,9 @@ class Lesson:
     word: str
     branch: Branch
     threshold: float
-    n_takes: int
+    n_real: int
+    n_synthetic: int
+    synthesiser: str
     n_recognised: int
     n_false: int
     hours: float
@@ -46,7 +50,7 @@ class Lesson:
         low, high = binomtest(self.n_recognised, self.n_takes).proportion_ci(method="exact")
         least, most = _poisson_interval(self.n_false, self.hours)
         lines = [
-            f"{self.word}: learnt from {self.n_takes} recordings, {self.branch.n_parameters} parameters",
+            f"{self.word}: learnt from {self._sources()}, {self.branch.n_parameters} parameters",
             f"  recognised when left out: {self.n_recognised} of {self.n_takes} ({low:.0%} to {high:.0%})",
             f"  false events: {self.n_false} in the {self.hours:.1f} h of speech, words and noise for which the "
             f"threshold was chosen ({least:.1f} to {most:.1f} an hour)",
@@ -57,10 +61,21 @@ class Lesson:
             lines.append(f"  closest words and their highest scores: {closest}")
         return [*lines, *(f"  note: {note}" for note in self.notes)]
 
+    @property
+    def n_takes(self) -> int:
+        """The takes that the figures are about: those by people, if there are any."""
+        return self.n_real or self.n_synthetic
+
+    def _sources(self) -> str:
+        real = f"{self.n_real} recordings" if self.n_real else ""
+        spoken = f"{self.n_synthetic} takes by {self.synthesiser}" if self.n_synthetic else ""
+        return " and ".join(filter(None, (real, spoken)))
+
     def to_dict(self) -> dict[str, Any]:
         """For the model card."""
         return {
-            "recordings": self.n_takes,
+            "recordings": self.n_real,
+            "synthetic": {"takes": self.n_synthetic, "by": self.synthesiser},
             "recognised_when_left_out": self.n_recognised,
             "false_events": self.n_false,
             "measured_hours": round(self.hours, 3),
@@ -81,12 +96,7 @@ def closest_words(events: list[tuple[float, str]]) -> list[tuple[str, float]]:
 def notes_on(lesson: Lesson, takes: list[Take], per_hour: float) -> list[str]:
     """What could be better."""
     found = []
-    if all(take.is_synthetic for take in takes):
-        found.append(
-            f"spoken by {takes[0].synthesiser} alone: it misses many real voices; add recordings, if only three"
-        )
-    if any(take.synthesiser == ESPEAK_NG for take in takes):
-        found.append("espeak-ng sounds like a machine; kokoro-onnx and piper sound more like people (docs/learning.md)")
+    found += _notes_on_synthesiser(lesson, takes)
     if lesson.n_takes < ENOUGH:
         found.append(
             f"only {lesson.n_takes} recordings; {ENOUGH} or more, by everyone who will say it, are missed less often"
@@ -105,6 +115,18 @@ def notes_on(lesson: Lesson, takes: list[Take], per_hour: float) -> list[str]:
         found.append("the word is short, so other words often contain it; two or three syllables work better")
     if lesson.closest and lesson.closest[0][1] > _RESEMBLES * lesson.threshold:
         found.append(f"it resembles {lesson.closest[0][0]}")
+    return found
+
+
+def _notes_on_synthesiser(lesson: Lesson, takes: list[Take]) -> list[str]:
+    found = []
+    if lesson.n_synthetic and not lesson.n_real:
+        found.append(f"spoken by {lesson.synthesiser} alone, it misses many real voices; add recordings, if only three")
+    if lesson.synthesiser == ESPEAK_NG:
+        found.append("espeak-ng sounds like a machine; kokoro-onnx and piper sound more like people (docs/learning.md)")
+    n_voices = len({take.path for take in takes if take.is_synthetic})
+    if 0 < n_voices < _MANY_VOICES:
+        found.append(f"{lesson.synthesiser} has only {n_voices} voices here; others will be missed more often")
     return found
 
 

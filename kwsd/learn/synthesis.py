@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
-from itertools import combinations, product
+from itertools import combinations, cycle, product
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -57,19 +58,31 @@ class Synthesiser(Protocol):
 def synthesise(
     word: str, synthesiser: Synthesiser, on_progress: Callable[[int], object] = lambda n: None
 ) -> list[Take]:
-    """Let a synthesiser speak a word thirty times: in thirty voices, if it has so many.
+    """Let a synthesiser speak a word thirty times: in thirty voices, or in all if there are fewer.
+
+    A voice that swallows the word is replaced by another.
 
     Raises:
-        LearnError: it cannot speak the word.
+        LearnError: most voices cannot speak the word.
     """
     random = np.random.default_rng(0)
-    is_short_of = len(synthesiser.voices) < N_TAKES
-    takes = []
-    for voice in random.choice(synthesiser.voices, N_TAKES, replace=is_short_of):
+    voices = random.permutation(synthesiser.voices)
+    takes: list[Take] = []
+    for n_tried, voice in enumerate(cycle(voices)):
+        if len(takes) == N_TAKES:
+            break
         samples = synthesiser.say(word, str(voice), random.uniform(*_SPEEDS))
-        take = cut_take(Path(f"{synthesiser.name} {voice}"), samples)
-        takes.append(replace(take, synthesiser=synthesiser.name))
-        on_progress(1)
+        try:
+            take = cut_take(Path(f"{synthesiser.name} {voice}"), samples)
+            problem = take.note
+        except LearnError as error:
+            problem = str(error)
+        if problem and n_tried - len(takes) > N_TAKES:
+            advice = "choose a word of two or three syllables"
+            raise LearnError(f"{synthesiser.name} does not say {word!r} as one word ({problem}); {advice}")
+        if not problem:
+            takes.append(replace(take, synthesiser=synthesiser.name))
+            on_progress(1)
     return takes
 
 
@@ -83,27 +96,37 @@ def find_synthesiser(folder: Path | None = None) -> Synthesiser:
         LearnError: the folder holds no voices, or the synthesiser is not installed.
     """
     voices = folder or _default_folder()
+    synthesiser: Synthesiser
     if kokoro := sorted(voices.glob("kokoro*.onnx")):
-        return Kokoro(kokoro[0])
-    if piper := sorted(voices.glob("*.onnx.json")):
-        return Piper(piper)
-    if folder:
+        synthesiser = Kokoro(kokoro[0])
+    elif piper := sorted(voices.glob("*.onnx.json")):
+        synthesiser = Piper(piper)
+    elif folder:
         raise LearnError(f"{folder}: no voices of kokoro-onnx (kokoro*.onnx and voices*.bin) or piper (*.onnx.json)")
-    return Espeak()
+    else:
+        synthesiser = Espeak()
+    if not synthesiser.voices:
+        raise LearnError(f"{voices}: the files of {synthesiser.name} hold no voice; download them again")
+    return synthesiser
 
 
 def _default_folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "kwsd" / "voices"
+    try:
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser())
+    except RuntimeError:  # there is no home folder
+        data = Path("/nonexistent")
+    return data / "kwsd" / "voices"
 
 
 class Kokoro:
-    """Kokoro-82M by the package kokoro-onnx: its own voices, and the means of two of them.
+    """Kokoro-82M by the package kokoro-onnx, in English: its own voices, and the means of two of them.
 
     Args:
         model: its ONNX file, with `voices*.bin` beside it.
 
     Raises:
-        LearnError: the package or the voices are missing, or the model cannot be loaded.
+        LearnError: the package or the voices are missing or damaged.
+        ModelError: ONNX Runtime cannot load the model.
     """
 
     name = "kokoro-onnx"
@@ -117,22 +140,20 @@ class Kokoro:
         try:
             self._kokoro = package.Kokoro.from_session(session, str(styles[0]))
             own = sorted(self._kokoro.voices.keys())
-        except (OSError, ValueError, AttributeError, BadZipFile) as error:
-            raise LearnError(f"{styles[0]}: no voices of kokoro-onnx ({error})") from None
+        except Exception as error:  # of NumPy, or of the package
+            raise LearnError(f"{styles[0]}: no voices of kokoro-onnx ({_reason(error)})") from None
         self.voices = [*own, *(f"{one}+{other}" for one, other in combinations(own, 2))]
 
     def say(self, text: str, voice: str, speed: float) -> FloatArray:
         """Speak a text; see `Synthesiser`."""
-        style = np.mean([self._kokoro.get_voice_style(one) for one in voice.split("+")], axis=0)
-        try:
-            samples, rate_hz = self._kokoro.create(text, style, speed)
-        except Exception as error:  # of the package, or of ONNX Runtime
-            raise _unspeakable(self.name, text, str(error)) from None
-        return resampled(samples, rate_hz)
+        _refuse_other_scripts(self.name, text)
+        with _one_line(self.name, text, voice):
+            style = np.mean([self._kokoro.get_voice_style(one) for one in voice.split("+")], axis=0)
+            return resampled(*self._kokoro.create(text, style, speed))
 
 
 class Piper:
-    """piper by the package piper-tts: every speaker of every voice.
+    """piper by the package piper-tts, in the language of its voices: every speaker of every voice.
 
     Args:
         configurations: the `*.onnx.json` files of its voices.
@@ -147,30 +168,26 @@ class Piper:
         self._package = _imported("piper", "piper-tts", configurations[0])
         self._loaded: dict[str, tuple[Any, int]] = {}
         for path in configurations:
+            voice_name = path.name.removesuffix(".onnx.json")
             try:
                 voice = self._package.PiperVoice.load(path.with_suffix(""))
+                speakers = range(voice.config.num_speakers)
             except Exception as error:  # of ONNX Runtime, or of damaged JSON
-                reason = " ".join(str(error).split())[:200]
-                raise LearnError(f"{path}: piper cannot load this voice ({reason})") from None
-            for speaker in range(voice.config.num_speakers):
-                self._loaded[f"{path.name.removesuffix('.onnx.json')}_{speaker}"] = voice, speaker
+                raise LearnError(f"{path}: piper cannot load this voice ({_reason(error)})") from None
+            self._loaded |= {f"{voice_name}_{speaker}": (voice, speaker) for speaker in speakers}
         self.voices = list(self._loaded)
 
     def say(self, text: str, voice: str, speed: float) -> FloatArray:
         """Speak a text; see `Synthesiser`."""
         loaded, speaker = self._loaded[voice]
         options = self._package.SynthesisConfig(speaker_id=speaker, length_scale=1 / speed)
-        try:
+        with _one_line(self.name, text, voice):
             chunks = list(loaded.synthesize(text, options))
-        except Exception as error:  # of the package, or of ONNX Runtime
-            raise _unspeakable(self.name, text, str(error)) from None
-        if not chunks:
-            raise _unspeakable(self.name, text, "it has no sounds")
-        return resampled(np.concatenate([one.audio_float_array for one in chunks]), chunks[0].sample_rate)
+            return resampled(np.concatenate([one.audio_float_array for one in chunks]), chunks[0].sample_rate)
 
 
 class Espeak:
-    """espeak-ng, the program.
+    """espeak-ng, the program, in English.
 
     Raises:
         LearnError: it is not installed.
@@ -189,15 +206,13 @@ class Espeak:
 
     def say(self, text: str, voice: str, speed: float) -> FloatArray:
         """Speak a text; see `Synthesiser`."""
+        _refuse_other_scripts(self.name, text)
         name, pitch = self._options[voice]
         command = [self._program, "-v", name, "-p", str(pitch), "-s", str(round(_ESPEAK_WORDS_PER_MINUTE * speed))]
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _one_line(self.name, text, voice):
             path = Path(folder) / "speech.wav"
-            try:
-                command += ["-w", str(path), "--", text]
-                subprocess.run(command, check=True, capture_output=True, timeout=_ESPEAK_SECONDS)
-            except (subprocess.SubprocessError, OSError) as error:
-                raise _unspeakable(self.name, text, str(error)) from None
+            command += ["-w", str(path), "--", text]
+            subprocess.run(command, check=True, capture_output=True, timeout=_ESPEAK_SECONDS)
             return resampled(*read_recording(path))
 
 
@@ -205,9 +220,32 @@ def _imported(module: str, package: str, path: Path) -> Any:
     """Import a synthesiser's package."""
     try:
         return import_module(module)
-    except ModuleNotFoundError:
-        raise LearnError(f"{path}: needs the package {package}: pip install {package}") from None
+    except ModuleNotFoundError as error:
+        missing = package if error.name == module else f"{error.name}, for {package}"
+        raise LearnError(f"{path}: needs the package {missing}: pip install {package}") from None
+    except ImportError as error:
+        raise LearnError(f"{path}: the package {package} cannot be used ({_reason(error)})") from None
 
 
-def _unspeakable(name: str, text: str, reason: str) -> LearnError:
-    return LearnError(f"{name} cannot say {text!r} ({' '.join(reason.split())[:200]})")
+def _refuse_other_scripts(name: str, text: str) -> None:
+    """An English voice names the letters of other scripts, instead of reading them."""
+    if foreign := next((one for one in text if one.isalpha() and "LATIN" not in unicodedata.name(one, "")), ""):
+        raise LearnError(f"{name} speaks English, and cannot read {foreign!r}; take a piper voice of that language")
+
+
+@contextmanager
+def _one_line(name: str, text: str, voice: str) -> Iterator[None]:
+    """Turn whatever a synthesiser raises into one line: each has errors of its own.
+
+    Raises:
+        LearnError: always in place of another error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise LearnError(f"{name} cannot say {text!r} with the voice {voice} ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    said = error.stderr.decode(errors="replace") if isinstance(error, subprocess.CalledProcessError) else str(error)
+    return " ".join(said.split())[:200] or type(error).__name__

@@ -1,5 +1,6 @@
 """`kwsd learn`: a made-up word, from recordings to events."""
 
+import os
 import re
 import shutil
 
@@ -167,13 +168,16 @@ def test_silent_takes_are_repeated_until_the_keyboard_ends(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_a_word_is_learnt_from_a_synthesiser(tmp_path):
-    result = kwsd("learn", "computer", "--synthesise", "-o", tmp_path / "home.onnx")
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    result = kwsd("learn", "computer", "--synthesise", "-o", tmp_path / "home.onnx", env=environment)
     assert result.returncode == 0, result.stderr
-    assert "computer: learnt from 30 recordings" in result.stdout
+    assert "computer: learnt from 30 takes by espeak-ng" in result.stdout
     assert "note: spoken by espeak-ng alone" in result.stdout
+    learnt = load_model(tmp_path / "home.onnx", "cpu").card.training["learnt"]["computer"]
+    assert (learnt["recordings"], learnt["synthetic"]) == (0, {"takes": 30, "by": "espeak-ng"})
 
 
 def test_without_a_synthesiser_its_name_is_given(tmp_path):
-    environment = {"PATH": "/nowhere", "PYTHONPATH": str(ROOT)}
+    environment = {"PATH": "/nowhere", "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": "/nowhere"}
     result = kwsd("learn", "computer", "--synthesise", "-o", tmp_path / "home.onnx", env=environment)
     assert result.stderr == "kwsd: no speech synthesiser: sudo apt-get install espeak-ng\n"

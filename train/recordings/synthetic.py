@@ -1,9 +1,10 @@
 """Hours of talk by a speech synthesiser, for `--speech`: a file for each minute, by one voice.
 
-Law: a file depends only on the voices, the words, the seed and its number, so the same command
-continues an interrupted run with the files that are missing.
+Law: a folder holds talk of one kind, which `talk.json` describes: the voices, the words and the seed.
+A file depends only on these and its number, so the same command continues an interrupted run.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from kwsd.errors import TrainingError
 from kwsd.files import whole
 from kwsd.learn import augment
 from kwsd.learn.synthesis import Synthesiser
+from train.files import read_json, write_json
 from train.recordings.corpus import RATE_HZ, split_by_speaker
 from train.recordings.talk import Talk
 
@@ -25,7 +27,7 @@ _LEVEL_DBFS, _LEVEL_SPREAD_DB = -26.0, 3.0
 
 
 def synthesise_talk(folder: Path, hours: float, synthesiser: Synthesiser, talk: Talk, seed: int) -> int:
-    """Make the files that are missing, and show the progress.
+    """Make the files that are missing, at least one, and show the progress.
 
     Synthetic talk is for training only, so only voices that `split_by_speaker` gives to training are used.
 
@@ -33,24 +35,40 @@ def synthesise_talk(folder: Path, hours: float, synthesiser: Synthesiser, talk: 
         how many files were made.
 
     Raises:
-        TrainingError: no voice belongs to training.
+        TrainingError: no voice belongs to training, or the folder holds other talk.
         LearnError: the synthesiser fails.
+        OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     names = {voice: f"{synthesiser.name}-{voice}" for voice in synthesiser.voices}
     voices = [voice for voice, name in names.items() if split_by_speaker(name) == "training"]
     if not voices:
         raise TrainingError(f"{synthesiser.name}: its voices all belong to validation or testing; install more voices")
+    _claim(folder, {"synthesiser": synthesiser.name, "voices": voices, "words": talk.words, "seed": seed})
     n_made = 0
-    for number in tqdm(range(round(hours * 3600 / _FILE_SECONDS)), synthesiser.name, unit=" min", disable=None):
+    n_files = max(1, round(hours * 3600 / _FILE_SECONDS))
+    for number in tqdm(range(n_files), synthesiser.name, unit=" min", disable=None):
         random = np.random.default_rng((seed, number))
         voice = str(random.choice(voices))
         path = folder / f"{names[voice]}_nohash_{number}.wav"
-        if not path.exists():
+        if not path.is_file():
+            wav = io.BytesIO()  # a file itself would answer a full disk with an error without a reason
+            soundfile.write(wav, _minute(synthesiser, voice, talk, random), RATE_HZ, "PCM_16", format="WAV")
             with whole(path) as part:
-                soundfile.write(part, _minute(synthesiser, voice, talk, random), RATE_HZ, "PCM_16")
+                part.write_bytes(wav.getbuffer())
             n_made += 1
     return n_made
+
+
+def _claim(folder: Path, kind: dict[str, object]) -> None:
+    """Note what kind of talk a folder holds, or check that it holds this kind."""
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder}: is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "talk.json"
+    if not path.exists():
+        write_json(path, kind)
+    elif differing := [name for name in kind if read_json(path).get(name) != kind[name]]:
+        raise TrainingError(f"{folder}: holds other talk (different {', '.join(differing)}); name another folder")
 
 
 def _minute(synthesiser: Synthesiser, voice: str, talk: Talk, random: np.random.Generator) -> FloatArray:

@@ -25,7 +25,14 @@ NEAR = {
 }
 """Words that resemble the usual keywords, and do not sound the same."""
 
-_HOMOPHONES = {"no": ("know",), "right": ("write", "wright"), "left": (), "one": ("won",), "two": ("to", "too")}
+_HOMOPHONES = {
+    "blue": ("blew",), "bye": ("buy", "by"), "eight": ("ate",), "four": ("for", "fore"), "hey": ("hay",),
+    "hi": ("high",), "hour": ("our",), "light": ("lite",), "no": ("know",), "one": ("won",), "pause": ("paws",),
+    "read": ("red",), "red": ("read",), "right": ("write", "wright", "rite"), "sea": ("see",), "see": ("sea",),
+    "two": ("to", "too"), "wait": ("weight",),
+}  # fmt: skip
+"""Words that sound the same. Others, of your own keywords, have to be given as keywords, too."""
+
 _NEAR_SHARE = 0.3  # of the utterances
 _TRIES = 1000
 _GAP = re.compile(r"\{(\w+)\}")
@@ -111,19 +118,27 @@ class Talk:
     """Sentences, and words that resemble keywords, without the keywords themselves.
 
     Args:
-        keywords: what must not be said.
+        keywords: what must not be said, nor their plurals and homophones.
         near: words that resemble them; those of `NEAR` are added.
 
     Raises:
-        TrainingError: a word in `near` is a keyword, or sounds the same.
+        TrainingError: a word is empty, or one in `near` is a keyword or sounds like it.
+
+    Attributes:
+        words: the arguments.
     """
 
     def __init__(self, keywords: tuple[str, ...] = KEYWORDS, near: tuple[str, ...] = ()) -> None:
-        self._banned = {sound for word in keywords for sound in (word.lower(), *_HOMOPHONES.get(word.lower(), ()))}
+        for option, words in (("--words", keywords), ("--near", near)):
+            if not all(map(str.strip, words)):
+                raise TrainingError(f"{option}: a word is empty; separate words by single commas")
+        own = [spoken(word) for word in keywords]
+        self._banned = {sound for word in own for sound in (word, *_HOMOPHONES.get(word, ()))}
         if said := [word for word in near if self._is_banned(word)]:
-            raise TrainingError(f"--near {said[0]}: is a keyword, or sounds like one")
-        usual = (word for keyword in keywords for word in NEAR.get(keyword, ()))
-        self._near = [*near, *(word for word in usual if not self._is_banned(word))]
+            raise TrainingError(f"--near {said[0]}: has a keyword in it, or sounds like one")
+        usual = (word for keyword in own for word in NEAR.get(keyword, ()))
+        self.words = {"keywords": own, "near": [*near]}
+        self._near = [*map(spoken, near), *(word for word in usual if not self._is_banned(word))]
 
     def utterance(self, random: np.random.Generator) -> str:
         """A sentence, or a word that resembles a keyword, by itself or in a row of them.
@@ -140,7 +155,13 @@ class Talk:
         raise TrainingError(f"--words: nearly every sentence contains one of {', '.join(sorted(self._banned))}")
 
     def _is_banned(self, text: str) -> bool:
-        return any(re.search(rf"\b{re.escape(word)}\b", text.lower()) for word in self._banned)
+        text = spoken(text)
+        return any(re.search(rf"(?<!\w){re.escape(word)}(e?s|'s)?(?!\w)", text) for word in self._banned)
+
+
+def spoken(word: str) -> str:
+    """A word as it is compared: lower case, with spaces for the underscores of a folder's name."""
+    return word.strip().lower().replace("_", " ")
 
 
 def _sentence(random: np.random.Generator) -> str:
