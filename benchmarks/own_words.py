@@ -1,11 +1,13 @@
 """Learns words of one's own from a few recordings, and counts how many unseen recordings are missed.
 
-    python -m benchmarks.own_words WORDS --speech DIR [--word alexa …] [--takes 5,10,20] [--draws 2] [-o FILE]
+    python -m benchmarks.own_words WORDS --speech DIR [--word alexa …] [--takes 5,10,20] [--draws 2]
+                                   [--voices DIR] [-o FILE]
 
 WORDS has a folder of recordings for each word. Those that a word is learnt from are drawn, and all
 others are heard: in a gap of read speech, in noise (5 to 25 dB), and above a television (speech that
 goes on, 5 to 20 dB softer). The threshold of a row allows its false accepts an hour on the measuring
-half of the pack, whose speakers the branch was not fitted with.
+half of the pack, whose speakers the branch was not fitted with. With --voices, a speech synthesiser
+speaks each word, too: alone, and beside the recordings.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from kwsd.core.model import DEFAULT_MODEL
 from kwsd.learn import augment
 from kwsd.learn.learn import Teacher
 from kwsd.learn.pack import DEFAULT_PACK
+from kwsd.learn.synthesis import find_synthesiser, synthesise
 from kwsd.learn.takes import RATE_HZ, Take, read_take
 from kwsd.learn.trunk import Trunk, spans_of, windows_of
 from kwsd.sources.recording import read_recording
@@ -33,10 +36,10 @@ _LEAD, _TAIL = round(1.5 * RATE_HZ), round(0.6 * RATE_HZ)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Misses of one word, learnt from so many takes: counts for each setting and budget, and seconds to learn."""
+    """Misses of one word, learnt from some takes: counts for each setting and budget, and seconds to learn."""
 
     word: str
-    n_takes: int
+    takes: str
     heard: np.ndarray
     missed: np.ndarray
     seconds: float
@@ -50,6 +53,7 @@ def main() -> int:
     parser.add_argument("--word", action="append", help="one of the words (all)")
     parser.add_argument("--takes", default="5,10,20", help="how many recordings to learn from (%(default)s)")
     parser.add_argument("--draws", type=int, default=2, help="times that recordings are drawn (%(default)s)")
+    parser.add_argument("--voices", type=Path, metavar="DIR", help="voices of kokoro-onnx or piper")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE")
     parser.add_argument("--pack", type=Path, default=DEFAULT_PACK, metavar="FILE")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
@@ -59,33 +63,46 @@ def main() -> int:
     speech = [read_recording(path)[0] for path in sorted(args.speech.glob("*.wav"))]
     speech = [samples for samples in speech if len(samples) > 4 * RATE_HZ]
     counts = [int(n) for n in args.takes.split(",")]
+    synthesiser = find_synthesiser(args.voices) if args.voices else None
     rows = []
     for word in tqdm(words, desc="learning", disable=None):
         takes = [read_take(path) for path in sorted((args.words / word).glob("*.wav"))]
         heard = [_heard(take, speech, teacher.trunk, np.random.default_rng(n)) for n, take in enumerate(takes)]
-        for n_takes in counts:
-            rows += [_learnt(teacher, word, takes, heard, n_takes, draw) for draw in range(args.draws)]
-    table = _table(rows, counts)
+        spoken = synthesise(word.replace("_", " "), synthesiser) if synthesiser else []
+        for draw in range(args.draws):
+            drawn = np.random.default_rng(draw).permutation(len(takes))
+            unseen = [heard[n] for n in drawn[max(counts) :]]
+            for learnt_from in _lessons([takes[n] for n in drawn], counts, spoken):
+                rows.append(_learnt(teacher, word, learnt_from, unseen))
+    table = _table(rows)
     print(table)
     if args.output:
         args.output.write_text(table + "\n")
     return 0
 
 
-def _learnt(
-    teacher: Teacher, word: str, takes: list[Take], heard: list[list[FloatArray]], n_takes: int, draw: int
-) -> Row:
-    drawn = np.random.default_rng(draw).permutation(len(takes))
+def _lessons(takes: list[Take], counts: list[int], spoken: list[Take]) -> list[list[Take]]:
+    """What a word is learnt from: so many takes each time, and all of these with what a synthesiser spoke."""
+    real = [takes[:n] for n in counts]
+    return [*real, *([*some, *spoken] for some in ([], *real) if spoken)]
+
+
+def _learnt(teacher: Teacher, word: str, takes: list[Take], unseen: list[list[FloatArray]]) -> Row:
     began = time.monotonic()
-    lesson = teacher.learn(word, [takes[n] for n in drawn[:n_takes]], BUDGETS[0])
+    lesson = teacher.learn(word, takes, BUDGETS[0])
     seconds = time.monotonic() - began
     events = teacher.judge.events(lesson.branch, teacher.kind(word))
     thresholds = [teacher.judge.threshold(events, budget) for budget in BUDGETS]
-    highest = np.array(
-        [[teacher.judge.highest(lesson.branch, windows) for windows in heard[n]] for n in drawn[n_takes:]]
-    )
+    highest = np.array([[teacher.judge.highest(lesson.branch, windows) for windows in scenes] for scenes in unseen])
     missed = np.array([(highest < threshold).sum(axis=0) for threshold in thresholds])
-    return Row(word, n_takes, np.full(len(SETTINGS), len(highest)), missed, seconds)
+    return Row(word, _named(takes), np.full(len(SETTINGS), len(highest)), missed, seconds)
+
+
+def _named(takes: list[Take]) -> str:
+    """How many takes there are, and by what."""
+    synthetic = [take.synthesiser for take in takes if take.is_synthetic]
+    real = str(len(takes) - len(synthetic)) if len(takes) > len(synthetic) else ""
+    return " and ".join(filter(None, (real, f"{len(synthetic)} by {synthetic[0]}" if synthetic else "")))
 
 
 def _heard(take: Take, speech: list[FloatArray], trunk: Trunk, random: np.random.Generator) -> list[FloatArray]:
@@ -114,22 +131,23 @@ def _cut(speech: list[FloatArray], n_samples: int, random: np.random.Generator) 
     return piece / np.float32(max(augment.rms(piece), 1e-4))
 
 
-def _table(rows: list[Row], counts: list[int]) -> str:
+def _table(rows: list[Row]) -> str:
     heads = [f"{setting} @ {budget:g}/h" for budget in BUDGETS for setting in SETTINGS]
     lines = [
         f"| word | takes | {' | '.join(heads)} | seconds to learn |",
         f"|---|---|{'---|' * len(heads)}---|",
     ]
+    kinds = list(dict.fromkeys(row.takes for row in rows))
     groups = [
-        (word, n, [row for row in rows if (row.word, row.n_takes) == (word, n)])
-        for n in counts
+        (word, kind, [row for row in rows if (row.word, row.takes) == (word, kind)])
+        for kind in kinds
         for word in dict.fromkeys(row.word for row in rows)
     ]
-    groups += [("all", n, [row for row in rows if row.n_takes == n]) for n in counts]
-    for word, n, own in groups:
+    groups += [("all", kind, [row for row in rows if row.takes == kind]) for kind in kinds]
+    for word, kind, own in groups:
         missed, heard = sum(row.missed for row in own), sum(row.heard for row in own)
         shares = [_share(int(k), int(of)) for budget in missed for k, of in zip(budget, heard, strict=True)]
-        lines.append(f"| {word} | {n} | {' | '.join(shares)} | {np.mean([row.seconds for row in own]):.0f} |")
+        lines.append(f"| {word} | {kind} | {' | '.join(shares)} | {np.mean([row.seconds for row in own]):.0f} |")
     return "\n".join(lines)
 
 
