@@ -19,6 +19,8 @@ from kwsd.yaml_file import read_yaml
 _Threshold = Annotated[float, Between(0, 1, above=True)]
 _Name = Annotated[str, Matching(r"(?s).+", "a name")]
 _WyomingAddress = Annotated[str, Matching(r"tcp://.+", "tcp://HOST:PORT")]
+RESERVED = "wyoming/"
+"""The names of the streams of Wyoming's clients begin with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,7 @@ class MqttConfig:
         password_file: holds the password.
         tls: whether the connection is encrypted.
         tls_ca: PEM file of the authority to trust; null for the system's.
-        topic: what all topics begin with; the daemon's name, if it has one, follows. No two daemons of a broker may
-            share both.
+        topic: what all topics begin with, before the daemon's name. No two daemons of a broker may share both.
     """
 
     host: Annotated[str, Matching(r"[\w.-]+|[0-9A-Fa-f:]+", "the name or address of a broker, without its port")]
@@ -119,8 +120,7 @@ class ServiceConfig:
         socket: Unix socket of the events.
         socket_mode, socket_group: who may connect to the Unix sockets, as for `chmod` and `chgrp`.
         tcp: HOST:PORT for events, beside the Unix socket.
-        token_file: holds the token for `tcp` and `http`; required where other machines can reach
-            one of them.
+        token_file: holds the token for `tcp` and `http`; required where other machines can reach one of them.
         tls_certificate, tls_key: PEM files; with them `tcp` and `http` are encrypted.
         clips: which audio is kept; null for none.
         metrics: 127.0.0.1:PORT for `/metrics`, `/healthz` and `/livez`.
@@ -169,8 +169,7 @@ class Config(ServiceConfig):
     """The resolved configuration.
 
     Attributes:
-        streams: the configured streams by name. Empty if all come over the audio socket under
-            their own names.
+        streams: by name. Empty if all come over the audio socket under their own names.
         unnamed: what holds for streams that are not configured.
     """
 
@@ -268,8 +267,8 @@ def _stream_problems(file: ConfigFile) -> list[str]:
         found.append("audio: missing; a source is network, so name the socket that it comes over")
     if sources.count("-") > 1:
         found.append("streams: only one can be standard input")
-    if "" in file.streams:
-        found.append("streams: a name is empty")
+    if wrong := [name for name in (*file.streams, file.stream) if not name or name.startswith(RESERVED)]:
+        found.append(f"streams: {wrong[0]!r} is no name: it is empty, or begins as those of Wyoming's clients do")
     return found
 
 

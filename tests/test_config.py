@@ -138,6 +138,9 @@ streams:
         ("streams: {a: {source: network}}", "audio: missing; a source is network"),
         ("streams: {a: {source: '-'}, b: {source: '-'}}", "only one can be standard input"),
         ("streams: {a: 5}", "streams.a: 5 is not keys and values"),
+        ("streams: {wyoming/a: {source: a.wav}}", "streams: 'wyoming/a' is no name: it is empty, or begins as those"),
+        ("streams: {'': {source: a.wav}}", "streams: '' is no name"),
+        ("stream: wyoming/a", "streams: 'wyoming/a' is no name"),
     ],
 )
 def test_a_mistake_in_a_stream_is_named_with_its_path(config_file, text, reason):

@@ -99,7 +99,7 @@ class AudioSocket:
         return self._config.of_stream(stream).channel
 
     def claim(self, stream: str) -> float:
-        """Give a name to a sender; returns the zero of its clock, on the monotonic clock.
+        """Reserve a stream's name. Returns the monotonic time at which that stream's clock was 0.
 
         Raises:
             ValueError: the name is in use.

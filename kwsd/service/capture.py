@@ -67,6 +67,11 @@ class Capture:
         """The source's name."""
         return self._source.name
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the source goes on without kwsd, as a device does."""
+        return self._source.is_live
+
     def start(self) -> None:
         """Open the source and begin to read it.
 

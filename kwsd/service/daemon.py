@@ -175,7 +175,7 @@ class Daemon:
             raise SourceError(f"{capture.name}: not open after {_OPENING_SECONDS:g} s; does the sound server hang?")
 
     async def _watch(self) -> None:
-        """Tell systemd that audio arrives, as long as it does."""
+        """Send systemd READY=1 once every source has delivered audio, and WATCHDOG=1 unless only a restart would help."""
         watchdog = systemd.watchdog_seconds()
         is_ready = was_stuck = False
         while True:

@@ -59,7 +59,7 @@ def open_endpoints(config: Config) -> list[Endpoint]:
     """Open every endpoint for subscribers; a socket that systemd passed replaces the configured Unix socket.
 
     Raises:
-        SocketError, ConfigError: one of them cannot be opened; then none stays open.
+        SocketError: one of them cannot be opened; then no socket of this process stays open.
     """
     token, tls = tcp_secrets(config)
     tcp = [Endpoint(bind_tcp(config.tcp), token, tls)] if config.tcp else []
@@ -158,7 +158,7 @@ def is_live(path: Path) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             return False
         except OSError as error:
-            raise SocketError(f"{path}: {error.strerror or error}; choose another --socket") from None
+            raise SocketError(f"{path}: {error.strerror or error}; choose another path") from None
     return True
 
 
@@ -181,7 +181,7 @@ def _lock(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise SocketError(f"{folder}: {error.strerror}; create this folder or choose another --socket") from None
+        raise SocketError(f"{folder}: {error.strerror}; create this folder or choose another path") from None
     try:
         deadline = time.monotonic() + _LOCK_SECONDS
         while not _try_lock(descriptor) and time.monotonic() < deadline:
@@ -211,7 +211,7 @@ def _listen(path: Path, mode: int, group: str | None) -> socket.socket:
         raise
     except OSError as error:
         listener.close()
-        raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another --socket") from None
+        raise SocketError(f"{path}: cannot be bound ({error.strerror or error}); choose another path") from None
     finally:
         os.umask(old_umask)
     return listener
@@ -231,11 +231,11 @@ def _change_group(path: Path, group: str | None) -> None:
 def _remove_stale(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise SocketError(f"{path}: already exists and is not a socket; choose another --socket, or remove it")
+            raise SocketError(f"{path}: already exists and is not a socket; choose another path, or remove it")
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise SocketError(f"{path}: {error.strerror}") from None
     if is_live(path):
-        raise SocketError(f"{path}: another kwsd is serving it; stop that one or choose another --socket")
+        raise SocketError(f"{path}: another kwsd is serving it; stop that one or choose another path")
     path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from kwsd.service.detector import Detector
 from kwsd.service.inbox import Inbox
 
 DEAF_SECONDS = 10.0
-"""A source that is up and delivers nothing for this long is deaf. Captures report theirs sooner."""
+"""A source that is up and delivers nothing for this long is deaf. The capture of a device reports it sooner."""
 
 _STUCK_SECONDS = 60.0
 """A source that takes this long to open never will: the sound server hangs, and PortAudio with it."""
@@ -70,11 +70,13 @@ class Health:
     def is_stuck(self, now: float) -> bool:
         """Whether this process itself is the problem, so that a restart would help.
 
-        A source that is down does not count, because its capture reopens it; unless opening hangs.
+        A source that is down does not count, because its capture reopens it; unless opening hangs. Nor does a pipe
+        or a recording that pauses, because a restart does not make it go on.
         """
         is_deaf = any(
             self._detector.figures[stream].is_up and now - self._seen[stream].at > DEAF_SECONDS
-            for stream in self._captures
+            for stream, capture in self._captures.items()
+            if capture.is_live
         )
         begins = [capture.opening_since for capture in self._captures.values() if capture.opening_since is not None]
         hangs = any(now - begin > _STUCK_SECONDS for begin in begins)

@@ -20,7 +20,7 @@ TAKE_SECONDS = 0.1
 
 _STREAMS_AT_ONCE, _ENDS_AT_ONCE, _ITEMS_AT_ONCE = 512, 8, 16
 """Limits of one take: streams, those of them that may end, and items of one stream. So a take is soon processed,
-however much waits. An end costs most: a second of silence follows it, so that the last word is decided."""
+however much waits. An end costs most: half a second of silence follows it, so that the last word is decided."""
 
 GATHER_SECONDS = 0.025
 """How long the first chunk waits for the chunks of other streams: a shared run of many streams costs

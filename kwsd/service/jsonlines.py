@@ -254,7 +254,7 @@ class _Connection(asyncio.Protocol):
         self._refuse(reason, retryable=True)
 
     def _count_failure(self, problem: str) -> float:
-        """Count it for the client's address. Returns how long the answer to a wrong token waits, in seconds."""
+        """Count a failure of the client's address. Returns the seconds by which the refusal is delayed."""
         n, seconds = self._server.penalties.fail(host := _host(self.transport), time.monotonic())
         if n:  # each wait has one line
             log.warning("%s: %s (attempt %d); the answer waits for %.2f s", host, problem, n, seconds)

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from kwsd.audio import PcmFormat
+from kwsd.config import RESERVED
 from kwsd.typed import Matching, build, parse_json
-
-RESERVED = "wyoming/"
-"""What the names of the streams of Wyoming's clients begin with."""
 
 _EXAMPLE = '{"stream":"hall","rate_hz":16000}'
 
@@ -22,7 +20,7 @@ class Header(PcmFormat):
             time is lost, and reported by `overrun`. Otherwise the sender has to wait.
     """
 
-    stream: Annotated[str, Matching(r"(?s).{1,100}", "a name of up to 100 letters")]
+    stream: Annotated[str, Matching(r"(?s).{1,100}", "a name of up to 100 characters")]
     live: bool = True
 
     @classmethod
@@ -35,7 +33,7 @@ class Header(PcmFormat):
         return build(cls, parse_json(line, f"the first line must be JSON, such as {_EXAMPLE}"))
 
     def problems(self) -> list[str]:
-        found = [] if self.stream.isprintable() else ["stream: has letters that cannot be printed"]
+        found = [] if self.stream.isprintable() else ["stream: has characters that cannot be printed"]
         if self.stream.startswith(RESERVED):
             found.append(f"stream: names that begin with {RESERVED} are kept for Wyoming's clients")
         return found

@@ -129,6 +129,16 @@ def test_only_a_deaf_source_that_kwsd_reads_itself_counts_as_stuck(parts):
     assert not health.is_stuck(later)
 
 
+def test_a_pipe_that_pauses_does_not_count_as_stuck(parts, monkeypatch):
+    detector, _, _, health = parts
+    hear(detector, "hall", "yard")
+    health.look(0.0)
+    assert health.is_stuck(DEAF_SECONDS + 1)
+    monkeypatch.setattr(Nothing, "is_live", False)
+    assert not health.is_stuck(DEAF_SECONDS + 1)
+    assert "hall" in health.deaf(DEAF_SECONDS + 1)
+
+
 def test_a_source_that_is_down_counts_as_stuck_only_if_opening_it_hangs(parts):
     _, _, capture, health = parts
     assert not health.is_stuck(1000.0)

@@ -218,7 +218,7 @@ def test_a_regular_file_at_the_socket_path_is_kept(tmp_path):
     path.write_text("precious")
     result = kwsd("run", "--source", DEMO, "--socket", path)
     assert result.returncode == 1
-    assert result.stderr == f"kwsd: {path}: already exists and is not a socket; choose another --socket, or remove it\n"
+    assert result.stderr == f"kwsd: {path}: already exists and is not a socket; choose another path, or remove it\n"
     assert path.read_text() == "precious"
 
 

@@ -1,4 +1,4 @@
-"""Access to the live page: for pages of this host, for reading from this machine, and with the token.
+"""Access control for the live page: other sites are refused; reading from this machine needs no token.
 
 Law: a page of another site can neither read nor change anything here. It is refused by what
 browsers say about a request (Sec-Fetch-Site, Origin), and by the name in Host: another name for

@@ -98,7 +98,7 @@ class LivePage:
         self._server = Server(self._guard, config.http, self._tls)
 
     def _reload_secrets(self, config: Config) -> None:
-        """Read the token and the certificate again, which the reload has found to be right."""
+        """Read the token and the certificate again. The reload has already checked them."""
         token, _ = tcp_secrets(config)
         self._guard.set_token(token)
         if self._tls and config.tls_certificate:

@@ -36,7 +36,7 @@ class Outputs:
 
     Attributes:
         clips: takes audio and detections.
-        metrics: takes how long things took.
+        metrics: receives durations from the detector's thread.
         servers: those that need only the bus and the control.
     """
 

@@ -20,13 +20,12 @@ from typing import Any
 
 import aiomqtt
 
-from kwsd.config import Config, MqttConfig
+from kwsd.config import RESERVED, Config, MqttConfig
 from kwsd.errors import SocketError
 from kwsd.protocol.events import DetectionEvent, SourceDown, SourceUp, parse_event
 from kwsd.service.control import Control
 from kwsd.service.credentials import read_secret
 from kwsd.service.outputs.discovery import Topics, discovery, slug
-from kwsd.sources.header import RESERVED
 
 log = logging.getLogger("kwsd")
 

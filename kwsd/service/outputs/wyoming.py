@@ -25,14 +25,13 @@ from wyoming.wake import Detect
 
 from kwsd import __version__
 from kwsd.audio import PcmFormat
-from kwsd.config import Config
+from kwsd.config import RESERVED, Config
 from kwsd.limits import Crowd
 from kwsd.plain import plain
 from kwsd.protocol.address import keep_alive
 from kwsd.service.control import Control
 from kwsd.service.endpoints import ACCEPTED_AT_ONCE, bind_tcp, extend_backlog
 from kwsd.service.outputs.utterance import ENCODINGS, Start, Utterance
-from kwsd.sources.header import RESERVED
 from kwsd.typed import ProblemsError, build
 
 if TYPE_CHECKING:  # zeroconf is imported only if it is wanted
