@@ -138,7 +138,9 @@ def _choose(steps: NDArray[np.int64], n_false: NDArray[np.int64], per_hour: floa
     recordings without speech say nothing about a room in which someone speaks.
     """
     budget = per_hour * hours
-    if budget >= _ENOUGH and n_false[0] > budget:
+    if n_false[0] <= budget:
+        return 0, "kept"
+    if budget >= _ENOUGH:
         above = np.flatnonzero(n_false <= budget)
         return int(steps[above[0] if len(above) else -1]), "counted"
     if n_false[-1] > _TAIL:

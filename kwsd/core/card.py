@@ -158,7 +158,7 @@ class ModelCard:
 def golden_windows(seed: int, n_windows: int, window_frames: int, params: FrontendParams) -> FloatArray:
     """The input of the golden check: front-end output for seeded bursts of tones and noise.
 
-    The random numbers are multiples of the golden ratio, and of squares, modulo 1 (H. Weyl, 1916).
+    The random numbers are the fractional parts of n·φ and n²·φ, with φ the golden ratio (H. Weyl, 1916).
     No library can change them, so a model file stays valid for good. Because the windows pass
     through the front end, the check also finds a front end that has changed.
 

@@ -38,7 +38,7 @@ class ClipWindows(NamedTuple):
 
 
 def clip_windows(samples: FloatArray, rate_hz: int, card: ModelCard) -> ClipWindows:
-    """Find the windows of a clip. A clip that is longer than a window by less than a stride has one.
+    """Find the windows of a clip. A clip that exceeds a window by less than a stride is cut to its middle window.
 
     Args:
         samples: shape (n_samples,), float32, at `rate_hz`.

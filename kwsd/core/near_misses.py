@@ -37,7 +37,7 @@ class NearMisses:
         self._next_end = -1
         self._peaks = np.zeros(len(thresholds))
         self._ends = np.zeros(len(thresholds), np.int64)
-        self._settled = np.zeros(len(thresholds), bool)  # detected, or begun before it was looked at
+        self._settled = np.zeros(len(thresholds), bool)  # detected, or began in a skipped window
         self.set_thresholds(thresholds)
 
     def set_thresholds(self, thresholds: NDArray[np.float64]) -> None:
@@ -47,7 +47,7 @@ class NearMisses:
         self._close = np.where(thresholds <= 1, 1 / (1 + (1 / below_one - 1) * np.exp(_CLOSE_LOGITS)), np.inf)
 
     def push(self, scores: FloatArray, end: int, fired: list[int]) -> list[Near]:
-        """Look at one window. After windows that were left out, a rise that has begun meanwhile does not count.
+        """Look at one window. After skipped windows, a label that is close does not count until it has fallen once.
 
         Args:
             scores: shape (n_labels,).

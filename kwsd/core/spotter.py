@@ -71,7 +71,7 @@ class Spotter:
         self._resampler = Resampler(rate_hz, self._rate_hz)
         self.row = self._batch.join(thresholds_of(model.card, thresholds))
         self._start_seconds = start_seconds
-        self._n_samples = 0  # so far, at the model's rate
+        self._n_samples = 0  # since the last reset, at the model's rate
 
     def push(self, samples: FloatArray) -> list[Detection]:
         """Process more of the stream.

@@ -70,6 +70,11 @@ def test_hours_without_events_keep_the_thresholds(hours):
     assert _choose(steps, few, 10.0 / hours, hours) == (0, "kept")
 
 
+def test_a_budget_that_every_threshold_keeps_changes_nothing():
+    steps = np.arange(-43, 50)
+    assert _choose(steps, np.where(steps < 5, 80, 30), 0.5, 200.0) == (0, "kept")
+
+
 def test_many_counted_events_can_lower_thresholds():
     steps = np.arange(-43, 50)
     n_false = np.where(steps < -5, 500, 20)
