@@ -30,7 +30,7 @@ _IR_VERSION = 8
 
 
 def convert_window(model: keras.Model) -> onnx.ModelProto:
-    """Make the window graph of a causal network without padding in time; like `export.convert.convert`.
+    """Make the window graph of a causal network without padding in time; inputs and outputs as `export.convert`.
 
     Raises:
         ExportError: the network has a layer that this file does not support.

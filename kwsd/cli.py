@@ -175,19 +175,14 @@ def _mark(args: argparse.Namespace) -> int:
 
 def _learn(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: for so small a fit, more threads only wait
-    from kwsd.commands.learn import Request, forget_words, learn, words_and_files
-    from kwsd.core.model import DEFAULT_MODEL
-    from kwsd.learn.pack import DEFAULT_PACK
+    from kwsd.commands.learn import forget_words, learn, request_of
 
     if args.forget:
         if args.items or args.only or args.clips or args.record or args.synthesise or args.voices:
             raise ConfigError("--forget: does nothing but forget; leave out the words and the other options")
         _say(f"keywords: {', '.join(forget_words(args.forget, args.model, args.output))}")
     else:
-        words, budget = words_and_files(args.items), args.false_accepts_per_hour
-        sources = args.clips, args.record, args.source, args.synthesise, args.voices
-        files = args.output, args.model or DEFAULT_MODEL, args.pack or DEFAULT_PACK
-        lessons = learn(Request(words, *files, budget, args.only, *sources))
+        lessons = learn(request_of(args))
         _say("\n".join(line for lesson in lessons for line in lesson.lines()))
     _say(f"written: {args.output}, for kwsd run --model {args.output}")
     return 0

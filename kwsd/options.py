@@ -63,7 +63,7 @@ def run_options() -> argparse.ArgumentParser:
 
 def add_learn_options(command: argparse.ArgumentParser) -> None:
     """The options of `kwsd learn`."""
-    command.add_argument("items", nargs="*", metavar="WORD RECORDING…", help="a word and recordings of it, or more")
+    command.add_argument("items", nargs="*", metavar="WORD RECORDING…", help="words, each with its recordings")
     command.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE", help="receives the model")
     command.add_argument("--model", type=Path, metavar="FILE", help="model to add the word to (the bundled one)")
     command.add_argument("--pack", type=Path, metavar="FILE", help="made by `python -m train pack` for that model")

@@ -1,5 +1,6 @@
 """`kwsd learn`: words of one's own, from recordings, a microphone or a speech synthesiser."""
 
+import argparse
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from kwsd.audio import dbfs
 from kwsd.commands.calibrate import refuse_budget, refuse_existing
 from kwsd.config import StreamConfig
+from kwsd.core.model import DEFAULT_MODEL
 from kwsd.errors import ConfigError, LearnError
 from kwsd.plain import meter, plain
 from kwsd.sources.base import make_source
@@ -21,6 +23,7 @@ if missing := [name for module, name in (("onnx", "onnx"), ("sklearn", "scikit-l
 from kwsd.learn.learn import FEWEST, MOST, Teacher
 from kwsd.learn.lesson import Lesson
 from kwsd.learn.model_file import forget
+from kwsd.learn.pack import DEFAULT_PACK
 from kwsd.learn.synthesis import N_TAKES, Synthesiser, find_synthesiser, synthesise
 from kwsd.learn.takes import Take, cut_take, read_take, resampled
 from kwsd.marks import Marked, marked_in
@@ -55,6 +58,27 @@ class Request:
     source: str
     synthesises: bool
     voices: Path | None
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """What the options of `kwsd learn` ask for.
+
+    Raises:
+        ConfigError: as `words_and_files`.
+    """
+    return Request(
+        words=words_and_files(args.items),
+        output=args.output,
+        model=args.model or DEFAULT_MODEL,
+        pack=args.pack or DEFAULT_PACK,
+        per_hour=args.false_accepts_per_hour,
+        is_only=args.only,
+        clips=args.clips,
+        n_recorded=args.record,
+        source=args.source,
+        synthesises=args.synthesise,
+        voices=args.voices,
+    )
 
 
 def words_and_files(items: list[str]) -> dict[str, list[Path]]:

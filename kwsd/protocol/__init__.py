@@ -1,6 +1,6 @@
 """The protocol: what travels between the daemon and its subscribers.
 
-Law: standard library only, beside kwsd.errors and kwsd.typed, which obey the same law. Every
+Law: standard library only, beside kwsd.errors, kwsd.plain and kwsd.typed, which obey the same law. Every
 subscriber's program imports this room, so it must stay small. A test checks this.
 
     address       where a daemon serves

@@ -1,4 +1,4 @@
-"""Containers: where a recording ends by its own header.
+"""Containers: at which byte a recording ends, according to its header.
 
 libsndfile shortens a truncated file silently, and finds no audio in a file whose sizes are missing.
 A writer into a pipe cannot seek back: it leaves 0, or a size near the type's maximum. Then the audio
