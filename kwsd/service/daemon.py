@@ -175,7 +175,7 @@ class Daemon:
             raise SourceError(f"{capture.name}: not open after {_OPENING_SECONDS:g} s; does the sound server hang?")
 
     async def _watch(self) -> None:
-        """Send systemd READY=1 once every source has delivered audio, and WATCHDOG=1 unless only a restart would help."""
+        """Send systemd READY=1 when every source has delivered audio, WATCHDOG=1 unless only a restart would help."""
         watchdog = systemd.watchdog_seconds()
         is_ready = was_stuck = False
         while True:
