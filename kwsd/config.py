@@ -1,8 +1,8 @@
 """Configuration: a YAML file and the command line become one resolved `Config`.
 
-Law: a configuration is right in all its keys before anything starts, and it is right or wrong by
-itself: files, devices and ports are looked at elsewhere. `ConfigFile` is what a user writes,
-`Config` what the program reads: always a dict of streams, each with its inherited thresholds.
+Law: every key is checked before anything starts. The check opens no other file, device or port.
+`ConfigFile` is what a user writes, `Config` what the program reads: always a dict of streams, each
+with its inherited thresholds.
 """
 
 from collections.abc import Sequence

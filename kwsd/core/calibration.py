@@ -1,8 +1,7 @@
 """Calibration: thresholds for a budget of false accepts, from counts of a sweep.
 
-Law: the audio held no keyword, so every detection in it is a false accept. The model's thresholds
-keep their proportions: all move by the same step on the logit scale, because an hour or two of
-audio can determine one number but not ten.
+Law: the audio held no keyword, so every detection in it is a false accept. All thresholds move by
+the same step on the logit scale, because an hour or two of audio can determine one number but not ten.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """A clip: a recording of one word, as `kwsd label` and every evaluation of clips hear it.
 
 Law: a clip of about a second is one window, its middle. A longer clip has a window for each stride,
-and the windows with the loudest sound decide. What shares a run with a clip does not matter.
+and the windows with the loudest sound decide. With a network of `export.causal`, a clip's posteriors
+do not depend on what shares its batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,10 +87,9 @@ def clip_posteriors(
 ) -> FloatArray:
     """Posteriors of clips. Shape: -> (n_clips, n_labels), float32.
 
-    Of a longer clip they are the mean of its windows' posteriors. A window weighs as much as the
-    square of its energy, times its probability of not being silence: chosen on validation clips in
-    longer noise, among the middle second, the loudest one, the highest keyword of any window, and
-    means of other weights.
+    For a longer clip, they are the weighted mean over its windows, with weights energy² · (1 - P(silence)).
+    On validation clips in longer noise, this was better than the middle window, the loudest one, the
+    highest keyword of any window, and other weights.
 
     Args:
         posteriors: of windows, as `kwsd.core.model.Model.posteriors`.

@@ -25,8 +25,8 @@ from kwsd.audio import RATES_HZ, FloatArray, fit_length
 from kwsd.typed import Between
 
 _BLOCK_BYTES = 100_000
-"""Size of the spectra that are computed at once. The C library takes an array of 128 KiB or more from the system and
-gives it back, so that new pages are mapped each time: with such blocks a frame takes 1.6 times as long."""
+"""Size of the spectra that are computed at once. The C library maps and unmaps arrays of 128 KiB or more at each call,
+which makes a frame 1.6 times slower."""
 
 _Samples = Annotated[int, Between(1, 16384)]
 
@@ -158,7 +158,7 @@ def resample(samples: FloatArray, from_hz: int, to_hz: int) -> FloatArray:
 
 
 def clip_features(samples: FloatArray, rate_hz: int, window_frames: int, params: FrontendParams) -> FloatArray:
-    """One clip, centred in one window: the input of `kwsd label` and of training's evaluation.
+    """One clip, centred in one window: the input of the export's parity check and of training's evaluation.
 
     Shape: (n_samples,) at `rate_hz` -> (window_frames, n_bands), float32.
     """

@@ -67,7 +67,9 @@ class NearMisses:
         over = ~close & (self._peaks > 0)
         if not over.any():
             return []
-        is_near = over & ~self._settled & (self._peaks < self._thresholds)  # a higher one is in the refractory period
+        is_near = (
+            over & ~self._settled & (self._peaks < self._thresholds)
+        )  # a higher peak without a detection was in the refractory period
         missed = [
             Near(n, float(self._peaks[n]), float(self._thresholds[n]), int(self._ends[n]))
             for n in np.flatnonzero(is_near).tolist()

@@ -48,7 +48,7 @@ class Published(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(Event):
-    """First line of every connection.
+    """First line of every connection that is accepted.
 
     Attributes:
         next_seq: number of the next published event.
@@ -111,8 +111,8 @@ class SourceDown(Published):
     """A source stopped delivering audio.
 
     Attributes:
-        retry_seconds: time until the next attempt to open it; null if it has ended; 0 for a silent
-            channel of a device whose other channels deliver: its first sound brings it up again.
+        retry_seconds: time until the next attempt to open it; null if it has ended; 0 if nothing is
+            opened again: the first sound of a silent channel, or of standard input, brings it up.
     """
 
     type: ClassVar[str] = "source_down"
@@ -190,8 +190,7 @@ class Subscribed(Event):
 class Position(Event):
     """Every event before number `next_seq` was sent, or was not requested.
 
-    Sent occasionally while no event matches the subscription, so that a later resume does not
-    report filtered events as a gap.
+    Sent occasionally when events were filtered out, so that a later resume does not report them as a gap.
     """
 
     type: ClassVar[str] = "position"

@@ -6,6 +6,7 @@ detector, and the detector never waits for a subscriber. Recordings and pipes do
 
     capture, audio_socket → inbox → detector → bus → jsonlines (through endpoints)
 
-daemon starts and ends all of them, reload replaces configuration and model. Beside the path are
-health, metrics, clips and systemd.
+daemon starts and ends all of them, reload replaces configuration and model, control is what
+outputs may change. Beside the path are health, signals, credentials and systemd, and in `outputs`
+clips, metrics, the live page, MQTT and Wyoming.
 """

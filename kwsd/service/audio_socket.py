@@ -118,7 +118,7 @@ class AudioSocket:
         assert self._listener
         try:
             self._serve(self._listener)
-        except Exception as error:  # the end of a stream that does not exist carries it to the detector's thread
+        except Exception as error:  # as the end of a stream named after the address, which ends the daemon
             self.inbox.put(self._address, End(error), waits=False)
 
     def _serve(self, listener: socket.socket) -> None:

@@ -68,10 +68,10 @@ class Handshake(asyncio.Protocol):
 
 
 def refuse_unused_secrets(config: Config) -> None:
-    """Check that a configured token or certificate is used: over TCP, or by the live page.
+    """Refuse a token or certificate that no address uses.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: one is configured, but neither `tcp` nor `http`.
     """
     if (
         config.tcp is None

@@ -135,7 +135,7 @@ class _Queue:
         self.n_samples += _n_samples(item)
 
     def take(self, n_samples: float, may_end: bool) -> list[Item]:
-        """Remove and return items with up to `n_samples` of audio, or one item with more; `may_end`: an End, too."""
+        """Remove and return up to `n_samples` of audio, at least one item. Stop before an End unless `may_end`."""
         taken: list[Item] = []
         while self.items and len(taken) < _ITEMS_AT_ONCE:
             item = self.items[0][1]

@@ -115,7 +115,7 @@ class _Connection(asyncio.Protocol):
         self._server, self._token = server, endpoint.token
         self._is_open = False  # after TLS, the first data may come before `connection_made`
         self._has_ended = False  # its own side
-        self._is_waiting = False  # until its token is looked at, or for the answer to a wrong one
+        self._is_waiting = False  # for a token check, or for its delayed refusal
         self._subscriber: Subscriber | None = None
         self.transport = asyncio.Transport()  # replaced as soon as the connection is made
         self._pending = b""

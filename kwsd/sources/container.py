@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 _MOST_CHUNKS = 10_000  # looked at; a damaged file may have millions
-_NEAR = 2**24  # writers into a pipe leave the largest size of the type, or one that is as much smaller or larger
+_NEAR = 2**24  # writers into a pipe leave the largest size of the type, give or take 16 MiB
 _LAST_BYTES = 2**17  # of an Ogg file: longer than a page
 
 
@@ -112,7 +112,9 @@ def extent(file: BinaryIO, n_on_disk: int) -> Extent:
 def _of_chunks(file: BinaryIO, layout: _Layout, n_on_disk: int) -> Extent:
     form = _size(file, *layout.form[:2]) if layout.form else None
     ends: list[float] = []
-    if form and layout.form and form.is_known(0, n_on_disk) and form.n_bytes != n_on_disk:  # as some count it
+    if (
+        form and layout.form and form.is_known(0, n_on_disk) and form.n_bytes != n_on_disk
+    ):  # some writers count the header, too
         ends = [form.n_bytes + layout.form[2] - (layout.align - 1)]  # the last padding may be missing
     missing: dict[int, bytes] = {}
     for name, size, begin in _chunks(file, layout, n_on_disk):

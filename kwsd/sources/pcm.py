@@ -85,7 +85,7 @@ def _refuse_header(first: bytes) -> bytes:
 
 
 def _has_mpeg_frames(first: bytes) -> bool:
-    """Whether MPEG audio frames follow each other: the same 12 bits of synchronisation at equal distances, about."""
+    """Whether MPEG audio frames follow each other: their first two bytes repeat at about equal distances."""
     if len(first) < _HEADER_BYTES or first[0] != 0xFF or first[1] < 0xE0:
         return False
     length = (first[3] & 3) << 11 | first[4] << 3 | first[5] >> 5  # of an AAC frame, in its header

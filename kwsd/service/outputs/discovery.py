@@ -16,7 +16,7 @@ _THRESHOLD = {"min": 0.001, "max": 1, "step": 0.001, "mode": "box"}
 
 
 def slug(name: str) -> str:
-    """A name for topics and ids: letters, digits, - and _, but no two - in a row. Names have different slugs."""
+    """A name for topics and ids: letters, digits, - and _, but never --. Different names have different slugs."""
     plain = re.sub(r"[^A-Za-z0-9_-]|--+", "_", name)
     is_own = plain == name and not re.search(r"_[0-9a-f]{8}$", name)  # which looks like a checksum
     return plain if is_own else f"{plain}_{crc32(name.encode()):08x}"

@@ -2,8 +2,8 @@
 
 `/healthz` fails while a configured stream brings no audio; `/livez` only when a restart would help.
 
-Law: only the two histograms are filled here. A request reads everything else from the daemon's
-parts, which count anyway.
+Law: the daemon fills the two histograms. Every request reads all other figures from the counters of
+the daemon's parts.
 """
 
 import json

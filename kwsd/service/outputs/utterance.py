@@ -16,7 +16,7 @@ from kwsd.service.inbox import TAKE_SECONDS
 from kwsd.sources.base import End, Up
 
 ENCODINGS = {2: "s16le", 4: "s32le"}
-"""Of the bytes of a sample."""
+"""PCM encodings by the bytes of a sample."""
 
 _PAUSE_SECONDS = 0.02
 

@@ -41,7 +41,7 @@ log = logging.getLogger("kwsd")
 
 _LINE_BYTES = 2**16
 _PAYLOAD_BYTES = 2**20
-_HIGH_BYTES, _MOST_UNREAD_BYTES = 2**14, 2**17  # unread: the client is not read either; it is closed
+_HIGH_BYTES, _MOST_UNREAD_BYTES = 2**14, 2**17  # bytes unread by a client: kwsd stops reading it; kwsd closes it
 _MOST_IDLE, _MOST_STREAMS = 64, 256
 _AUTHOR = Attribution(name="kwsd", url="")
 
