@@ -74,11 +74,18 @@ def test_an_interrupted_search_continues_with_what_is_missing(archive, tmp_path,
     assert len({row["fname"] for row in rows(tmp_path / "found.csv")}) == 7
 
 
-def test_labels_and_detections_share_no_ledger(tmp_path, model, write_wav, demo):
-    write_wav("clips/a.wav", demo[: 16000 * 5])
-    from kwsd.commands.label import label_corpus
+def test_labels_and_detections_share_no_ledger(tmp_path, model, write_wav, demo, monkeypatch):
+    import kwsd.commands.label as label
 
-    label_corpus(Folder(tmp_path / "clips"), tmp_path / "one.csv", model)
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    write_wav("clips/a.wav", demo[: 16000 * 5])
+    with monkeypatch.context() as patched:
+        patched.setattr(label, "write_labels", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            label.label_corpus(Folder(tmp_path / "clips"), tmp_path / "one.csv", model)
+    assert (tmp_path / "one.csv.ledger").exists()
     spot_corpus(Folder(tmp_path / "clips"), tmp_path / "one.csv", model)
     assert [row["label"] for row in rows(tmp_path / "one.csv")] == ["down"]
 
