@@ -11,7 +11,7 @@ from kwsd.audio import FloatArray
 from kwsd.learn.graft import N_SPANS, Branch
 from kwsd.learn.pack import Part
 
-_N_HIDDEN = 16
+_MOST_HIDDEN, _MOST_PARAMETERS = 16, 10_000
 _FIRST_NEGATIVES, _HARD_NEGATIVES = 12_000, 8_000
 _SAMPLE = 4_000  # for mean and deviation
 _ROUNDS = 3  # of looking for hard negatives
@@ -31,7 +31,8 @@ def fit_branch(
 
     Args:
         positives: windows with the word, shape (n, N_SPANS * n_channels).
-        negatives: many windows without it. Some are drawn; then come those that the branch takes for the word.
+        negatives: many windows without it. The first round takes a random sample of them; each later round adds
+            those with the highest scores.
         is_allowed: which of them may be used, shape (n_windows,).
         extra: windows without it that are always used.
     """
@@ -68,11 +69,18 @@ def scores_of(branch: Branch, windows: FloatArray) -> FloatArray:
     return logits
 
 
+def _n_hidden(n_values: int) -> int:
+    """As many hidden values as a branch may have parameters for: each has a weight for every value of a window, a
+    bias, and a weight for the output.
+    """
+    return min(_MOST_HIDDEN, (_MOST_PARAMETERS - 1) // (n_values + 2))
+
+
 def _fitted(
     x: FloatArray, y: np.ndarray, mean: FloatArray, deviation: FloatArray, random: np.random.Generator
 ) -> Branch:
     network = MLPClassifier(
-        (_N_HIDDEN,),
+        (_n_hidden(x.shape[1]),),
         alpha=1e-2,
         batch_size=256,
         max_iter=_EPOCHS,
