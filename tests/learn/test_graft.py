@@ -77,7 +77,7 @@ def test_forgetting_every_word_restores_the_graphs():
 
 
 def test_a_network_without_a_place_for_a_branch_is_refused(tmp_path):
-    with pytest.raises(LearnError, match="no place for a learnt word"):
+    with pytest.raises(LearnError, match="cannot take learnt words"):
         Graphs(ROOT / "models" / "light_cnn.onnx")
     model = onnx.load(DEFAULT_MODEL)
     [step] = [one for one in model.metadata_props if one.key == STEP_KEY]
@@ -86,5 +86,5 @@ def test_a_network_without_a_place_for_a_branch_is_refused(tmp_path):
         node.op_type = "Abs"
     step.value = base64.b64encode(other.SerializeToString()).decode()
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(LearnError, match="no place for a learnt word"):
+    with pytest.raises(LearnError, match="cannot take learnt words"):
         Graphs(tmp_path / "other.onnx").trunk()
