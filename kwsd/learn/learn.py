@@ -109,8 +109,6 @@ class Teacher:
         events = self.judge.events(branch, kind)
         threshold = self.judge.threshold(events, per_hour)
         on_progress(1)
-        n_false, closest = sum(score >= threshold for score, _ in events), closest_words(events)
-        hours = self.judge.hours
         synthetic = [take for take in takes if take.is_synthetic]
         lesson = Lesson(
             word=word,
@@ -120,9 +118,9 @@ class Teacher:
             n_synthetic=len(synthetic),
             synthesiser=synthetic[0].synthesiser if synthetic else "",
             n_recognised=n_recognised,
-            n_false=n_false,
-            hours=hours,
-            closest=closest,
+            n_false=sum(score >= threshold for score, _ in events),
+            hours=self.judge.hours,
+            closest=closest_words(events),
             notes=[],
         )
         return replace(lesson, notes=notes_on(lesson, takes, per_hour))
