@@ -43,22 +43,26 @@ class Page:
             time.sleep(0.05)
 
     def events(self, query="", **headers):
-        """Yield the events of a stream of them: (id, event's name, data)."""
+        """Begin a stream of events at once, and return what iterates over them: (id, event's name, data)."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         connection.request(
             "GET", f"/events{query}", headers={key.replace("_", "-"): one for key, one in headers.items()}
         )
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
-        fields = {}
-        with closing(connection), closing(answer):
-            for line in answer:
-                key, _, value = line.decode().rstrip("\n").partition(": ")
-                if key and value:
-                    fields[key] = value
-                elif fields:
-                    yield fields.get("id"), fields.get("event", "message"), json.loads(fields["data"])
-                    fields = {}
+        return _events(connection, answer)
+
+
+def _events(connection, answer):
+    fields = {}
+    with closing(connection), closing(answer):
+        for line in answer:
+            key, _, value = line.decode().rstrip("\n").partition(": ")
+            if key and value:
+                fields[key] = value
+            elif fields:
+                yield fields.get("id"), fields.get("event", "message"), json.loads(fields["data"])
+                fields = {}
 
 
 @pytest.fixture
