@@ -12,7 +12,7 @@ from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError, KwsdError
 from kwsd.protocol.address import unix_path
-from kwsd.service.credentials import refuse_unused_secrets, tcp_secrets
+from kwsd.service.credentials import Credentials, refuse_unused_secrets
 from kwsd.service.endpoints import bind_tcp, bind_unix, is_live
 from kwsd.service.outputs.clips import Clips
 from kwsd.sources.base import make_source
@@ -129,8 +129,8 @@ def _tcp(config: Config) -> str:
 
 def _secured(config: Config) -> str:
     """What protects an address, as the end of a line."""
-    token, tls = tcp_secrets(config)
-    return f"{', with a token' if token else ''}{', with TLS' if tls else ''}"
+    credentials = Credentials.read(config)
+    return f"{', with a token' if credentials.token else ''}{', with TLS' if credentials.tls else ''}"
 
 
 def _served(config: Config, address: str | None, extra: str, *packages: str) -> str:

@@ -50,7 +50,6 @@ class Control:
         bus: hands out the events.
         inbox: takes the audio of a stream that an output brings.
         listeners: called after a threshold or a mute has changed, or a reload.
-        reload_listeners: called with a new configuration, before it is used.
         taps: take the windows of a stream, by its name. The dict is replaced, never changed.
     """
 
@@ -61,8 +60,7 @@ class Control:
         self.bus, self.inbox = bus, inbox
         self.listeners: list[Callable[[], None]] = []
         self.taps: dict[str, Callable[[Windows], None]] = {}
-        self.reload_listeners: list[Callable[[Config], None]] = []
-        reloader.on_change, reloader.on_reload = self._tell, self._tell_reload
+        reloader.on_change = self._tell
 
     @property
     def card(self) -> ModelCard:
@@ -149,10 +147,6 @@ class Control:
     def _refuse_unknown(self, stream: str) -> None:
         if stream not in self.streams:
             raise ValueError(f"{stream!r:.60}: no such stream; they are {', '.join(self.streams)}")
-
-    def _tell_reload(self, config: Config) -> None:
-        for listener in self.reload_listeners:
-            listener(config)
 
     def _tell(self) -> None:
         for listener in list(self.listeners):

@@ -1,4 +1,4 @@
-"""Tokens, certificates, and the TLS handshake of a client before the protocol that serves it.
+"""Credentials, and the TLS handshake of a client before the protocol that serves it.
 
 Law: a token or password that every user can read is refused. A client that does not finish its handshake costs
 little, and not for long.
@@ -9,6 +9,7 @@ import codecs
 import ssl
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,44 @@ _MIN_TOKEN_BYTES = 16
 _HANDSHAKE_SECONDS = 5.0
 
 
+@dataclass
+class Credentials:
+    """What the TCP addresses ask for and show. Every new connection uses the present values.
+
+    Attributes:
+        token: what a client must show first; None for nothing.
+        tls: with the certificate; None for plain text.
+    """
+
+    token: bytes | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def read(cls, config: Config) -> "Credentials":
+        """The configured token and certificate.
+
+        Raises:
+            SocketError: one of them cannot be used.
+        """
+        token = _read_token(config.token_file) if config.token_file else None
+        return cls(token, _read_certificate(config) if config.tls_certificate else None)
+
+    def read_again(self, config: Config) -> None:
+        """Read both files again.
+
+        Raises:
+            SocketError: one of them cannot be used; nothing is changed.
+        """
+        fresh = Credentials.read(config)
+        self.token, self.tls = fresh.token, fresh.tls
+
+
 class Handshake(asyncio.Protocol):
     """A TCP client until it has finished its TLS handshake.
 
     Args:
         make: makes the protocol that serves it then. Data may reach that one before `connection_made`.
-        tls: with the certificate.
+        credentials: with a certificate.
         begin: called first; returns whether the client may begin.
         end: called once the handshake is over, well or not.
     """
@@ -33,11 +66,11 @@ class Handshake(asyncio.Protocol):
     def __init__(
         self,
         make: Callable[[], asyncio.Protocol],
-        tls: ssl.SSLContext,
+        credentials: Credentials,
         begin: Callable[["Handshake"], bool],
         end: Callable[["Handshake"], None],
     ) -> None:
-        self._make, self._tls, self._begin, self._end = make, tls, begin, end
+        self._make, self._tls, self._begin, self._end = make, credentials.tls, begin, end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -49,6 +82,7 @@ class Handshake(asyncio.Protocol):
             transport.abort()
 
     async def _shake_hands(self) -> None:
+        assert self._tls
         connection = self._make()
         options: dict[str, Any] = {"server_side": True, "ssl_handshake_timeout": _HANDSHAKE_SECONDS}
         try:
@@ -82,26 +116,8 @@ def refuse_unused_secrets(config: Config) -> None:
         raise ConfigError("tcp, http: missing; token_file and tls_certificate are only for them")
 
 
-def tcp_secrets(config: Config) -> tuple[bytes | None, ssl.SSLContext | None]:
-    """The configured token and certificate.
-
-    Raises:
-        SocketError: one of them cannot be used.
-    """
-    token = _read_token(config.token_file) if config.token_file else None
-    if not config.tls_certificate:
-        return token, None
+def _read_certificate(config: Config) -> ssl.SSLContext:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    load_certificate(tls, config)
-    return token, tls
-
-
-def load_certificate(tls: ssl.SSLContext, config: Config) -> None:
-    """Use the configured certificate for new connections.
-
-    Raises:
-        SocketError: it cannot be used.
-    """
     try:
         # An empty password makes an encrypted key an error; without one, OpenSSL would ask on the terminal.
         tls.load_cert_chain(config.tls_certificate or "", config.tls_key, password="")
@@ -109,6 +125,7 @@ def load_certificate(tls: ssl.SSLContext, config: Config) -> None:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         names = f"{config.tls_certificate}, {config.tls_key}"
         raise SocketError(f"{names}: not a certificate and its key in PEM ({reason})") from None
+    return tls
 
 
 def _read_token(path: Path) -> bytes:

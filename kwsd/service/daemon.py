@@ -22,8 +22,9 @@ from kwsd.service.audio_socket import AudioSocket
 from kwsd.service.bus import Bus
 from kwsd.service.capture import Capture, make_captures
 from kwsd.service.control import Control
+from kwsd.service.credentials import Credentials
 from kwsd.service.detector import ENDED, Detector, Extras, Output
-from kwsd.service.endpoints import Endpoint, open_endpoints
+from kwsd.service.endpoints import open_endpoints
 from kwsd.service.health import Health
 from kwsd.service.inbox import Inbox
 from kwsd.service.jsonlines import JsonLines
@@ -77,13 +78,13 @@ class Daemon:
         self._captures = make_captures(config, self._inbox)
         self._health = Health(self._detector, self._inbox, list(config.streams), self._captures, time.monotonic())
         self._audio_socket = AudioSocket(config, self._inbox, set(self._captures)) if config.audio else None
-        self._endpoints: list[Endpoint] = []
-        self._reloader = Reloader(configure, setup, self._detector, self._endpoints)
+        credentials = Credentials.read(config)
+        self._reloader = Reloader(configure, setup, self._detector, credentials)
         self._control = Control(config, self._bus, self._inbox, self._detector, self._health, self._reloader)
-        self._outputs = make_outputs(config, self._control)
+        self._outputs = make_outputs(config, self._control, credentials)
         self._thread = threading.Thread(target=self._process_audio, name="detector", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []  # the loop itself holds no strong references
-        self._endpoints += open_endpoints(config)  # last, because an error above must leave no socket behind
+        self._endpoints = open_endpoints(config, credentials)  # last: an error above leaves no socket behind
         self._transport = JsonLines(self._endpoints, self._bus, self._control.hello)
 
     async def run(self, watch: Callable[[Path], None] | None = None) -> None:

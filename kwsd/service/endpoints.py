@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import socket
-import ssl
 import stat
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from kwsd.config import Config
 from kwsd.errors import SocketError
 from kwsd.protocol.address import host_and_port, is_loopback
 from kwsd.service import systemd
-from kwsd.service.credentials import load_certificate, tcp_secrets
+from kwsd.service.credentials import Credentials
 
 _LOCK_SECONDS = 2.0
 _BACKLOG = 1024
@@ -38,14 +37,12 @@ class Endpoint:
 
     Attributes:
         listener: bound and listening.
-        token: what a subscriber must show first; None for nothing.
-        tls: with the certificate; None for plain text.
+        credentials: what a subscriber must show, and is shown, first; empty for a Unix socket.
         removed: path of a Unix socket that is removed at the end.
     """
 
     listener: socket.socket
-    token: bytes | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
+    credentials: Credentials = field(default_factory=Credentials)
     removed: Path | None = None
 
     @property
@@ -55,37 +52,22 @@ class Endpoint:
         return name if isinstance(name, str) else f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
-def open_endpoints(config: Config) -> list[Endpoint]:
+def open_endpoints(config: Config, credentials: Credentials) -> list[Endpoint]:
     """Open every endpoint for subscribers; a socket that systemd passed replaces the configured Unix socket.
 
     Raises:
         SocketError: one of them cannot be opened; then no socket of this process stays open.
     """
-    token, tls = tcp_secrets(config)
-    tcp = [Endpoint(bind_tcp(config.tcp), token, tls)] if config.tcp else []
+    tcp = [Endpoint(bind_tcp(config.tcp), credentials)] if config.tcp else []
     try:
         if passed := systemd.activated():
-            return [_passed(listener, token, tls) for listener in passed] + tcp
+            return [_passed(listener, credentials) for listener in passed] + tcp
         listener = bind_unix(config.socket, config)
         return [Endpoint(listener, removed=config.socket), *tcp]
     except SocketError:
         for endpoint in tcp:
             endpoint.listener.close()
         raise
-
-
-def reload_secrets(endpoints: list[Endpoint], config: Config) -> None:
-    """Read the token and the certificate again, for new connections.
-
-    Raises:
-        SocketError: one of them cannot be used; nothing is changed.
-    """
-    token, tls = tcp_secrets(config)
-    for endpoint in endpoints:
-        if endpoint.listener.family != socket.AF_UNIX:
-            endpoint.token = token
-            if endpoint.tls and tls:
-                load_certificate(endpoint.tls, config)
 
 
 def bind_unix(path: Path, config: Config) -> socket.socket:
@@ -162,12 +144,12 @@ def is_live(path: Path) -> bool:
     return True
 
 
-def _passed(listener: socket.socket, token: bytes | None, tls: ssl.SSLContext | None) -> Endpoint:
+def _passed(listener: socket.socket, credentials: Credentials) -> Endpoint:
     """The endpoint of a socket from systemd, under the same rules as kwsd's own."""
     if listener.family == socket.AF_UNIX:
         return Endpoint(listener)
-    endpoint = Endpoint(listener, token, tls)
-    if token is None and not is_loopback(endpoint.address):
+    endpoint = Endpoint(listener, credentials)
+    if credentials.token is None and not is_loopback(endpoint.address):
         raise SocketError(f"{endpoint.address}: is open to other machines; set token_file")
     return endpoint
 

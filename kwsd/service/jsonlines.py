@@ -63,8 +63,8 @@ class JsonLines:
         loop = asyncio.get_running_loop()
         for endpoint in self._endpoints:
             accept: Callable[[], asyncio.Protocol] = partial(_Connection, self, endpoint)
-            if endpoint.tls:
-                accept = partial(Handshake, accept, endpoint.tls, self._begin_handshake, self._end_handshake)
+            if endpoint.credentials.tls:
+                accept = partial(Handshake, accept, endpoint.credentials, self._begin_handshake, self._end_handshake)
             options: dict[str, Any] = {"sock": endpoint.listener, "backlog": ACCEPTED_AT_ONCE}
             if endpoint.listener.family == AF_UNIX:
                 server = await loop.create_unix_server(accept, **options, **_KEEP_FILE)
@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
     """One client. It becomes a subscriber at once, or when it has shown the token."""
 
     def __init__(self, server: JsonLines, endpoint: Endpoint) -> None:
-        self._server, self._token = server, endpoint.token
+        self._server, self._token = server, endpoint.credentials.token
         self._is_open = False  # after TLS, the first data may come before `connection_made`
         self._has_ended = False  # its own side
         self._is_waiting = False  # for a token check, or for its delayed refusal

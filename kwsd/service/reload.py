@@ -12,9 +12,8 @@ from dataclasses import dataclass, fields, replace
 from kwsd.config import Config, StreamConfig, check_thresholds
 from kwsd.core.model import Model, load_model
 from kwsd.errors import KwsdError
-from kwsd.service.credentials import refuse_unused_secrets
+from kwsd.service.credentials import Credentials, refuse_unused_secrets
 from kwsd.service.detector import Detector
-from kwsd.service.endpoints import Endpoint, reload_secrets
 from kwsd.workers import in_thread
 
 log = logging.getLogger("kwsd")
@@ -66,21 +65,20 @@ class Reloader:
     Args:
         configure: reads the configuration.
         setup: what the daemon started with.
+        credentials: read again with every reload.
 
     Attributes:
         setup: the current one.
         on_change: called after the thresholds or the model may have changed.
-        on_reload: called with a new configuration, before it is used.
     """
 
     def __init__(
-        self, configure: Callable[[], Config], setup: Setup, detector: Detector, endpoints: list[Endpoint]
+        self, configure: Callable[[], Config], setup: Setup, detector: Detector, credentials: Credentials
     ) -> None:
         self._configure, self.setup = configure, setup
-        self._detector, self._endpoints = detector, endpoints
+        self._detector, self._credentials = detector, credentials
         self._running: asyncio.Task[None] | None = None
         self.on_change: Callable[[], None] = lambda: None
-        self.on_reload: Callable[[Config], None] = lambda config: None
 
     async def start(self) -> None:
         """Reload. Cancelling this call does not cancel the reload."""
@@ -97,8 +95,7 @@ class Reloader:
         try:
             loaded = await in_thread(lambda: load_setup(self._configure))
             setup, ignored = _merge(self.setup, loaded)
-            reload_secrets(self._endpoints, setup.config)
-            self.on_reload(setup.config)
+            self._credentials.read_again(setup.config)
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return

@@ -15,7 +15,7 @@ from kwsd.config import Config
 from kwsd.protocol.events import Error, Goodbye, Hello, Lagged, Overrun, Position, parse_event
 from kwsd.service import jsonlines
 from kwsd.service.bus import Bus
-from kwsd.service.credentials import tcp_secrets
+from kwsd.service.credentials import Credentials
 from kwsd.service.endpoints import Endpoint, bind_tcp, bind_unix
 from kwsd.service.jsonlines import JsonLines
 
@@ -63,13 +63,13 @@ def unix(tmp_path):
 
 @pytest.fixture
 def tcp():
-    return Endpoint(bind_tcp("127.0.0.1:0"), token=TOKEN)
+    return Endpoint(bind_tcp("127.0.0.1:0"), Credentials(TOKEN))
 
 
 @pytest.fixture
 def tls():
-    _, context = tcp_secrets(Config(tls_certificate=TLS / "certificate.pem", tls_key=TLS / "key.pem"))
-    return Endpoint(bind_tcp("127.0.0.1:0"), tls=context)
+    config = Config(tls_certificate=TLS / "certificate.pem", tls_key=TLS / "key.pem")
+    return Endpoint(bind_tcp("127.0.0.1:0"), Credentials.read(config))
 
 
 def test_a_slow_subscriber_learns_what_it_lost_and_delays_no_other(unix):
@@ -109,7 +109,7 @@ def test_a_slow_subscriber_learns_what_it_lost_and_delays_no_other(unix):
 def test_a_subscriber_that_sends_no_more_still_gets_events_until_it_closes(kind, request_line, request, monkeypatch):
     monkeypatch.setattr(jsonlines, "_LOOK_SECONDS", 0.1)
     endpoint = request.getfixturevalue(kind)
-    endpoint.token = None
+    endpoint.credentials.token = None
 
     async def scenario():
         async with serving(endpoint) as (bus, server):
@@ -224,7 +224,7 @@ def test_silent_tls_connections_are_bounded_and_delay_no_working_client(tls, mon
 
 def test_clients_without_a_token_are_bounded_and_delay_no_working_client(tls):
     trust = ssl.create_default_context(cafile=TLS / "certificate.pem")
-    tls.token = TOKEN
+    tls.credentials.token = TOKEN
 
     async def scenario():
         async with serving(tls) as (_, server):

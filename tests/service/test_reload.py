@@ -14,6 +14,7 @@ import kwsd.__main__
 from kwsd.config import Config, StreamConfig
 from kwsd.core.model import load_model
 from kwsd.errors import ConfigError
+from kwsd.service.credentials import Credentials
 from kwsd.service.detector import Detector
 from kwsd.service.reload import Reloader, Setup, _merge, load_setup
 from kwsd.service.signals import Signals
@@ -61,7 +62,7 @@ def test_a_threshold_for_a_keyword_that_the_model_lacks_is_refused():
 
 def run_reload(model, configure, caplog):
     setup = Setup(config(hall={"source": "a.wav"}), model)
-    reloader = Reloader(configure, setup, Detector(model, setup.config), [])
+    reloader = Reloader(configure, setup, Detector(model, setup.config), Credentials())
     with caplog.at_level(logging.INFO, "kwsd"):
         asyncio.run(reloader.reload())
     return reloader.setup, setup, caplog.text

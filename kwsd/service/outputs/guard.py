@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kwsd.limits import Penalties
 from kwsd.protocol.address import is_loopback
+from kwsd.service.credentials import Credentials
 
 COOKIE = "kwsd"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -44,16 +45,16 @@ class Guard:
 
     Args:
         address: HOST:PORT that is served. On loopback, reading needs no token.
-        token: that changes need, and reading from elsewhere; None if there is none.
+        credentials: with the token, if any, that changes need, and reading from elsewhere.
     """
 
-    def __init__(self, app: ASGIApp, address: str, token: bytes | None) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: ASGIApp, address: str, credentials: Credentials) -> None:
+        self._app, self._credentials = app, credentials
         self._is_open = is_loopback(address)
         host = address.rpartition(":")[0]
         machine = socket.gethostname().lower()
         self._names = {"localhost", host.lower(), machine, f"{machine}.local", socket.getfqdn().lower()}
-        self._sessions: deque[str] = deque(maxlen=_MOST_SESSIONS)
+        self._sessions: deque[tuple[str, bytes | None]] = deque(maxlen=_MOST_SESSIONS)  # with the token that was shown
         self._penalties = Penalties(first_seconds=0.05, longest_seconds=4.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,24 +73,20 @@ class Guard:
 
     @property
     def has_token(self) -> bool:
-        return self._token is not None
-
-    def set_token(self, token: bytes | None) -> None:
-        """Use another token from now on. What was shown for an earlier one no longer counts."""
-        if token != self._token:
-            self._token = token
-            self._sessions.clear()
+        return self._credentials.token is not None
 
     def new_session(self) -> str:
-        """A secret for the cookie of a browser that has shown the token."""
-        self._sessions.append(secrets.token_urlsafe(32))
-        return self._sessions[-1]
+        """A secret for the cookie of a browser that has shown the token. It counts as long as the token does."""
+        secret = secrets.token_urlsafe(32)
+        self._sessions.append((secret, self._credentials.token))
+        return secret
 
     async def is_token(self, shown: str, host: str) -> bool:
         """Whether a text is the token. An address that showed a wrong one waits, longer each time."""
         now = time.monotonic()
         await asyncio.sleep(self._penalties.remaining(host, now))
-        if self._token is not None and compare_digest(shown.encode(errors="replace"), self._token):
+        token = self._credentials.token
+        if token is not None and compare_digest(shown.encode(errors="replace"), token):
             return True
         _, seconds = self._penalties.fail(host, time.monotonic())
         await asyncio.sleep(seconds)
@@ -103,7 +100,8 @@ class Guard:
             return PlainTextResponse("pages of other sites may not use this one\n", 403)
         is_page = method in _READS and path.startswith("/page/")
         is_free = path in _FREE or is_page or (self._is_open and method in _READS)
-        if self._token is None or is_free or request.cookies.get(COOKIE) in self._sessions:
+        token = self._credentials.token
+        if token is None or is_free or (request.cookies.get(COOKIE), token) in self._sessions:
             return None
         kind, _, shown = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and await self.is_token(shown, request.client.host if request.client else ""):

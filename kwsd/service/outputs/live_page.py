@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from kwsd import __version__
 from kwsd.config import Config
 from kwsd.service.control import Control
-from kwsd.service.credentials import load_certificate, tcp_secrets
+from kwsd.service.credentials import Credentials
 from kwsd.service.outputs.calibrating import Calibrating, Wish
 from kwsd.service.outputs.event_stream import EventStream, subscription_of
 from kwsd.service.outputs.guard import COOKIE, Guard
@@ -79,30 +79,18 @@ class Token:
 
 
 class LivePage:
-    """Serves the page.
+    """Serves the page."""
 
-    Raises:
-        SocketError: the token or the certificate cannot be used.
-    """
-
-    def __init__(self, config: Config, control: Control, metrics: Metrics) -> None:
+    def __init__(self, config: Config, control: Control, credentials: Credentials, metrics: Metrics) -> None:
         assert config.http
-        token, self._tls = tcp_secrets(config)
-        control.reload_listeners.append(self._reload_secrets)
+        self._is_secure = credentials.tls is not None
         self._config, self._control, self._metrics = config, control, metrics
         self._kept = KeptClips(config.clips.folder) if config.clips else None
         self._calibrating = Calibrating(control)
         self._event_streams: set[EventStream] = set()
         app = Starlette(routes=self._routes(), exception_handlers={ValueError: _explain, HTTPException: _explain})
-        self._guard = Guard(app, config.http, token)
-        self._server = Server(self._guard, config.http, self._tls)
-
-    def _reload_secrets(self, config: Config) -> None:
-        """Read the token and the certificate again. The reload has already checked them."""
-        token, _ = tcp_secrets(config)
-        self._guard.set_token(token)
-        if self._tls and config.tls_certificate:
-            load_certificate(self._tls, config)
+        self._guard = Guard(app, config.http, credentials)
+        self._server = Server(self._guard, config.http, credentials)
 
     async def start(self) -> None:
         """Listen.
@@ -111,7 +99,7 @@ class LivePage:
             SocketError: the address cannot be used.
         """
         await self._server.start()
-        log.info("live page: %s://%s", "https" if self._tls else "http", self._config.http)
+        log.info("live page: %s://%s", "https" if self._is_secure else "http", self._config.http)
 
     async def stop(self) -> None:
         self._calibrating.stop()
@@ -191,7 +179,7 @@ class LivePage:
             raise HTTPException(401, "wrong token")
         response = Response(status_code=204)
         secret = self._guard.new_session()
-        response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=self._tls is not None)
+        response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=self._is_secure)
         return response
 
     async def _set_threshold(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from kwsd.config import Config
 from kwsd.errors import ConfigError
 from kwsd.service.control import Control
+from kwsd.service.credentials import Credentials
 
 if TYPE_CHECKING:
     from kwsd.service.outputs.clips import Clips
@@ -45,13 +46,13 @@ class Outputs:
     servers: list[Output] = field(default_factory=list)
 
 
-def make_outputs(config: Config, control: Control) -> Outputs:
+def make_outputs(config: Config, control: Control, credentials: Credentials) -> Outputs:
     """Import and create what the configuration asks for.
 
     Raises:
         ConfigError: a package is missing.
         OutputError: the folder of the clips cannot be written to.
-        SocketError: a token, a password or a certificate cannot be used.
+        SocketError: a password cannot be used.
     """
     outputs = Outputs()
     if config.clips:
@@ -68,7 +69,7 @@ def make_outputs(config: Config, control: Control) -> Outputs:
             from kwsd.service.outputs.live_page import LivePage
             from kwsd.service.outputs.metrics import Metrics
         outputs.metrics = outputs.metrics or Metrics(control.state, config.name)
-        outputs.servers.append(LivePage(config, control, outputs.metrics))
+        outputs.servers.append(LivePage(config, control, credentials, outputs.metrics))
     if config.mqtt:
         with _needs("mqtt", "aiomqtt"):
             from kwsd.service.outputs.mqtt import Mqtt

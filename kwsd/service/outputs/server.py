@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable, Generator
 from functools import partial
@@ -19,7 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kwsd.limits import Crowd
-from kwsd.service.credentials import Handshake
+from kwsd.service.credentials import Credentials, Handshake
 from kwsd.service.endpoints import ACCEPTED_AT_ONCE, bind_tcp, extend_backlog
 
 _REQUEST_SECONDS = 5.0
@@ -35,10 +34,10 @@ class Server:
 
     Args:
         address: HOST:PORT.
-        tls: with the certificate; None for plain HTTP.
+        credentials: with a certificate; plain HTTP is served without one.
     """
 
-    def __init__(self, app: ASGIApp, address: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, app: ASGIApp, address: str, credentials: Credentials) -> None:
         self._address = address
         config = uvicorn.Config(
             app,
@@ -52,7 +51,7 @@ class Server:
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        self._server = _Uvicorn(config, tls)
+        self._server = _Uvicorn(config, credentials)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -83,9 +82,9 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to the daemon, and has no timer: an idle daemon must not wake up ten times a second for it."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, config: uvicorn.Config, credentials: Credentials) -> None:
         super().__init__(config)
-        self._tls = tls
+        self._credentials = credentials
         self.ending = asyncio.Event()
 
     @contextlib.contextmanager
@@ -98,8 +97,8 @@ class _Uvicorn(uvicorn.Server):
         [listener] = sockets or []
         make = partial(_Protocol, self.config, self.server_state, self.lifespan.state)
         accept: Callable[[], asyncio.Protocol] = make
-        if self._tls:
-            accept = partial(Handshake, make, self._tls, _begin_handshake, _Protocol.newcomers.discard)
+        if self._credentials.tls:
+            accept = partial(Handshake, make, self._credentials, _begin_handshake, _Protocol.newcomers.discard)
         options: dict[str, Any] = {"sock": listener, "backlog": ACCEPTED_AT_ONCE}
         self.servers = [await asyncio.get_running_loop().create_server(accept, **options)]
         self.started = True
