@@ -14,7 +14,7 @@ from kwsd.errors import ConfigError, KwsdError
 from kwsd.protocol.address import unix_path
 from kwsd.service.credentials import Credentials, refuse_unused_secrets
 from kwsd.service.endpoints import bind_tcp, bind_unix, is_live
-from kwsd.service.outputs.clips import Clips
+from kwsd.service.outputs.clips import refuse_unwritable
 from kwsd.sources.base import make_source
 
 Part = tuple[str, Callable[[], str]]
@@ -111,7 +111,7 @@ def _audio_socket(config: Config) -> str:
 
 def _clips(config: Config) -> str:
     assert config.clips
-    Clips(config.clips)  # tries the folder
+    refuse_unwritable(config.clips.folder)
     return f"kept in {config.clips.folder}"
 
 

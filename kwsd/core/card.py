@@ -93,6 +93,10 @@ class ModelCard:
         return self.frontend.n_samples(self.window_frames)
 
     @property
+    def window_seconds(self) -> float:
+        return self.window_samples / self.frontend.sample_rate_hz
+
+    @property
     def stride_seconds(self) -> float:
         """Time between two decisions."""
         return self.stride_frames * self.frontend.hop_samples / self.frontend.sample_rate_hz

@@ -220,7 +220,7 @@ class Detector:
 
     def _near_misses(self, windows: Windows, streams: dict[int, _Stream]) -> Iterator[NearMiss]:
         card = self._model.card
-        labels, window_seconds = card.labels, card.window_samples / card.frontend.sample_rate_hz
+        labels, window_seconds = card.labels, card.window_seconds
         for row, scores, end in zip(windows.rows.tolist(), windows.scores, windows.ends.tolist(), strict=True):
             stream = streams[row]
             fired = [labels.index(one.label) for one in windows.decided if one.row == row]

@@ -14,6 +14,7 @@ import threading
 import time
 import wave
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC
@@ -36,7 +37,7 @@ Clipped = DetectionEvent | NearMiss
 _QUEUE_PIECES = 2000  # some seconds of many streams while the disk is slow
 _LAST_EVENT_SECONDS = 1.0
 _JOIN_SECONDS = 0.7
-_WINDOW_SECONDS = 2.0  # at least the window of any model
+_LATE_SECONDS = 1.0  # of audio that may come before the event itself
 _MOST_REMOVED = 10  # clips that make room for one on a full disk: another program may have filled it
 _CLEANUP_SECONDS = 600.0  # how often clips that are too old are looked for
 _OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z_.+_\d+\.(wav|json)(\.part)?")
@@ -56,17 +57,20 @@ class _Recent:
 class Clips:
     """Keeps clips in a folder.
 
+    Args:
+        window_seconds: gives the length of the present model's windows.
+
     Raises:
         OutputError: the folder cannot be written to.
     """
 
-    def __init__(self, config: ClipsConfig) -> None:
-        self._config = config
+    def __init__(self, config: ClipsConfig, window_seconds: Callable[[], float]) -> None:
+        self._config, self._window_seconds = config, window_seconds
         self._streams: dict[str, _Recent] = {}
         self._queue: queue.Queue[Piece | Ended | Clipped | None] = queue.Queue(_QUEUE_PIECES)
         self._is_full = False
         self._look_at = self._cleanup_at = 0.0
-        _refuse_unwritable(config.folder)
+        refuse_unwritable(config.folder)
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
 
     def start(self) -> None:
@@ -141,8 +145,9 @@ class Clips:
         due = [event for event in recent.waiting if self._until(event) <= recent.end_seconds]
         self._write(recent, due)
         recent.waiting = [event for event in recent.waiting if event not in due]
-        kept = self._config.before_seconds + self._config.after_seconds + _WINDOW_SECONDS
-        while recent.pieces[0].seconds < recent.end_seconds - kept and len(recent.pieces) > 1:
+        around = self._config.before_seconds + self._config.after_seconds
+        kept = around + self._window_seconds() + _LATE_SECONDS
+        while len(recent.pieces) > 1 and recent.pieces[1].seconds <= recent.end_seconds - kept:
             recent.pieces.popleft()
 
     def _until(self, event: Clipped) -> float:
@@ -280,7 +285,12 @@ def _write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _refuse_unwritable(folder: Path) -> None:
+def refuse_unwritable(folder: Path) -> None:
+    """Try the folder of the clips.
+
+    Raises:
+        OutputError: it cannot be written to.
+    """
     try:
         with TemporaryFile(dir=folder):
             pass

@@ -58,7 +58,7 @@ def make_outputs(config: Config, control: Control, credentials: Credentials) -> 
     if config.clips:
         from kwsd.service.outputs.clips import Clips
 
-        outputs.clips = Clips(config.clips)
+        outputs.clips = Clips(config.clips, lambda: control.card.window_seconds)
     if config.metrics:
         with _needs("metrics", "prometheus-client"):
             from kwsd.service.outputs.metrics import Metrics, MetricsServer

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,8 +33,8 @@ def piece(first, n=1000, rate_hz=1000, stream="a"):
     return Piece(stream, rate_hz, first / rate_hz, ((first + np.arange(n)) / 32768).astype(np.float32))
 
 
-def keep(folder, items, **keys):
-    clips = Clips(ClipsConfig(folder, **keys))
+def keep(folder, items, window_seconds=1.0, **keys):
+    clips = Clips(ClipsConfig(folder, **keys), lambda: window_seconds)
     clips.start()
     for item in items:
         clips.put(item)
@@ -52,6 +53,13 @@ def test_a_clip_contains_the_window_and_the_audio_around_it(tmp_path):
     assert positions(path) == (1500, 3249)
     assert path.name == "20261122T222001.000Z_a_stop_1.wav"
     assert parse_event(path.with_suffix(".json").read_text()) == event()
+
+
+def test_a_clip_contains_all_of_a_long_window(tmp_path):
+    long = replace(event(end=10.0), start_seconds=1.0)
+    items = [*(piece(n * 1000) for n in range(11)), long]
+    [path] = keep(tmp_path, items, window_seconds=9.0, before_seconds=0.5, after_seconds=0.25)
+    assert positions(path) == (500, 10249)
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
@@ -73,7 +81,7 @@ def test_a_clip_does_not_wait_for_audio_that_cannot_arrive(tmp_path):
 
 
 def test_the_clip_of_an_ended_stream_is_written_and_the_stream_dropped(tmp_path):
-    clips = Clips(ClipsConfig(tmp_path))
+    clips = Clips(ClipsConfig(tmp_path), lambda: 1.0)
     clips.start()
     for item in (piece(0), Ended("a"), event(1, 1.0)):
         clips.put(item)
@@ -132,7 +140,7 @@ def test_after_a_clock_is_set_back_old_clips_are_deleted_not_new_ones(tmp_path):
 
 
 def test_a_folder_that_fails_for_a_while_loses_only_the_clips_of_that_time(tmp_path, monkeypatch, caplog):
-    clips = Clips(ClipsConfig(tmp_path))
+    clips = Clips(ClipsConfig(tmp_path), lambda: 1.0)
     with monkeypatch.context() as patch:
         patch.setattr(Clips, "_ours", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         clips.start()
@@ -154,7 +162,7 @@ def test_unfinished_and_old_clips_are_deleted_even_without_a_new_clip(tmp_path):
     name = old.stem.replace("_1", "_2")
     for left in (f"{name}.json", f"{name}.wav.part", f"{name}.json.part", "notes.json", "mine.part"):
         (tmp_path / left).write_text("{")
-    clips = Clips(ClipsConfig(tmp_path))
+    clips = Clips(ClipsConfig(tmp_path), lambda: 1.0)
     clips.start()
     clips.put(piece(0))
     clips.stop()
@@ -163,7 +171,7 @@ def test_unfinished_and_old_clips_are_deleted_even_without_a_new_clip(tmp_path):
 
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match="absent: No such file or directory; create this folder"):
-        Clips(ClipsConfig(tmp_path / "absent"))
+        Clips(ClipsConfig(tmp_path / "absent"), lambda: 1.0)
 
 
 def test_the_daemon_writes_a_clip_of_each_detection(start_daemon, tmp_path, few_seconds_wav):
