@@ -1,24 +1,29 @@
 """Learns words of one's own from a few recordings, and counts how many unseen recordings are missed.
 
     python -m benchmarks.own_words WORDS --speech DIR [--word alexa …] [--takes 5,10,20] [--draws 2]
-                                   [--voices DIR] [-o FILE]
+                                   [--voices DIR] [--peer] [-o FILE]
 
 WORDS has a folder of recordings for each word. Those that a word is learnt from are drawn, and all
 others are heard: in a gap of read speech, in noise (5 to 25 dB), and above a television (speech that
 goes on, 5 to 20 dB softer). The threshold of a row allows its false accepts an hour on the measuring
 half of the pack, whose speakers the branch was not fitted with. With --voices, a speech synthesiser
-speaks each word, too: alone, and beside the recordings.
+speaks each word, too: alone, and beside the recordings. With --peer, local-wake hears the same sounds;
+its thresholds allow the same false accepts in an hour of --speech.
 """
 
 import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from benchmarks.local_wake import NAME, LocalWake, Task, some_speech
+from benchmarks.peers import ROOT
 from kwsd.audio import FloatArray
 from kwsd.core.model import DEFAULT_MODEL
 from kwsd.learn import augment
@@ -26,7 +31,7 @@ from kwsd.learn.learn import Teacher
 from kwsd.learn.pack import DEFAULT_PACK
 from kwsd.learn.synthesis import find_synthesiser, synthesise
 from kwsd.learn.takes import RATE_HZ, Take, read_take
-from kwsd.learn.trunk import Trunk, spans_of, windows_of
+from kwsd.learn.trunk import spans_of, windows_of
 from kwsd.sources.recording import read_recording
 
 SETTINGS = ("read speech", "noise", "television")
@@ -54,6 +59,8 @@ def main() -> int:
     parser.add_argument("--takes", default="5,10,20", help="how many recordings to learn from (%(default)s)")
     parser.add_argument("--draws", type=int, default=2, help="times that recordings are drawn (%(default)s)")
     parser.add_argument("--voices", type=Path, metavar="DIR", help="voices of kokoro-onnx or piper")
+    parser.add_argument("--peer", action="store_true", help="also measure local-wake")
+    parser.add_argument("--environments", type=Path, default=ROOT / "build" / "peers", metavar="DIR")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE")
     parser.add_argument("--pack", type=Path, default=DEFAULT_PACK, metavar="FILE")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
@@ -64,16 +71,24 @@ def main() -> int:
     speech = [samples for samples in speech if len(samples) > 4 * RATE_HZ]
     counts = [int(n) for n in args.takes.split(",")]
     synthesiser = find_synthesiser(args.voices) if args.voices else None
+    peer = LocalWake(Path(mkdtemp(prefix="own-words-")), some_speech(args.speech)) if args.peer else None
     rows = []
     for word in tqdm(words, desc="learning", disable=None):
         takes = [read_take(path) for path in sorted((args.words / word).glob("*.wav"))]
-        heard = [_heard(take, speech, teacher.trunk, np.random.default_rng(n)) for n, take in enumerate(takes)]
+        scenes = [_scenes(take, speech, np.random.default_rng(n)) for n, take in enumerate(takes)]
+        heard = [[windows_of(spans_of(teacher.trunk.steps(scene))) for scene in one] for one in scenes]
         spoken = synthesise(word.replace("_", " "), synthesiser) if synthesiser else []
         for draw in range(args.draws):
             drawn = np.random.default_rng(draw).permutation(len(takes))
             unseen = [heard[n] for n in drawn[max(counts) :]]
             for learnt_from in _lessons([takes[n] for n in drawn], counts, spoken):
                 rows.append(_learnt(teacher, word, learnt_from, unseen))
+            if peer:
+                sounds = [[peer.keep(scene) for scene in scenes[n]] for n in drawn[max(counts) :]]
+                references = [peer.keep(takes[n].word) for n in drawn[: max(counts)]]
+                peer.tasks += [Task(word, references[:n], sounds) for n in counts]
+    if peer:
+        rows += _of_peer(peer, args.environments)
     table = _table(rows)
     print(table)
     if args.output:
@@ -98,6 +113,15 @@ def _learnt(teacher: Teacher, word: str, takes: list[Take], unseen: list[list[Fl
     return Row(word, _named(takes), np.full(len(SETTINGS), len(highest)), missed, seconds)
 
 
+def _of_peer(peer: LocalWake, environments: Path) -> list[Row]:
+    missed = peer.missed(BUDGETS, environments)
+    rmtree(peer.folder)
+    return [
+        Row(task.word, f"{len(task.references)}, {NAME}", np.full(len(SETTINGS), len(task.heard)), one, 0.0)
+        for task, one in zip(peer.tasks, missed, strict=True)
+    ]
+
+
 def _named(takes: list[Take]) -> str:
     """How many takes there are, and by what."""
     synthetic = [take.synthesiser for take in takes if take.is_synthetic]
@@ -105,8 +129,8 @@ def _named(takes: list[Take]) -> str:
     return " and ".join(filter(None, (real, f"{len(synthetic)} by {synthetic[0]}" if synthetic else "")))
 
 
-def _heard(take: Take, speech: list[FloatArray], trunk: Trunk, random: np.random.Generator) -> list[FloatArray]:
-    """The windows of one recording in each setting."""
+def _scenes(take: Take, speech: list[FloatArray], random: np.random.Generator) -> list[FloatArray]:
+    """One recording in each setting, samples at 16 kHz."""
     n = _LEAD + len(take.word) + _TAIL
     level = augment.rms(take.word)
     word = np.pad(take.word, (_LEAD, _TAIL))
@@ -120,7 +144,7 @@ def _heard(take: Take, speech: list[FloatArray], trunk: Trunk, random: np.random
         word + television + noise * np.float32(0.05),
     )
     gain = np.float32(10 ** (random.uniform(-35, -15) / 20) / level)
-    return [windows_of(spans_of(trunk.steps(augment.limit(scene * gain)))) for scene in scenes]
+    return [augment.limit(scene * gain) for scene in scenes]
 
 
 def _cut(speech: list[FloatArray], n_samples: int, random: np.random.Generator) -> FloatArray:

@@ -78,7 +78,10 @@ def main() -> int:
     args = parser.parse_args()
     systems = [*ALL, *(_other_checkout(args.beside) if args.beside else ())]
     systems = [one for one in systems if args.only in one.name]
-    pythons = {one.requirement: _python(one.requirement, args.environments) for one in systems}
+    pythons = {
+        one.requirement: environment(args.environments, one.requirement) if one.requirement else Path(sys.executable)
+        for one in systems
+    }
     results: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(systems))}
     failed: dict[int, str] = {}
     rounds = [(index, one) for _ in range(args.rounds) for index, one in enumerate(systems)]
@@ -102,16 +105,15 @@ def _other_checkout(root: Path) -> list[System]:
     return [replace(one, name=f"kwsd in {root.name}", root=root) for one in ALL if one.name == "kwsd"]
 
 
-def _python(requirement: str, folder: Path) -> Path:
-    """Return the interpreter of the environment with a peer, and make that environment if needed."""
-    if not requirement:
-        return Path(sys.executable)
-    home = folder / requirement.translate(str.maketrans("<>=,.", "-----"))
+def environment(folder: Path, *requirements: str) -> Path:
+    """The interpreter of an environment with a peer, which is made if needed: `pip install` with each of these."""
+    home = folder / requirements[-1].translate(str.maketrans("<>=,. ", "------"))
     python, ready = home / "bin" / "python", home / "ready"
     if not ready.exists():
-        print(f"installing {requirement} in {home}", flush=True)
+        print(f"installing {', '.join(requirements)} in {home}", flush=True)
         venv.create(home, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
+        for requirement in requirements:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *requirement.split()], check=True)
         ready.touch()
     return python
 

@@ -66,7 +66,7 @@ class Sweep:
                 self._keep(fires, one.ends.item() / self._rate_hz)
 
     def reset(self) -> None:
-        """Start a new stream: forget smoothing, arming and refractory period. The counts stay. The counts stay."""
+        """Start a new stream: forget smoothing, arming and refractory period. The counts stay."""
         self._decision.reset(0)
 
     def _keep(self, fires: NDArray[np.bool_], seconds: float) -> None:
