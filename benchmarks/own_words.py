@@ -3,12 +3,14 @@
     python -m benchmarks.own_words WORDS --speech DIR [--word alexa …] [--takes 5,10,20] [--draws 2]
                                    [--voices DIR] [--peer] [-o FILE]
 
-WORDS has a folder of recordings for each word. Those that a word is learnt from are drawn, and all
-others are heard: in a gap of read speech, in noise (5 to 25 dB), and above a television (speech that
-goes on, 5 to 20 dB softer). The threshold of a row allows its false accepts an hour on the measuring
-half of the pack, whose speakers the branch was not fitted with. With --voices, a speech synthesiser
-speaks each word, too: alone, and beside the recordings. With --peer, local-wake hears the same sounds;
-its thresholds allow the same false accepts in an hour of --speech.
+WORDS has a folder of recordings for each word. If it has a validation_list.txt, as Speech Commands
+does, only the recordings in that list count: the network was not trained on their speakers. The
+recordings that a word is learnt from are drawn; all others are heard, unless their speaker was drawn:
+in a gap of read speech, in noise (5 to 25 dB), and above a television (speech that goes on, 5 to 20 dB
+softer). The threshold of a row allows its false accepts an hour on the measuring half of the pack,
+whose speakers the branch was not fitted with. With --voices, a speech synthesiser speaks each word,
+too: alone, and beside the recordings. With --peer, local-wake hears the same sounds; its thresholds
+allow the same false accepts in an hour of --speech.
 """
 
 import argparse
@@ -74,17 +76,18 @@ def main() -> int:
     peer = LocalWake(Path(mkdtemp(prefix="own-words-")), some_speech(args.speech)) if args.peer else None
     rows = []
     for word in tqdm(words, desc="learning", disable=None):
-        takes = [read_take(path) for path in sorted((args.words / word).glob("*.wav"))]
+        paths = _recordings(args.words, word)
+        takes = [read_take(path) for path in paths]
         scenes = [_scenes(take, speech, np.random.default_rng(n)) for n, take in enumerate(takes)]
         heard = [[windows_of(spans_of(teacher.trunk.steps(scene))) for scene in one] for one in scenes]
         spoken = synthesise(word.replace("_", " "), synthesiser) if synthesiser else []
         for draw in range(args.draws):
             drawn = np.random.default_rng(draw).permutation(len(takes))
-            unseen = [heard[n] for n in drawn[max(counts) :]]
+            unseen = _unseen(paths, drawn, max(counts))
             for learnt_from in _lessons([takes[n] for n in drawn], counts, spoken):
-                rows.append(_learnt(teacher, word, learnt_from, unseen))
+                rows.append(_learnt(teacher, word, learnt_from, [heard[n] for n in unseen]))
             if peer:
-                sounds = [[peer.keep(scene) for scene in scenes[n]] for n in drawn[max(counts) :]]
+                sounds = [[peer.keep(scene) for scene in scenes[n]] for n in unseen]
                 references = [peer.keep(takes[n].word) for n in drawn[: max(counts)]]
                 peer.tasks += [Task(word, references[:n], sounds) for n in counts]
     if peer:
@@ -94,6 +97,22 @@ def main() -> int:
     if args.output:
         args.output.write_text(table + "\n")
     return 0
+
+
+def _recordings(words: Path, word: str) -> list[Path]:
+    """The recordings of a word that count."""
+    paths, listed = sorted((words / word).glob("*.wav")), words / "validation_list.txt"
+    if not listed.exists():
+        return paths
+    names = set(listed.read_text().split())
+    return [path for path in paths if f"{word}/{path.name}" in names]
+
+
+def _unseen(paths: list[Path], drawn: np.ndarray, n_learnt: int) -> list[int]:
+    """The recordings whose speaker said none of the first that were drawn. A name without a speaker is one itself."""
+    speakers = [path.name.partition("_nohash_")[0] for path in paths]
+    learnt = {speakers[n] for n in drawn[:n_learnt]}
+    return [int(n) for n in drawn[n_learnt:] if speakers[n] not in learnt]
 
 
 def _lessons(takes: list[Take], counts: list[int], spoken: list[Take]) -> list[list[Take]]:
