@@ -23,19 +23,21 @@ _HANDSHAKE_SECONDS = 5.0
 
 @dataclass
 class Credentials:
-    """What the TCP addresses ask for and show. Every new connection uses the present values.
+    """The token and the certificate of the TCP addresses. A reload replaces them; each check uses the present ones.
 
     Attributes:
-        token: what a client must show first; None for nothing.
-        tls: with the certificate; None for plain text.
+        token: a client must send it first; None if none is needed.
+        tls: has the certificate; None for plain text.
+        n_changes: how often the token has changed.
     """
 
     token: bytes | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
+    n_changes: int = 0
 
     @classmethod
     def read(cls, config: Config) -> "Credentials":
-        """The configured token and certificate.
+        """Read the configured token and certificate.
 
         Raises:
             SocketError: one of them cannot be used.
@@ -43,13 +45,9 @@ class Credentials:
         token = _read_token(config.token_file) if config.token_file else None
         return cls(token, _read_certificate(config) if config.tls_certificate else None)
 
-    def read_again(self, config: Config) -> None:
-        """Read both files again.
-
-        Raises:
-            SocketError: one of them cannot be used; nothing is changed.
-        """
-        fresh = Credentials.read(config)
+    def replace(self, fresh: "Credentials") -> None:
+        """Use the token and the certificate of `fresh` from now on."""
+        self.n_changes += fresh.token != self.token
         self.token, self.tls = fresh.token, fresh.tls
 
 
@@ -58,7 +56,7 @@ class Handshake(asyncio.Protocol):
 
     Args:
         make: makes the protocol that serves it then. Data may reach that one before `connection_made`.
-        credentials: with a certificate.
+        credentials: have a certificate.
         begin: called first; returns whether the client may begin.
         end: called once the handshake is over, well or not.
     """

@@ -37,7 +37,7 @@ class Endpoint:
 
     Attributes:
         listener: bound and listening.
-        credentials: what a subscriber must show, and is shown, first; empty for a Unix socket.
+        credentials: token and certificate; a Unix socket has neither.
         removed: path of a Unix socket that is removed at the end.
     """
 

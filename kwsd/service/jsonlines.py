@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
     """One client. It becomes a subscriber at once, or when it has shown the token."""
 
     def __init__(self, server: JsonLines, endpoint: Endpoint) -> None:
-        self._server, self._token = server, endpoint.credentials.token
+        self._server, self._credentials = server, endpoint.credentials
         self._is_open = False  # after TLS, the first data may come before `connection_made`
         self._has_ended = False  # its own side
         self._is_waiting = False  # for a token check, or for its delayed refusal
@@ -131,7 +131,7 @@ class _Connection(asyncio.Protocol):
         self._server.connections.add(self)
         if n_others >= most:
             self._refuse(f"{most} subscribers are connected, which is the limit", retryable=True)
-        elif self._token is None:
+        elif self._credentials.token is None:
             self._greet()
         else:
             if transport.get_extra_info("ssl_object"):
@@ -242,7 +242,7 @@ class _Connection(asyncio.Protocol):
         seconds = self._server.penalties.remaining(_host(self.transport), time.monotonic())
         if seconds and not has_waited:
             self._after(seconds, self._check_token, line, True)
-        elif compare_digest(parse_token(line), self._token or b""):
+        elif compare_digest(parse_token(line), self._credentials.token or b""):
             self._is_waiting = False
             self._greet()
             self._read_line()

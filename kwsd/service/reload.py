@@ -65,7 +65,7 @@ class Reloader:
     Args:
         configure: reads the configuration.
         setup: what the daemon started with.
-        credentials: read again with every reload.
+        credentials: replaced by every reload.
 
     Attributes:
         setup: the current one.
@@ -95,7 +95,7 @@ class Reloader:
         try:
             loaded = await in_thread(lambda: load_setup(self._configure))
             setup, ignored = _merge(self.setup, loaded)
-            self._credentials.read_again(setup.config)
+            self._credentials.replace(await in_thread(lambda: Credentials.read(setup.config)))
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return

@@ -45,7 +45,7 @@ class Guard:
 
     Args:
         address: HOST:PORT that is served. On loopback, reading needs no token.
-        credentials: with the token, if any, that changes need, and reading from elsewhere.
+        credentials: their token, if any, is needed for changes, and for reading from elsewhere.
     """
 
     def __init__(self, app: ASGIApp, address: str, credentials: Credentials) -> None:
@@ -54,7 +54,7 @@ class Guard:
         host = address.rpartition(":")[0]
         machine = socket.gethostname().lower()
         self._names = {"localhost", host.lower(), machine, f"{machine}.local", socket.getfqdn().lower()}
-        self._sessions: deque[tuple[str, bytes | None]] = deque(maxlen=_MOST_SESSIONS)  # with the token that was shown
+        self._sessions: deque[tuple[str, int]] = deque(maxlen=_MOST_SESSIONS)  # secret, and `n_changes` of then
         self._penalties = Penalties(first_seconds=0.05, longest_seconds=4.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,9 +76,9 @@ class Guard:
         return self._credentials.token is not None
 
     def new_session(self) -> str:
-        """A secret for the cookie of a browser that has shown the token. It counts as long as the token does."""
+        """A secret for the cookie of a browser that has shown the token. It is valid until the token changes."""
         secret = secrets.token_urlsafe(32)
-        self._sessions.append((secret, self._credentials.token))
+        self._sessions.append((secret, self._credentials.n_changes))
         return secret
 
     async def is_token(self, shown: str, host: str) -> bool:
@@ -100,8 +100,8 @@ class Guard:
             return PlainTextResponse("pages of other sites may not use this one\n", 403)
         is_page = method in _READS and path.startswith("/page/")
         is_free = path in _FREE or is_page or (self._is_open and method in _READS)
-        token = self._credentials.token
-        if token is None or is_free or (request.cookies.get(COOKIE), token) in self._sessions:
+        session = (request.cookies.get(COOKIE), self._credentials.n_changes)
+        if self._credentials.token is None or is_free or session in self._sessions:
             return None
         kind, _, shown = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and await self.is_token(shown, request.client.host if request.client else ""):

@@ -34,7 +34,7 @@ class Server:
 
     Args:
         address: HOST:PORT.
-        credentials: with a certificate; plain HTTP is served without one.
+        credentials: without a certificate, plain HTTP is served.
     """
 
     def __init__(self, app: ASGIApp, address: str, credentials: Credentials) -> None:

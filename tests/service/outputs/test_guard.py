@@ -134,14 +134,15 @@ def test_a_reload_changes_the_token_and_ends_sessions(serve, token, token_file):
     page.ask("POST", "/api/session", {"token": token})
     cookie = page.headers["Set-Cookie"].partition(";")[0]
     assert page.ask("GET", "/api/state", Cookie=cookie)[0] == 200
-    Path(token_file["token_file"]).write_text("another token, long enough")
-    page.daemon.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 20
-    while page.ask("GET", "/api/state", Authorization="Bearer another token, long enough")[0] != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert page.ask("GET", "/api/state", Authorization=f"Bearer {token}")[0] == 401
-    assert page.ask("GET", "/api/state", Cookie=cookie)[0] == 401
+    for new, old in (("another token, long enough", token), (token, "another token, long enough")):
+        Path(token_file["token_file"]).write_text(new)
+        page.daemon.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while page.ask("GET", "/api/state", Authorization=f"Bearer {new}")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert page.ask("GET", "/api/state", Authorization=f"Bearer {old}")[0] == 401
+        assert page.ask("GET", "/api/state", Cookie=cookie)[0] == 401
 
 
 def test_a_body_without_its_end_leaves_no_traceback(serve):
