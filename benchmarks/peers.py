@@ -79,7 +79,7 @@ def main() -> int:
     systems = [*ALL, *(_other_checkout(args.beside) if args.beside else ())]
     systems = [one for one in systems if args.only in one.name]
     pythons = {
-        one.requirement: environment(args.environments, one.requirement) if one.requirement else Path(sys.executable)
+        one.requirement: _python(one.requirement, args.environments) if one.requirement else Path(sys.executable)
         for one in systems
     }
     results: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(systems))}
@@ -105,9 +105,12 @@ def _other_checkout(root: Path) -> list[System]:
     return [replace(one, name=f"kwsd in {root.name}", root=root) for one in ALL if one.name == "kwsd"]
 
 
-def environment(folder: Path, *requirements: str) -> Path:
+def _python(requirement: str, folder: Path) -> Path:
+    return environment(folder / requirement.translate(str.maketrans("<>=,.", "-----")), requirement)
+
+
+def environment(home: Path, *requirements: str) -> Path:
     """The interpreter of an environment with a peer, which is made if needed: `pip install` with each of these."""
-    home = folder / requirements[-1].translate(str.maketrans("<>=,. ", "------"))
     python, ready = home / "bin" / "python", home / "ready"
     if not ready.exists():
         print(f"installing {', '.join(requirements)} in {home}", flush=True)

