@@ -106,7 +106,7 @@ class Bench:
         speech: around the words, samples at 16 kHz.
         counts: of recordings that a word is learnt from.
         draws: times that they are drawn.
-        peer: receives the same recordings and sounds.
+        peer: receives the same recordings and sounds, if it takes part.
     """
 
     teacher: Teacher
@@ -127,6 +127,9 @@ class Bench:
         for draw in range(self.draws):
             drawn = np.random.default_rng(draw).permutation(len(takes))
             unseen = _unseen(paths, drawn, max(self.counts))
+            if not unseen:
+                tqdm.write(f"{word}: left out, because no speaker is left to be heard")
+                break
             for learnt_from in _lessons([takes[n] for n in drawn], self.counts, spoken):
                 rows.append(_learnt(self.teacher, word, learnt_from, [heard[n] for n in unseen]))
             if self.peer:

@@ -39,7 +39,7 @@ def embeddings(path):
 
 @cache
 def distances(path, reference, width):
-    """The distance of each window of `width` embeddings to a reference. A shorter file is one window."""
+    """The distance of each window of `width` embeddings to a reference. The last window may be shorter."""
     seen = embeddings(path)
     starts = range(0, max(1, seen.shape[1] - width + SLIDE), SLIDE)
     windows = [seen[:, start : start + width] for start in starts]
