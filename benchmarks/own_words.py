@@ -38,6 +38,7 @@ from kwsd.learn.synthesis import Synthesiser, find_synthesiser, synthesise
 from kwsd.learn.takes import RATE_HZ, Take, read_take
 from kwsd.learn.trunk import spans_of, windows_of
 from kwsd.sources.recording import read_recording
+from train.recordings.corpus import speaker_of
 
 SETTINGS = ("read speech", "noise", "television")
 BUDGETS = (0.5, 1.0)
@@ -171,7 +172,7 @@ def _takes(paths: list[Path]) -> tuple[list[Path], list[Take]]:
 
 def _unseen(paths: list[Path], drawn: np.ndarray, n_learnt: int) -> list[int]:
     """The recordings whose speaker said none of the first that were drawn. A name without `_nohash_` is a speaker."""
-    speakers = [path.name.partition("_nohash_")[0] for path in paths]
+    speakers = [speaker_of(path.name) for path in paths]
     learnt = {speakers[n] for n in drawn[:n_learnt]}
     return [int(n) for n in drawn[n_learnt:] if speakers[n] not in learnt]
 

@@ -78,10 +78,7 @@ def main() -> int:
     args = parser.parse_args()
     systems = [*ALL, *(_other_checkout(args.beside) if args.beside else ())]
     systems = [one for one in systems if args.only in one.name]
-    pythons = {
-        one.requirement: _python(one.requirement, args.environments) if one.requirement else Path(sys.executable)
-        for one in systems
-    }
+    pythons = {one.requirement: _python(one.requirement, args.environments) for one in systems}
     results: dict[int, list[dict[str, float]]] = {index: [] for index in range(len(systems))}
     failed: dict[int, str] = {}
     rounds = [(index, one) for _ in range(args.rounds) for index, one in enumerate(systems)]
@@ -106,6 +103,9 @@ def _other_checkout(root: Path) -> list[System]:
 
 
 def _python(requirement: str, folder: Path) -> Path:
+    """The interpreter that runs a system: this one, or that of the environment with its requirement."""
+    if not requirement:
+        return Path(sys.executable)
     return environment(folder / requirement.translate(str.maketrans("<>=,.", "-----")), requirement)
 
 

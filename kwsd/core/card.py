@@ -94,6 +94,7 @@ class ModelCard:
 
     @property
     def window_seconds(self) -> float:
+        """Time that a decision is about."""
         return self.window_samples / self.frontend.sample_rate_hz
 
     @property

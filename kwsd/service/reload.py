@@ -94,14 +94,15 @@ class Reloader:
         """Load the new setup and use it, or log one line that says why the old one stays."""
         try:
             loaded = await in_thread(lambda: load_setup(self._configure))
+            credentials = await in_thread(lambda: Credentials.read(self.setup.config))  # other files need a restart
             setup, ignored = _merge(self.setup, loaded)
-            self._credentials.replace(await in_thread(lambda: Credentials.read(setup.config)))
         except KwsdError as error:
             log.error("reload: %s; the old configuration stays", "; ".join(str(error).splitlines()))
             return
         except Exception:  # a defect: logged with its traceback, and the daemon goes on
             log.exception("reload: failed; the old configuration stays")
             return
+        self._credentials.replace(credentials)
         if ignored:
             log.warning("reload: %s can change only with a restart", ", ".join(ignored))
         self._use(setup)

@@ -202,6 +202,7 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> s
     rows = [
         "Each training differs from the first row's only in what its row names, and in the revision of the code. A",
         "difference smaller than that of a second run of the same training (`again`) means nothing.",
+        "[training.md](training.md#tried-and-not-kept) describes what no option names.",
         "",
         f"| training | `fit --set` | clips right | {' | '.join(f'{kind} missed' for kind in streams)} |",
         "|---|---|---|" + "---|" * len(streams),
