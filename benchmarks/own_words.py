@@ -16,6 +16,7 @@ an hour of --speech. That is easier: the pack also has words that resemble the l
 """
 
 import argparse
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,18 +31,20 @@ from benchmarks.local_wake import NAME, LocalWake, Task, an_hour_of, make_enviro
 from benchmarks.peers import ROOT
 from kwsd.audio import FloatArray
 from kwsd.core.model import DEFAULT_MODEL
-from kwsd.errors import LearnError
+from kwsd.errors import AudioError, KwsdError, LearnError
+from kwsd.files import wavs_in
 from kwsd.learn import augment
 from kwsd.learn.learn import Teacher
 from kwsd.learn.pack import DEFAULT_PACK
 from kwsd.learn.synthesis import Synthesiser, find_synthesiser, synthesise
-from kwsd.learn.takes import RATE_HZ, Take, read_take
+from kwsd.learn.takes import RATE_HZ, Take, read_take, resampled
 from kwsd.learn.trunk import spans_of, windows_of
 from kwsd.sources.recording import read_recording
 from train.recordings.corpus import speaker_of
 
 SETTINGS = ("read speech", "noise", "television")
 BUDGETS = (0.5, 1.0)
+_LONG = 4  # seconds of speech, from which pieces are cut
 _LEAD, _TAIL = round(1.5 * RATE_HZ), round(0.6 * RATE_HZ)
 
 
@@ -58,10 +61,20 @@ class Row:
 
 def main() -> int:
     """Run the command and return its exit status."""
-    args = _arguments()
+    try:
+        _measure(_arguments())
+    except KwsdError as error:
+        print(f"own_words: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> None:
     teacher = Teacher(args.model, args.pack)
-    speech = [read_recording(path)[0] for path in sorted(args.speech.glob("*.wav"))]
-    speech = [samples for samples in speech if len(samples) > 4 * RATE_HZ]
+    speech = [resampled(*read_recording(path)) for path in wavs_in(args.speech, also_below=True)]
+    speech = [samples for samples in speech if len(samples) > _LONG * RATE_HZ]
+    if not speech:
+        raise AudioError(f"{args.speech}: no WAV files of more than {_LONG} s below it")
     counts = [int(n) for n in args.takes.split(",")]
     synthesiser = find_synthesiser(args.voices) if args.voices else None
     words = args.word or _words(args.words, teacher)
@@ -80,7 +93,6 @@ def main() -> int:
     print(table)
     if args.output:
         args.output.write_text(table + "\n")
-    return 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -165,7 +177,7 @@ def _takes(paths: list[Path]) -> tuple[list[Path], list[Take]]:
     for path in paths:
         try:
             taken[path] = read_take(path)
-        except LearnError as error:
+        except (LearnError, AudioError) as error:
             tqdm.write(f"left out: {error}")
     return list(taken), list(taken.values())
 

@@ -11,20 +11,20 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # tf2onnx traces TensorFlow; the wei
 
 try:
     import onnx
-except ModuleNotFoundError:
-    raise SystemExit("export: needs the packages of training; use the environment of `make test`") from None
 
-from export.card import ATTRIBUTION, make_card
-from export.causal import convert_step, convert_window
-from export.convert import convert
-from export.describe import describe
-from export.parity import check_parity
-from kwsd.core.card import METADATA_KEY, STEP_KEY
-from kwsd.core.model import load_model
-from kwsd.errors import ExportError, KwsdError
-from kwsd.files import whole
-from train.architectures import ARCHITECTURES
-from train.measure.subject import KerasModel
+    from export.card import ATTRIBUTION, make_card
+    from export.causal import convert_step, convert_window
+    from export.convert import convert
+    from export.describe import describe
+    from export.parity import check_parity
+    from kwsd.core.card import METADATA_KEY, STEP_KEY
+    from kwsd.core.model import load_model
+    from kwsd.errors import ExportError, KwsdError
+    from kwsd.files import whole
+    from train.architectures import ARCHITECTURES
+    from train.measure.subject import KerasModel
+except ModuleNotFoundError as error:
+    raise SystemExit(f"export: needs the package {error.name}; use the environment of `make test`") from None
 
 
 def export(run: Path, output: Path, data: Path | None = None, attribution: str = ATTRIBUTION, note: str = "") -> float:

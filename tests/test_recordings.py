@@ -10,7 +10,7 @@ import soundfile
 from kwsd.commands.label import label_corpus
 from kwsd.corpus.folder import Folder
 from support import ROOT
-from train.measure.clips import label
+from train.measure.clips import labels_of
 from train.recordings.corpus import find_corpus, split_by_speaker
 from train.recordings.features import held_out_examples
 
@@ -46,7 +46,7 @@ def unpack(packed, folder):
 def test_the_model_recognises_twelve_classes_of_unseen_speakers(validation_folder, model):
     corpus = find_corpus(validation_folder)
     examples = held_out_examples(corpus, "validation", model.card.frontend)
-    heard = label(model, examples)
+    heard = labels_of(model, examples)
     accuracy = float(np.mean(heard == examples.y))
     assert accuracy >= 0.92
     for index, name in enumerate(model.card.labels):

@@ -72,7 +72,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from train.measure.clips import check_labels, evaluate
     from train.measure.subject import load_subject
 
-    _check_streams(args)
+    _settle_stream_options(args)
     subject = load_subject(args.model)
     corpus = corpus_of(args, tuple(subject.card.keywords))
     check_labels(subject, corpus)
@@ -96,7 +96,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(f"written: {folder}/{args.split}.json, .png, .csv")
 
 
-def _check_streams(args: argparse.Namespace) -> None:
+def _settle_stream_options(args: argparse.Namespace) -> None:
     """Refuse options that do not fit together, and fill in the defaults for streams."""
     if args.home and args.background:
         raise TrainingError("--home, --background: choose one")
@@ -107,8 +107,8 @@ def _check_streams(args: argparse.Namespace) -> None:
                 raise TrainingError(f"{name}: needs --stream")
         if args.split == "training":
             raise TrainingError("--split training: needs --stream; accuracy on its own training clips proves nothing")
-    if args.hours is not None and not 0 < args.hours < 1000:
-        raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 3")
+    if args.hours is not None:
+        _check_hours(args.hours)
     args.hours = args.hours or (HOURS_OF_HOME if args.home else HOURS)
     args.seed = SEED if args.seed is None else args.seed
 
@@ -135,6 +135,11 @@ def _evaluate_streams(args: argparse.Namespace, subject: "Subject", corpus: Corp
             f"{day['false']:g} false events ({low:g} to {high:g})"
         )
     print(f"written: {folder}/{streams.kind}-{args.split}.json, .png")
+
+
+def _check_hours(hours: float) -> None:
+    if not 0 < hours < 1000:
+        raise TrainingError(f"--hours {hours:g}: must be above 0 and below 1000, such as 3")
 
 
 def _over_own_recordings(args: argparse.Namespace, corpus: Corpus) -> "Streams":
@@ -169,9 +174,12 @@ def _print_stream(name: str, stream: dict[str, Any]) -> None:
 
 
 def _pack(args: argparse.Namespace) -> None:
+    from kwsd.core.model import load_model
     from train.pack import make_pack
 
-    pack = make_pack(args.model, corpus_of(args, KEYWORDS), args.hours, args.attribution)
+    _check_hours(args.hours)
+    model = load_model(args.model, "cpu")
+    pack = make_pack(model, corpus_of(args, tuple(model.card.keywords)), args.hours, args.attribution)
     pack.save(args.output)
     n_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {len(pack.training)} and {len(pack.measuring)} spans, {n_mb:.1f} MB")
@@ -182,8 +190,7 @@ def _synthesise(args: argparse.Namespace) -> None:
     from train.recordings.synthetic import synthesise_talk
     from train.recordings.talk import Talk
 
-    if not 0 < args.hours < 1000:
-        raise TrainingError(f"--hours {args.hours:g}: must be above 0 and below 1000, such as 1")
+    _check_hours(args.hours)
     if args.seed < 0:
         raise TrainingError(f"--seed {args.seed}: must be 0 or more")
     talk = Talk(tuple(args.words.split(",")), tuple(args.near.split(",")) if args.near else ())

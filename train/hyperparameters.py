@@ -36,7 +36,8 @@ class Hyperparameters:
     # The true label must win by this many logits. A margin of 3 for windows without a keyword, for 8 more epochs,
     # missed 35 against 32 % among words and 33 against 34 % in speech.
     margin: Annotated[float, Between(0, 100)] = 0.0
-    # Weights of a window with a keyword, and of a lone clip: both are rarer than other windows.
+    # Weights of a window with a keyword, and of a lone clip: both are rarer than other windows. Networks that learn
+    # from one window at a time draw each scene's windows by the first, and ignore the second.
     keyword_weight: _Positive = 2.0
     clip_weight: _Positive = 8.0
     # Share of scenes with words and noise; the others have speech most of the time.

@@ -2,14 +2,13 @@
 
 import hashlib
 from itertools import chain, zip_longest
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kwsd.audio import FloatArray
-from kwsd.core.model import load_model
+from kwsd.core.model import Model
 from kwsd.errors import TrainingError
 from kwsd.learn.graft import Graphs
 from kwsd.learn.pack import NOISE, SPEECH, Pack, pack_of
@@ -20,17 +19,16 @@ _SHARES = {SPEECH: 0.6, "words": 0.3, NOISE: 0.1}
 _MOST_NAMES = 256
 
 
-def make_pack(model: Path, corpus: Corpus, hours: float, attribution: str) -> Pack:
+def make_pack(model: Model, corpus: Corpus, hours: float, attribution: str) -> Pack:
     """Make a pack for a model from speech, words and noise of a corpus, in two halves of different speakers.
 
     Args:
         hours: of both halves together.
 
     Raises:
-        TrainingError: the corpus has no speech without keywords, or too many words.
+        TrainingError: the corpus lacks speech, words or noise in one half, or has too many words.
     """
-    card = load_model(model, "cpu").card
-    trunk = Trunk(Graphs(model), card, model)
+    trunk = Trunk(Graphs(model.path), model.card, model.path)
     clips = [clip for group in corpus.clips.values() for clip in group]
     speech = [clip for group in corpus.speech.values() for clip in group]
     if not speech:
@@ -45,6 +43,11 @@ def make_pack(model: Path, corpus: Corpus, hours: float, attribution: str) -> Pa
             _spans(_drawn(group, half, _SHARES[kind] * hours / 2, random), kind, names, trunk)
             for kind, group in ((SPEECH, speech), ("words", clips), (NOISE, corpus.noises))
         ]
+        for (_, kinds), what in zip(parts, ("speech", "words", "noise"), strict=True):
+            if not len(kinds):
+                raise TrainingError(
+                    f"a pack needs {what} in both halves, which differ in their speakers; give more of it"
+                )
         halves.append((np.concatenate([spans for spans, _ in parts]), np.concatenate([kinds for _, kinds in parts])))
     return pack_of(names, halves, trunk.digest, attribution)
 

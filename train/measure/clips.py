@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from kwsd.audio import FloatArray
 from kwsd.core.clip import clip_posteriors, clip_views, clip_windows
 from kwsd.errors import TrainingError
+from kwsd.learn.model_file import learnt_words
 from train.files import write_json
 from train.measure import plots
 from train.measure.subject import KerasModel, Subject, digest, posteriors
-from train.recordings.corpus import RATE_HZ, Corpus, noise_parts, read_clip
+from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ, Corpus, noise_parts, read_clip
 from train.recordings.features import Examples, held_out_examples, in_longer_noise
 
 SNRS_DB = (20, 10, 5, 0)
@@ -39,7 +41,7 @@ def evaluate(
     card = subject.card
     check_labels(subject, corpus)
     examples = examples or held_out_examples(corpus, split, card.frontend)
-    heard = label(subject, examples)
+    heard = labels_of(subject, examples)
     report = {
         **about(subject),
         "split": split,
@@ -57,13 +59,28 @@ def evaluate(
     return report
 
 
-def label(subject: Subject, examples: Examples) -> np.ndarray:
+def labels_of(subject: Subject, examples: Examples) -> np.ndarray:
     """The labels that `kwsd label` would give. Shape: -> (n_clips,), index into the labels."""
-    return np.argmax(subject.card.with_unknown_odds(posteriors(subject, examples.x)), axis=1)
+    of_clips = posteriors(subject, examples.x)
+    for n, clip in enumerate(examples.clips):
+        if clip.n_samples > CLIP_SAMPLES:  # `kwsd label` listens to all of it, and knows no word's place
+            of_clips[n] = _whole(read_clip(clip), subject)
+    return np.argmax(subject.card.with_unknown_odds(of_clips), axis=1)
+
+
+def _whole(samples: FloatArray, subject: Subject) -> FloatArray:
+    """The posteriors of a clip of any length. Shape: (any,) -> (1, n_labels)."""
+    card = subject.card
+    return clip_posteriors([clip_windows(samples, RATE_HZ, card)], card, subject.posteriors)
 
 
 def check_labels(subject: Subject, corpus: Corpus) -> None:
     """Raise TrainingError if the model and the recordings have different labels."""
+    if learnt := learnt_words(subject.card):
+        raise TrainingError(
+            f"{subject.path}: has words of `kwsd learn` ({', '.join(learnt)}), which this command cannot measure; "
+            "`kwsd learn --forget` removes them"
+        )
     if tuple(subject.card.labels) != corpus.labels:
         raise TrainingError(
             f"{subject.path}: the model's labels are {', '.join(subject.card.labels)}, not those of the recordings"
@@ -131,15 +148,15 @@ def _in_longer_clips(subject: Subject, corpus: Corpus, split: str, examples: Exa
     n_right = 0
     for clip, truth in zip(examples.clips, examples.y, strict=True):
         samples = in_longer_noise(read_clip(clip), noises, random)
-        of_clip = clip_posteriors([clip_windows(samples, RATE_HZ, card)], card, subject.posteriors)
-        n_right += int(np.argmax(card.with_unknown_odds(of_clip)) == truth)
+        n_right += int(np.argmax(card.with_unknown_odds(_whole(samples, subject))) == truth)
     return {"accuracy": n_right / len(examples.y), "interval_95": wilson(n_right, len(examples.y))}
 
 
 def _in_noise(subject: Subject, corpus: Corpus, split: str, snr_db: float) -> float:
     """Accuracy with noise from the split's part of the noise recordings added to every clip."""
     examples = held_out_examples(corpus, split, subject.card.frontend, snr_db)
-    return float(np.mean(label(subject, examples) == examples.y))
+    of_clips = subject.card.with_unknown_odds(posteriors(subject, examples.x))
+    return float(np.mean(np.argmax(of_clips, axis=1) == examples.y))
 
 
 def _write_labels(examples: Examples, heard: np.ndarray, labels: list[str], root: Path, path: Path) -> None:

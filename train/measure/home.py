@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from kwsd.errors import TrainingError
 from kwsd.learn import augment
 from train.measure.streams import Streams, made_of, seed_of
 from train.recordings.corpus import RATE_HZ
@@ -53,7 +54,14 @@ SITUATIONS = {
 
 
 def day_at_home(material: Material, hours: float, seed: int) -> Streams:
-    """Streams of every situation, together `hours` long, in the proportions of a day."""
+    """Streams of every situation, together `hours` long, in the proportions of a day.
+
+    Raises:
+        TrainingError: the material has no speech without keywords, or no noise.
+    """
+    for what, recordings in (("speech", material.speech), ("noise", material.noises)):
+        if not len(recordings):
+            raise TrainingError(f"--home: a day at home has {what}; give recordings of it with --{what}")
     day = sum(one.hours_a_day for one in SITUATIONS.values())
     by_name = {}
     for name, situation in SITUATIONS.items():

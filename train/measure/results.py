@@ -31,6 +31,11 @@ _PUBLISHED = """\
 
 These are figures for clips of the official test set, after training on all of the official training set."""
 
+_EACH_DIFFERS = """\
+Each training differs from the first row's only in what its row names, and in the revision of the code. A difference
+smaller than that of a second run of the same training (`again`, in the next table) means nothing.
+[training.md](training.md#trainings-in-resultsmd) says what each name stands for."""
+
 _EARLIER = """\
 These trainings, and the streams of these figures, used recordings in which `on` and `off` were reconstructions. A
 substitution counts as a false accept. So the figures compare with each other, and not with those above."""
@@ -78,10 +83,18 @@ def write_results(folder: Path, path: Path) -> None:
     if ablations:
         if DEFAULT_MODEL.stem not in streamed:
             raise TrainingError(f"{folder / DEFAULT_MODEL.stem}: no reports; ablations are compared with them")
-        sections += ["## What each part gave", _ablations(models[DEFAULT_MODEL.stem], ablations)]
+        sections += [
+            "## What each part gave",
+            _EACH_DIFFERS,
+            _ablations(models[DEFAULT_MODEL.stem], ablations, "ablations"),
+        ]
     if earlier := _reports(folder / "earlier"):
+        if DEFAULT_MODEL.stem not in earlier:
+            raise TrainingError(
+                f"{folder / 'earlier' / DEFAULT_MODEL.stem}: no reports; earlier ones are compared with it"
+            )
         base = earlier.pop(DEFAULT_MODEL.stem)
-        sections += ["## What each part gave on the earlier recordings", _EARLIER, _ablations(base, earlier)]
+        sections += ["## What each part gave on the earlier recordings", _EARLIER, _ablations(base, earlier, "earlier")]
     sections += ["## Published", _PUBLISHED]
     path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
@@ -195,21 +208,17 @@ def _stream_options(report: dict[str, Any]) -> str:
     return f"--stream {split}--hours {hours:g} --seed {report['seed']}"
 
 
-def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]]) -> str:
+def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]], folder: str) -> str:
     base, streams = bundled["clips"]["training"]["hyperparameters"], bundled["stream"]["streams"]
-    command = "python -m train evaluate NAME.onnx --data DATA -o docs/results/ablations/NAME"
+    command = f"python -m train evaluate NAME.onnx --data DATA -o docs/results/{folder}/NAME"
     options = _stream_options(bundled["stream"])
     rows = [
-        "Each training differs from the first row's only in what its row names, and in the revision of the code. A",
-        "difference smaller than that of a second run of the same training (`again`) means nothing.",
-        "[training.md](training.md#tried-and-not-kept) describes what no option names.",
-        "",
         f"| training | `fit --set` | clips right | {' | '.join(f'{kind} missed' for kind in streams)} |",
         "|---|---|---|" + "---|" * len(streams),
     ]
     for name, one in [(DEFAULT_MODEL.stem, bundled), *reports.items()]:
         if "stream" not in one or _which_streams(one["stream"]) != _which_streams(bundled["stream"]):
-            raise TrainingError(f"ablations/{name}: needs the bundled model's streams; run `{command} {options}`")
+            raise TrainingError(f"{folder}/{name}: needs the bundled model's streams; run `{command} {options}`")
         hyper = one["clips"]["training"]["hyperparameters"]
         # A report that lacks a hyper-parameter is from before it existed, which is the same as 0.
         settings = ", ".join(f"`{key}={value:g}`" for key, value in hyper.items() if base.get(key, 0) != value)

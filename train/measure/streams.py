@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from kwsd.core.spotter import Detection, Spotter
 from kwsd.core.sweep import GRID, TimedSweep
+from kwsd.errors import TrainingError
 from train.measure.subject import Subject
 from train.recordings.corpus import RATE_HZ
 from train.recordings.material import Material
@@ -136,7 +137,12 @@ def over_own_recordings(material: Material, hours: float, seed: int) -> Streams:
     """Keywords over the material's noise recordings, each second of which occurs once, at its own level.
 
     The stream ends with the recordings, or after `hours`: repeats would prove nothing.
+
+    Raises:
+        TrainingError: the material has no noise.
     """
+    if not len(material.noises):
+        raise TrainingError("--background: all of these recordings hold only silence")
     n_minute = round(_SCENE_SECONDS * RATE_HZ)
     minutes = [
         (int(index), start, min(n_minute, int(material.lengths[index]) - start))

@@ -215,6 +215,12 @@ def cut_at_random(recordings: list[Clip], n_cuts: int, random: np.random.Generat
     ]
 
 
+def second_around(onset: int, end: int, n_samples: int) -> slice:
+    """The second of a longer clip with its word, which begins and ends there, in the middle; all of a shorter clip."""
+    first = min(max(0, (onset + end - CLIP_SAMPLES) // 2), max(0, n_samples - CLIP_SAMPLES))
+    return slice(first, first + CLIP_SAMPLES)
+
+
 def read_clip(clip: Clip) -> np.ndarray:
     """Shape: -> (clip.n_samples,), float32, gain applied.
 

@@ -1,4 +1,4 @@
-"""Features of the held-out clips, computed as `kwsd label` computes them."""
+"""Features of the held-out clips: of the second around the word, where a clip is longer."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,19 @@ from tqdm import tqdm
 from kwsd.audio import FloatArray, fit_length
 from kwsd.core.frontend import FrontendParams, clip_features
 from kwsd.learn import augment
-from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ, Clip, Corpus, balanced, cut_at_random, noise_parts, read_clip
+from kwsd.learn.takes import word_edges
+from train.recordings.corpus import (
+    CLIP_SAMPLES,
+    RATE_HZ,
+    Clip,
+    Corpus,
+    balanced,
+    cut_at_random,
+    noise_parts,
+    read_clip,
+    read_samples,
+    second_around,
+)
 from train.recordings.windows import window_frames
 
 _LONGER_SECONDS, _SOFTER_DB = (1.2, 4.0), (10.0, 40.0)
@@ -44,6 +56,8 @@ def held_out_examples(corpus: Corpus, split: str, params: FrontendParams, snr_db
     x = []
     for clip in tqdm(clips, desc=f"{split} features", unit=" clips", disable=None, leave=False):
         samples = read_clip(clip)
+        if clip.n_samples > CLIP_SAMPLES:
+            samples = samples[second_around(*word_edges(read_samples(clip)), clip.n_samples)]
         if snr_db is not None:
             samples = fit_length(samples, CLIP_SAMPLES)
             noise = _noise(noises, CLIP_SAMPLES, random)

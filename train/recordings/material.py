@@ -128,11 +128,11 @@ def _check_keywords(corpus: Corpus, split: str, words: tuple[str, ...], word_of:
 
 
 def _warn_of_silence(clips: list[Clip]) -> None:
-    """Name silent recordings. They are not learnt from."""
+    """Name silent recordings. Scenes leave them out."""
     if clips:
         names = ", ".join(str(clip.path) for clip in clips[:_NAMED])
         more = f" and {len(clips) - _NAMED} more" if len(clips) > _NAMED else ""
-        print(f"left out, because they hold only silence: {names}{more}", file=sys.stderr)
+        print(f"left out of scenes, because they hold only silence: {names}{more}", file=sys.stderr)
 
 
 def default_cache() -> Path:

@@ -27,7 +27,7 @@ from kwsd.errors import TrainingError
 from kwsd.learn import augment
 from kwsd.workers import begin_worker
 from train.hyperparameters import Hyperparameters
-from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ
+from train.recordings.corpus import CLIP_SAMPLES, RATE_HZ, second_around
 from train.recordings.material import Material
 from train.recordings.scenes import Style, compose, noise_bed
 from train.recordings.truth import AMBIGUOUS, words_in_windows
@@ -214,8 +214,10 @@ def _lone_clips(recipe: Recipe, random: np.random.Generator) -> tuple[FloatArray
         if kind != n_keywords:  # n_keywords stands for silence
             group = material.keywords[kind] if kind < n_keywords else material.others
             index = random.choice(group)
+            onset, end = int(material.onsets[index]), int(material.ends[index])
             piece, word = material.samples(index), int(material.word_of[index])
-            level = augment.rms(piece[material.onsets[index] : material.ends[index]])
+            level = augment.rms(piece[onset:end])
+            piece = piece[second_around(onset, end, len(piece))]
             piece *= np.float32(10 ** ((level_db + random.normal(0, 3.0)) / 20) / max(level, 1e-5))
             if random.random() < 0.3:
                 piece = augment.change_speed(piece, random.uniform(0.9, 1.12))

@@ -1,8 +1,11 @@
 """A day at home has every situation in its share, with rare keywords above the rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from kwsd.errors import TrainingError
 from kwsd.learn.augment import music, rms
 from train.measure.home import SITUATIONS, day_at_home
 from train.recordings.corpus import RATE_HZ, find_corpus
@@ -10,9 +13,14 @@ from train.recordings.material import gather
 
 
 @pytest.fixture(scope="module")
-def material(corpus_folder, tmp_path_factory):
-    corpus = find_corpus(corpus_folder, ("yes", "no"))
-    return gather(corpus, "validation", tmp_path_factory.mktemp("cache"))
+def without_speech(corpus_folder, tmp_path_factory):
+    return gather(find_corpus(corpus_folder, ("yes", "no")), "validation", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def material(without_speech):
+    """Other words stand for the speech."""
+    return replace(without_speech, speech=without_speech.others)
 
 
 def test_the_situations_are_a_day():
@@ -24,6 +32,13 @@ def test_every_situation_has_its_share_of_the_hours(material):
     n_scenes = {name: len(stream) for name, stream in streams.by_name.items()}
     assert n_scenes == {name: 6 * one.hours_a_day for name, one in SITUATIONS.items()}  # scenes of ten minutes
     assert streams.hours_a_day["quiet"] == 15.0
+
+
+def test_a_day_without_speech_or_noise_is_refused(without_speech, material):
+    with pytest.raises(TrainingError, match="give recordings of it with --speech"):
+        day_at_home(without_speech, 1.0, seed=1)
+    with pytest.raises(TrainingError, match="give recordings of it with --noise"):
+        day_at_home(replace(material, noises=material.noises[:0]), 1.0, seed=1)
 
 
 def test_keywords_are_rare_and_louder_than_the_rest(material):

@@ -1,7 +1,10 @@
 """Held-out features are the same as those that kwsd computes."""
 
+import shutil
+
 import numpy as np
 import pytest
+import soundfile
 
 from kwsd.core.frontend import SPECTROGRAM_8K, clip_features
 from kwsd.sources.recording import read_recording
@@ -22,6 +25,21 @@ def test_held_out_features_equal_those_of_kwsd_label(corpus):
         want = clip_features(*read_recording(examples.clips[i].path), 99, SPECTROGRAM_8K)
         np.testing.assert_array_equal(examples.x[i], want)
         assert corpus.labels[examples.y[i]] == examples.clips[i].label
+
+
+def test_the_word_of_a_longer_clip_is_in_the_middle(corpus_folder, tmp_path):
+    folder = shutil.copytree(corpus_folder, tmp_path / "longer")
+    for path in (folder / "yes").iterdir():
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+        soundfile.write(path, np.pad(samples, (0, 32000)), rate_hz)  # two seconds of silence behind it
+    longer, usual = (
+        held_out_examples(find_corpus(one, ("yes", "no")), "validation", SPECTROGRAM_8K)
+        for one in (folder, corpus_folder)
+    )
+    assert [clip.path.name for clip in longer.clips] == [clip.path.name for clip in usual.clips]
+    for one, other, clip in zip(longer.x, usual.x, longer.clips, strict=True):
+        if clip.label == "yes":
+            assert one.max() == pytest.approx(other.max(), abs=0.5)
 
 
 def test_noise_is_added_to_the_same_clips(corpus):

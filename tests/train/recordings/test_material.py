@@ -54,7 +54,7 @@ def test_silent_recordings_are_named_and_left_out(corpus_folder, tmp_path, capsy
     assert sum(len(one.keywords[0]) for one in materials) == 39
     assert sum(len(one.others) for one in materials) == 39
     said = capsys.readouterr().err
-    assert "left out, because they hold only silence: " in said
+    assert "left out of scenes, because they hold only silence: " in said
     assert all(str(path) in said for path in silent)
 
 
