@@ -169,7 +169,9 @@ class _Session:
             raise self._no_greeting("closed the connection without a greeting")
 
     def late(self) -> SocketError:
-        """The error for a greeting that does not come. Where a daemon greeted before, the client reconnects."""
+        """The error for a line that does not come. Where a daemon greeted before, the client reconnects."""
+        if self._is_answered:
+            return _BrokenError(f"{self.server}: the connection broke (no answer)")
         error = self._no_greeting(f"no greeting in {_GREETING_SECONDS:g} s")
         return _BrokenError(str(error)) if self._boot_id else error
 

@@ -66,6 +66,8 @@ def marked_in(folder: Path) -> list[Marked]:
 
 
 def _event(path: Path) -> dict[str, str]:
+    if not path.name:
+        raise LearnError(f"{path}: not a clip; name its WAV file")
     beside = path.with_suffix(".json")
     try:
         event = json.loads(beside.read_text(encoding="utf-8"))

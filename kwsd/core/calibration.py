@@ -82,11 +82,11 @@ def choose_thresholds(card: ModelCard, counts: NDArray[np.int64], hours: float, 
     step, basis = _choose(steps, n_false, per_hour, hours)
     chosen = np.clip(own + step, 0, len(GRID) - 1)
     missed = card.results.get("missed", {})
+    on_grid = [round(float(GRID[at]), 7) for at in chosen]
+    kept = [card.decision.thresholds[label] for label in card.keywords]  # may lie between two of the grid
     keywords = [
-        Keyword(
-            label, round(float(GRID[at]), 7), int(counts[at, index]), missed[label][at] if label in missed else None
-        )
-        for label, at, index in zip(card.keywords, chosen, indices, strict=True)
+        Keyword(label, threshold, int(counts[at, index]), missed[label][at] if label in missed else None)
+        for label, threshold, at, index in zip(card.keywords, on_grid if step else kept, chosen, indices, strict=True)
     ]
     return Calibration(keywords, per_hour, hours=hours, basis=basis)
 

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kwsd.corpus.remote import File, fetch, files_at, fingerprint, is_remote, opened
+from kwsd.corpus.remote import File, fetch, files_at, fingerprint, is_remote, opened, without_query
 from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.corpus.table import addresses_in
 from kwsd.errors import AudioError
@@ -66,8 +66,8 @@ class Listed(Files):
 
 
 def _found(address: str, mark: str) -> Found:
-    path = os.fsencode(address)
-    return Found(Clip(path), path.rpartition(b"/")[2], mark)
+    name = without_query(address).rpartition("/")[2]
+    return Found(Clip(os.fsencode(address)), os.fsencode(name), mark)
 
 
 def _fetched(clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
@@ -84,7 +84,7 @@ def _fetched(clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
 
 def _copy(clip: Clip, folder: Path, n: int) -> Path:
     address = os.fsdecode(clip.path)
-    copy = folder / f"{n}{Path(address).suffix}"
+    copy = folder / f"{n}{Path(without_query(address)).suffix}"
     fetch(address, copy)
     return copy
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kwsd.corpus.files import Files, Listed
 from kwsd.corpus.folder import Folder
-from kwsd.corpus.remote import files_at, is_remote
+from kwsd.corpus.remote import files_at, is_remote, without_query
 from kwsd.corpus.source import Corpus
 from kwsd.corpus.table import Content, Rows, choose_column
 from kwsd.corpus.tars import Tars
@@ -55,5 +55,5 @@ def _kind(source: str) -> str:
         return "folder"
     if not is_remote(source) and source.endswith("/"):
         raise AudioError(f"{source}: no such folder")
-    path = source.partition("?")[0] if source.startswith("http") else source
+    path = without_query(source)
     return "tar" if ".tar." in Path(path).name else _KINDS.get(Path(path).suffix.lower(), "recordings")

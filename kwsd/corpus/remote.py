@@ -35,6 +35,11 @@ def is_remote(address: str) -> bool:
     return "://" in address
 
 
+def without_query(address: str) -> str:
+    """An address without what a web server is asked beside it, such as a signature."""
+    return address.partition("?")[0] if address.startswith("http") else address
+
+
 def files_at(address: str) -> Iterator[File]:
     """The file at an address, the files that match a pattern (`*`, `**`, `?`, `[]`), or the WAVs below a remote folder.
 
@@ -93,6 +98,7 @@ def fetch(address: str, target: Path) -> None:
 
     Raises:
         AudioError: it cannot be read, or the copy cannot be written.
+        OutputError: the disk is full.
     """
     with one_line(address):
         system, path = _file_system(address)

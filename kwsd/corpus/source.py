@@ -7,6 +7,7 @@ and can be pickled: worker processes, also on other machines, read by themselves
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
@@ -78,6 +79,15 @@ class Corpus(Protocol):
         """
 
 
+@contextmanager
+def noted(unlisted: list[AudioError]) -> Iterator[None]:
+    """Note what cannot be listed, and go on."""
+    try:
+        yield
+    except AudioError as error:
+        unlisted.append(error)
+
+
 @dataclass(frozen=True, slots=True)
 class Addressed(ABC):
     """Base of the corpora whose clips are named by address.
@@ -98,6 +108,11 @@ class Addressed(ABC):
 
     @property
     def identity(self) -> bytes:
+        return self._beginning
+
+    @property
+    def _beginning(self) -> bytes:
+        """What relative paths depend on."""
         return b"" if all(map(is_remote, self.sources)) else os.fsencode(self.base)
 
     @property
@@ -109,11 +124,10 @@ class Addressed(ABC):
 
     def find(self, unlisted: list[AudioError]) -> Iterator[Found]:
         for source in self.sources:
-            try:
+            with noted(unlisted):
                 for file in files_at(source):
-                    yield from self._listed(file, unlisted)
-            except AudioError as error:
-                unlisted.append(error)
+                    with noted(unlisted):
+                        yield from self._listed(file, unlisted)
 
     @abstractmethod
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:

@@ -43,6 +43,10 @@ class Rows(Addressed):
 
     column: str = ""
 
+    @property
+    def identity(self) -> bytes:
+        return b"\0".join((self._beginning, self.column.encode()))
+
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
         address, row = file.address, 0
         with _parquet(address) as table:
@@ -148,7 +152,8 @@ def _names(table: Any, column: str) -> Iterator[bytes | None]:
     if own.num_fields and own.get_field_index("path") >= 0:
         likely = [f"{column}.path"]
     if not likely:
-        yield from repeat(None)  # without end
+        yield from repeat(None, table.metadata.num_rows)
+        return
     for batch in table.iter_batches(columns=likely[:1]):
         for value in batch.column(0).to_pylist():
             text = value["path"] if isinstance(value, dict) else value

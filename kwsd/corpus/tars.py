@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kwsd.corpus.remote import File, opened, saved
-from kwsd.corpus.source import Addressed, Clip, Found
+from kwsd.corpus.source import Addressed, Clip, Found, noted
 from kwsd.errors import AudioError
 from kwsd.files import is_recording
 
@@ -29,7 +29,7 @@ class Tars(Addressed):
 
     def _listed(self, file: File, unlisted: list[AudioError]) -> Iterator[Found]:
         address, n_others = file.address, 0
-        try:
+        with noted(unlisted):
             for member in _members(address):
                 if not is_recording(Path(member.name).name):
                     continue
@@ -39,8 +39,6 @@ class Tars(Addressed):
                 path, place = os.fsencode(f"{address}/{member.name}"), (member.offset_data, member.size)
                 clip = Clip(path, os.fsencode(address), place)
                 yield Found(clip, path.rpartition(b"/")[2], f"{file.fingerprint} {place}")
-        except AudioError as error:
-            unlisted.append(error)
         if n_others:
             advice = "links or sparse files in it are left out; store plain files in their place"
             unlisted.append(AudioError(f"{address}: {n_others} {advice}"))

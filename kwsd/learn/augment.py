@@ -11,8 +11,8 @@ from kwsd.audio import FloatArray
 def place(samples: FloatArray, n_samples: int, max_shift: int, random: np.random.Generator) -> FloatArray:
     """Put a clip at a random place in `n_samples` samples.
 
-    A short clip is placed anywhere inside, with padding on both sides. A longer clip is shifted by
-    at most `max_shift` samples in either direction.
+    A clip that is shorter by more than `2 * max_shift` is placed anywhere inside, with padding on both
+    sides. Any other is shifted by at most `max_shift` samples from the middle, and may lose its beginning or end.
 
     Shape: (any,) -> (n_samples,), float32.
     """

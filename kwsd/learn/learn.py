@@ -87,7 +87,7 @@ class Teacher:
         on_progress: Callable[[int], object] = lambda n: None,
         wrong: Sequence[FloatArray] = (),
     ) -> Lesson:
-        """Learn a word from takes. Beside real takes, synthetic ones teach, but count in no figure and no limit.
+        """Learn a word from takes. Synthetic takes teach beside real ones, and count in no figure, nor as too many.
 
         Args:
             per_hour: allowed false events an hour.

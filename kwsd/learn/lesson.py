@@ -108,6 +108,8 @@ def notes_on(lesson: Lesson, takes: list[Take], per_hour: float) -> list[str]:
             f"{lesson.hours:.1f} h are too short to show {per_hour:g} false events an hour; "
             "`kwsd calibrate` with hours of recordings of your room can"
         )
+    if lesson.n_false > int(per_hour * lesson.hours):
+        found.append(f"even at the highest threshold it fires {lesson.n_false} times in {lesson.hours:.1f} h")
     for note in dict.fromkeys(take.note for take in takes if take.note):
         names = [str(take.path) for take in takes if take.note == note]
         found.append(f"{note}: {', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''}")

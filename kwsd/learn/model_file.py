@@ -13,7 +13,7 @@ from kwsd.learn.graft import Graphs
 
 
 def learnt_words(card: ModelCard) -> dict[str, Any]:
-    """What the card says about each learnt word."""
+    """What the card says about each learnt word, in no order."""
     learnt: dict[str, Any] = card.training.get("learnt", {})
     return learnt
 
@@ -45,8 +45,8 @@ def only_learnt(graphs: Graphs, card: ModelCard) -> ModelCard:
     first = [label for label in card.labels if label not in learnt_words(card)]
     graphs.keep_only(len(first), first.index(card.silence), first.index(card.unknown))
     card = _without(card, [label for label in first if label not in (card.silence, card.unknown)])
-    labels = [card.silence, card.unknown, *learnt_words(card)]
-    return replace(card, labels=labels)
+    learnt = [label for label in card.labels if label in learnt_words(card)]  # in the order of the graph's columns
+    return replace(card, labels=[card.silence, card.unknown, *learnt])
 
 
 def save_model(graphs: Graphs, card: ModelCard, path: Path) -> None:

@@ -5,6 +5,7 @@ speakers, trains; the other half, of others, measures. A file holds the spans as
 channel from 0 to its largest. The law of a pack: it fits one trunk.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def load_pack(path: Path, trunk: Trunk) -> Pack:
             )
     except FileNotFoundError:
         raise LearnError(f"{path}: no such pack; {_ADVICE}") from None
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error):
         raise LearnError(f"{path}: not a pack, or damaged; {_ADVICE}") from None
     if pack.digest != trunk.digest:
         raise LearnError(f"{path}: fits another network than this model's; {_ADVICE}")

@@ -132,7 +132,7 @@ def word_edges(samples: NDArray[np.int16]) -> tuple[int, int]:
     loudest, quietest = smooth.max(), np.quantile(smooth, 0.1)
     threshold = max(loudest + _LOWEST_DB, quietest + _LOWEST_SHARE * (loudest - quietest))
     loud = np.flatnonzero(smooth >= threshold)
-    begins = np.flatnonzero(np.diff(loud, prepend=-n_frames) > _PAUSE_FRAMES)
+    begins = np.flatnonzero(np.diff(loud, prepend=-_PAUSE_FRAMES - 1) > _PAUSE_FRAMES)
     word = int(np.argmax(np.add.reduceat(smooth[loud] - threshold, begins)))
     stretch = np.split(loud, begins[1:])[word]
     return int(stretch[0]) * _ENERGY_FRAME, int(stretch[-1] + 1) * _ENERGY_FRAME

@@ -85,8 +85,11 @@ def _refuse_header(first: bytes) -> bytes:
 
 
 def _has_mpeg_frames(first: bytes) -> bool:
-    """Whether MPEG audio frames follow each other: their first two bytes repeat at about equal distances."""
-    if len(first) < _HEADER_BYTES or first[0] != 0xFF or first[1] < 0xE0:
+    """Whether MPEG audio frames follow each other: their first two bytes repeat at about equal distances.
+
+    Quiet PCM may begin in the same way: FF FF, two samples' -1, would be Layer I, which nobody uses.
+    """
+    if len(first) < _HEADER_BYTES or first[0] != 0xFF or first[1] < 0xE0 or first[1] & 6 == 6:
         return False
     length = (first[3] & 3) << 11 | first[4] << 3 | first[5] >> 5  # of an AAC frame, in its header
     if first[1] >= 0xF0 and first[length : length + 2] == first[:2] and length > 6:

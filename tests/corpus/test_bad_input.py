@@ -230,6 +230,16 @@ def test_parquet_files_that_differ_are_named(here, model):
     ]
 
 
+def test_a_file_of_a_pattern_that_cannot_be_listed_costs_only_its_own_clips(here, model):
+    write_table("q0.parquet", {"path": ["clips/clip_00.wav", ""]})
+    Path("q1.parquet").write_bytes(b"not Parquet")
+    for n in (2, 3):
+        write_table(f"q{n}.parquet", {"path": [f"clips/clip_{n:02}.wav"]})
+    summary = label_corpus(open_corpus(["q0.parquet", "q[1-3].parquet"]), Path("out.csv"), model)
+    assert summary.counts.total() == 3
+    assert [str(error).partition(":")[0] for error in summary.unreadable] == ["q0.parquet", "q1.parquet"]
+
+
 def test_a_full_folder_for_copies_ends_the_run(here, model, monkeypatch):
     def full(self, data):
         raise OSError(errno.ENOSPC, "No space left on device")

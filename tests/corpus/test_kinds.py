@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from corpora import labelled
+from corpora import labelled, write_table
 from kwsd.commands.label import label_corpus, spot_corpus
 from kwsd.corpus.folder import Folder
 from kwsd.corpus.open import open_corpus
@@ -118,6 +118,18 @@ def test_paths_in_a_list_begin_at_its_folder(here, model):
     Path("list.txt").rename("lists/list.txt")
     Path("clips").rename("lists/clips")
     assert labelled("lists/list.txt", model=model).count("\n") == 21
+
+
+def test_the_file_name_of_a_signed_address_has_no_signature(here):
+    url = f"https://host/clips/a.wav?X-Signature={'0' * 300}"
+    Path("signed.txt").write_text(f"{url}\n")
+    [found] = open_corpus(["signed.txt"]).find([])
+    assert (found.name, found.clip.path) == (b"a.wav", url.encode())
+
+
+def test_another_column_is_another_corpus(here):
+    write_table("two.parquet", {"near": [b"1"], "far": [b"2"]})
+    assert open_corpus(["two.parquet"], "near").identity != open_corpus(["two.parquet"], "far").identity
 
 
 def test_hidden_files_of_a_mac_are_no_clips(here, model):

@@ -1,17 +1,19 @@
 """Grafts: the model's own keywords keep their scores to the last bit, and forgetting restores the file's graphs."""
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
 from kwsd.core.card import STEP_KEY, golden_windows
-from kwsd.core.model import DEFAULT_MODEL
+from kwsd.core.model import DEFAULT_MODEL, load_model
 from kwsd.core.runtime import CPU, open_session
 from kwsd.core.state import StepGraph, single_or_many
 from kwsd.errors import LearnError
 from kwsd.learn.graft import N_SPANS, Branch, Graphs
+from kwsd.learn.model_file import only_learnt, save_model
 from support import ROOT
 
 STRIDE = 10
@@ -52,6 +54,23 @@ def test_own_keywords_keep_their_scores_to_the_bit(model, n_rows):
             np.testing.assert_array_equal(changed[1][..., 12 + before], in_stream)
         scores.append((changed[0][:, -1], changed[1][..., -1]))
     assert np.ptp(np.stack([in_stream for _, in_stream in scores])) > 0.1
+
+
+def test_the_labels_of_learnt_words_alone_are_those_of_their_columns(model, tmp_path):
+    graphs, words = Graphs(DEFAULT_MODEL), ["zebra", "apple"]
+    for number, word in enumerate(words):
+        graphs.add(word, branch(number))
+    both = windows_of(graphs, model.card)[:, -2:]
+    learnt = replace(
+        model.card,
+        labels=[*model.card.labels, *words],
+        training={**model.card.training, "learnt": {word: {} for word in words}},
+        decision=replace(model.card.decision, thresholds=model.card.decision.thresholds | dict.fromkeys(words, 0.9)),
+    )
+    save_model(graphs, learnt, tmp_path / "both.onnx")
+    graphs, card = Graphs(tmp_path / "both.onnx"), load_model(tmp_path / "both.onnx", "cpu").card
+    assert only_learnt(graphs, card).labels == ["silence", "unknown", *words]
+    np.testing.assert_array_equal(windows_of(graphs, model.card)[:, -2:], both)
 
 
 def test_both_graphs_give_the_same_score(model):

@@ -108,6 +108,8 @@ def test_only_leaves_the_other_keywords_out(tmp_path):
         (["waio", "--nonsense", "0.wav"], "usage: kwsd [-h]"),
         (["--forget", "waio"], "--forget: name the model that has learnt the word, with --model"),
         (["waio", "0.wav", "1.wav", "2.wav", "--pack", "0.wav"], "0.wav: not a pack, or damaged; make one"),
+        (["waio", "0.wav", "1.wav", "2.wav", "--pack", "empty"], "empty: not a pack, or damaged; make one"),
+        (["waio", "0.wav", "1.wav", "2.wav", "--pack", "one.npy"], "one.npy: not a pack, or damaged; make one"),
         (["waio", "0.wav", "1.wav", "2.wav", "--pack", "none"], "none: no such pack; make one for this model with"),
     ],
 )
@@ -115,6 +117,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, arguments, messa
     write_takes(tmp_path, 3)
     for copy in ("copy.wav", "copy 2.wav"):
         shutil.copy(tmp_path / "0.wav", tmp_path / copy)
+    (tmp_path / "empty").touch()
+    np.save(tmp_path / "one.npy", np.zeros(9))
     before = set(tmp_path.iterdir())
     result = kwsd("learn", *arguments, "-o", "home.onnx", cwd=tmp_path)
     assert result.returncode in (1, 2)

@@ -1,6 +1,7 @@
 """Marks: kept clips teach a word, and what it must not be confused with."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,8 @@ def test_what_cannot_be_marked_is_named(tmp_path):
     soundfile.write(tmp_path / "mine.wav", np.zeros(16000), 16000)
     with pytest.raises(LearnError, match=r"mine\.json: No such file or directory; a clip that kwsd kept has its event"):
         mark(tmp_path / "mine.wav", "right")
+    with pytest.raises(LearnError, match=r"\.: not a clip; name its WAV file"):
+        mark(Path(), "right")
     with pytest.raises(LearnError, match="no clip is marked; `kwsd mark CLIP right` or `wrong` does it"):
         marked_in(tmp_path)
     (tmp_path / "mine.json").write_text("[]")

@@ -24,6 +24,7 @@ def test_a_recording_of_any_rate_is_cut_to_the_word(tmp_path, rate_hz):
         (np.zeros(16000), "is silent; is the microphone muted, or far away"),
         (np.full(16000, 0.1), "is silent"),
         (np.eye(1, 16000, 8000)[0] * 0.5, "which is no word; record it again"),
+        (0.1 * np.sin(np.arange(1600)), "which is no word; record it again"),
         (np.tile(say(WA_I_O, 140, 0.6), 8), "lasts 13 s; a recording of a word may last 10 s"),
     ],
 )

@@ -110,10 +110,11 @@ def test_a_container_on_standard_input_is_named(form, tmp_path):
         next(PcmInput(PcmFormat())._chunks(piped.fileno()))
 
 
-def test_raw_pcm_is_no_container(tmp_path):
+@pytest.mark.parametrize("loudest", [32767, 1], ids=["loud", "quiet"])
+def test_raw_pcm_is_no_container(loudest, tmp_path):
     path = tmp_path / "x.raw"
-    noise = np.random.default_rng(0).integers(-32768, 32767, 16000, np.int16)
-    noise[:2] = -1025, -28528  # begins like a frame of an MP3
+    noise = np.random.default_rng(0).integers(-loudest, loudest, 16000, np.int16, endpoint=True)
+    noise[:2] = (-1025, -28528) if loudest > 1 else (-1, -1)  # begins like a frame of MPEG audio
     path.write_bytes(noise.tobytes())
     with path.open() as piped:
         assert len(next(PcmInput(PcmFormat())._chunks(piped.fileno())).samples)
