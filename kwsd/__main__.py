@@ -14,8 +14,11 @@ def main() -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         from kwsd.cli import main as command
+        from kwsd.workers import end_with_threads
 
-        return command()
+        status = command()
+        end_with_threads(status)
+        return status
     except KeyboardInterrupt:
         return 130
 

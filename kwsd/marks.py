@@ -1,6 +1,7 @@
 """Marks on kept clips: what was really said. A mark is the key `said` in the JSON file beside a clip."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def set_said(path: Path, said: str | None) -> None:
         LearnError: there is no event beside the clip.
     """
     event = {key: value for key, value in _event(path).items() if key != "said"}
-    with whole(path.with_suffix(".json")) as part:
+    beside = path.with_suffix(".json")
+    with whole(beside) as part:
+        part.touch(0o600)
+        shutil.copymode(beside, part)
         part.write_text(json.dumps(event if said is None else event | {"said": said}) + "\n", encoding="utf-8")
 
 

@@ -61,15 +61,15 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await future
 
 
-def end_with_threads() -> None:
-    """End the process with status 0, if a thread of `in_thread` still runs.
+def end_with_threads(status: int) -> None:
+    """End the process with a status, if a thread of `in_thread` still runs.
 
     Such a thread may be inside a library, which aborts when the interpreter ends under it.
     """
     if any(thread.is_alive() for thread in _threads):
         logging.shutdown()
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 _threads: WeakSet[Thread] = WeakSet()

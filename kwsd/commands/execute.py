@@ -17,11 +17,13 @@ from kwsd.protocol.events import DetectionEvent
 def execute(command: str, event: DetectionEvent, limit_seconds: float) -> str:
     """Run a shell command line; the event's fields are `KWSD_LABEL`, `KWSD_SCORE`, …, its JSON is the input.
 
+    A field that the event lacks is empty.
+
     Returns:
         the problem in one line; empty if there was none.
     """
     text = event.to_json().encode() + b"\n"
-    fields = {f"KWSD_{name.upper()}": str(value) for name, value in asdict(event).items()}
+    fields = {f"KWSD_{name.upper()}": "" if value is None else str(value) for name, value in asdict(event).items()}
     try:
         process = subprocess.Popen(
             ["/bin/sh", "-c", command],

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from kwsd.audio import dbfs
 from kwsd.commands.calibrate import refuse_existing
 from kwsd.config import StreamConfig
-from kwsd.errors import ConfigError
+from kwsd.errors import ConfigError, OutputError
 from kwsd.files import whole
 from kwsd.plain import meter
 from kwsd.sources.base import make_source
@@ -28,6 +28,7 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
     Raises:
         SourceError, AudioError: the source cannot be opened, or broke; nothing is written.
         ConfigError: the file exists already, or cannot be written.
+        OutputError: the disk is full; what was recorded until then is kept.
     """
     if not minutes > 0:
         raise ConfigError(f"--minutes {minutes:g}: must be positive")
@@ -35,7 +36,7 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
         raise ConfigError("--source network: other programs send that; record what they send there")
     refuse_existing(path)
     rate_hz, chunks = make_source(StreamConfig(source=source)).open()
-    most, n_written = 60 * minutes * rate_hz, 0
+    most, n_written, is_full = 60 * minutes * rate_hz, 0, False
     with (
         whole(path) as part,
         soundfile.SoundFile(part, "w", rate_hz, 1, "PCM_16", format="WAV") as file,
@@ -51,6 +52,10 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
                 bar.update(len(samples) / rate_hz)
                 if n_written >= most:
                     break
-        except KeyboardInterrupt:  # what was recorded until now is wanted
+        except KeyboardInterrupt:  # what was recorded until now is wanted, here and below
             pass
+        except soundfile.LibsndfileError:
+            is_full = True
+    if is_full:
+        raise OutputError(f"{path}: the disk is full; the first {n_written / rate_hz:.0f} s are kept")
     return n_written / rate_hz

@@ -47,6 +47,11 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def host_port(host: str, port: int) -> str:
+    """HOST:PORT, or [HOST]:PORT for an address of IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach HOST:PORT.
 
@@ -152,4 +157,4 @@ class ServerAddress:
         return SocketError(f"{self}: {advice.format(reason=error.strerror or str(error) or type(error).__name__)}")
 
     def __str__(self) -> str:
-        return str(self.path or f"{self.host}:{self.port}")
+        return str(self.path or host_port(self.host, self.port))

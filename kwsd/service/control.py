@@ -1,8 +1,9 @@
 """Control: what the outputs see of the running daemon, and what they may change.
 
-Law: an output reaches the daemon only through the bus and this object, on the event loop. A changed
+Law: an output reaches the daemon through the bus and this object, on the event loop; only `state` may be asked
+by any thread. A changed
 threshold lasts until the next reload (unless that one names other streams, which need a restart):
-the configuration file keeps the last word. A mute lasts as long as the daemon.
+the configuration file keeps the last word. A mute lasts as long as the daemon, or a stream that is not configured.
 """
 
 import time
@@ -22,10 +23,10 @@ from kwsd.service.reload import Reloader
 
 @dataclass(frozen=True)
 class State:
-    """The daemon's counters at one moment.
+    """The daemon's counters.
 
     Attributes:
-        streams: counters of each stream.
+        streams: counters of each stream, which go on changing.
         deaf: streams from which no audio arrives, and why.
         is_stuck: whether only a restart would help.
         muted: streams that hear silence.
@@ -131,12 +132,18 @@ class Control:
         """Let a stream hear silence, or its source again.
 
         Raises:
-            ValueError: there is no such stream.
+            ValueError: there is no such stream to be muted.
         """
-        self._refuse_unknown(stream)
+        if is_muted:
+            self._refuse_unknown(stream)
         change = {stream}
         self._detector.muted = self._detector.muted | change if is_muted else self._detector.muted - change
         self._tell()
+
+    def end(self, stream: str) -> None:
+        """A stream has ended. Another one may get its name, unless it is configured, and is not muted."""
+        if self.is_muted(stream) and stream not in self._config.streams:
+            self.mute(stream, False)
 
     def take_windows(self, windows: list[tuple[str, Windows]]) -> None:
         """Pass windows on to the taps."""

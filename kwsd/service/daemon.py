@@ -32,7 +32,7 @@ from kwsd.service.outputs.make import make_outputs
 from kwsd.service.reload import Reloader, Setup, first_setup, log_model
 from kwsd.service.signals import LoopTrouble, Signals
 from kwsd.sources.base import End, Item
-from kwsd.workers import end_with_threads, in_thread
+from kwsd.workers import in_thread
 
 log = logging.getLogger("kwsd")
 
@@ -53,7 +53,6 @@ def run(configure: Callable[[], Config], watch: Callable[[Path], None] | None = 
         KwsdError: something that the configuration names cannot be used, or the source broke.
     """
     asyncio.run(_run(configure, watch))
-    end_with_threads()
 
 
 async def _run(configure: Callable[[], Config], watch: Callable[[Path], None] | None) -> None:
@@ -112,8 +111,8 @@ class Daemon:
         await self._transport.start()
         for capture in dict.fromkeys(self._captures.values()):
             await self._open(capture)
-        if self._signals.ended.done():
-            return
+            if self._signals.ended.done():
+                return
         if self._audio_socket:
             self._audio_socket.start()
             log.info("audio is accepted on %s", self._config.audio)
@@ -247,6 +246,8 @@ class Daemon:
                 is_normal = isinstance(event, SourceDown) and event.reason == ENDED
                 level = logging.INFO if is_normal else logging.WARNING
                 log.log(level, "%s", readable(event), extra={"fields": {"KWSD_STREAM": event.stream}})
+            if isinstance(event, SourceDown) and event.retry_seconds is None:
+                self._control.end(event.stream)
             published = self._bus.publish(event)
             if self._outputs.clips and isinstance(published, DetectionEvent | NearMiss):
                 self._outputs.clips.put(published)

@@ -45,11 +45,11 @@ class Health:
         self.is_listening = False
 
     def look(self, now: float) -> None:
-        """Note which streams were processed since the last look."""
+        """Note which streams were processed since the last look. One that is down has nothing to be late with."""
         for stream, seen in self._seen.items():
-            heard_seconds = self._detector.figures[stream].heard_seconds
-            if heard_seconds > seen.heard_seconds:
-                self._seen[stream] = _Seen(heard_seconds, now)
+            figures = self._detector.figures[stream]
+            if figures.heard_seconds > seen.heard_seconds or not figures.is_up:
+                self._seen[stream] = _Seen(figures.heard_seconds, now)
 
     @property
     def has_heard_all(self) -> bool:

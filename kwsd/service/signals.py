@@ -75,5 +75,6 @@ class LoopTrouble:
             return
         line = f"{context['message']}: {error.strerror or error}"
         if loop.time() - self._logged.get(line, -math.inf) > _SAME_TROUBLE_SECONDS:
-            self._logged = {line: loop.time()}
+            self._logged = {line: at for line, at in self._logged.items() if loop.time() - at < _SAME_TROUBLE_SECONDS}
+            self._logged[line] = loop.time()
             log.warning("%s", line)

@@ -19,6 +19,11 @@ def test_the_event_is_in_the_environment_and_on_standard_input(tmp_path):
     assert out.read_text() == f"stop 0.9 hall; touch /tmp/never\n{EVENT.to_json()}\n"
 
 
+def test_what_an_event_lacks_is_empty(monkeypatch):
+    monkeypatch.setenv("KWSD_HOST", "this one")
+    assert execute('test -z "$KWSD_HOST"', EVENT, 5) == ""
+
+
 def test_a_failing_command_is_reported():
     assert execute("exit 3", EVENT, 5) == "--exec: exit status 3 for event 7"
     assert execute("true", EVENT, 5) == ""  # `true` does not read its input

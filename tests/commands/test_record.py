@@ -1,11 +1,14 @@
 """`kwsd record`: a WAV of what the daemon would hear, whole or not at all."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import pytest
 
 from kwsd.sources.recording import read_recording
 from support import DEMO, kwsd
@@ -42,3 +45,17 @@ def test_a_mistake_is_one_line_and_leaves_no_file(tmp_path):
         result = kwsd("record", "room.wav", *arguments, cwd=tmp_path)
         assert result.stderr == f"kwsd: {message}\n"
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("mount"), reason="only root can mount a small disk")
+def test_a_full_disk_ends_a_recording_and_keeps_it(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("not allowed to mount")
+    try:
+        result = kwsd("record", tmp_path / "room.wav", "--source", DEMO)
+        assert result.stderr == f"kwsd: {tmp_path / 'room.wav'}: the disk is full; the first 6 s are kept\n"
+        assert result.returncode == 1
+        samples, _ = read_recording(tmp_path / "room.wav")
+        assert 6 <= len(samples) / 16000 < 7
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -147,6 +147,17 @@ def test_a_source_that_is_down_counts_as_stuck_only_if_opening_it_hangs(parts):
     assert health.is_stuck(961.0)
 
 
+def test_a_source_that_has_just_come_back_is_neither_stuck_nor_deaf(parts):
+    detector, _, _, health = parts
+    hear(detector, "hall", "yard")
+    health.look(0.0)
+    detector.process([("hall", Down("unplugged", 1.0))])
+    health.look(100.0)
+    detector.process([("hall", Up(16000, 100.5))])
+    assert not health.is_stuck(100.5)
+    assert "hall" not in health.deaf(100.5)
+
+
 def test_audio_that_is_not_taken_counts_as_stuck(parts, monkeypatch):
     _, inbox, _, health = parts
     now = 100.0

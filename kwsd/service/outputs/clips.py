@@ -35,7 +35,7 @@ Clipped = DetectionEvent | NearMiss
 """What may have a clip."""
 
 _QUEUE_PIECES = 2000  # some seconds of many streams while the disk is slow
-_LAST_EVENT_SECONDS = 1.0
+_LAST_EVENT_SECONDS, _FORGOTTEN_SECONDS = 1.0, 60.0  # the end of a stream may be lost, because the queue was full
 _JOIN_SECONDS = 0.7
 _LATE_SECONDS = 1.0  # of audio that may come before the event itself
 _MOST_REMOVED = 10  # clips that make room for one on a full disk: another program may have filled it
@@ -51,7 +51,8 @@ class _Recent:
     end_seconds: float = 0.0
     pieces: deque[Piece] = field(default_factory=deque)
     waiting: list[Clipped] = field(default_factory=list)
-    ended_at: float | None = None
+    touched_at: float = 0.0
+    has_ended: bool = False
 
 
 class Clips:
@@ -109,13 +110,13 @@ class Clips:
             if item is None:
                 break
             recent = self._streams.setdefault(item.stream, _Recent())
+            recent.touched_at = time.monotonic()
             if isinstance(item, Clipped):
                 recent.waiting.append(item)
-            elif isinstance(item, Ended):
-                recent.ended_at = time.monotonic()
             else:
-                recent.ended_at = None
-                self._append(recent, item)
+                recent.has_ended = isinstance(item, Ended)
+                if isinstance(item, Piece):
+                    self._append(recent, item)
             self._drop_ended()
         for recent in self._streams.values():
             self._write(recent, recent.waiting)
@@ -127,7 +128,7 @@ class Clips:
             return
         self._look_at = now + _LAST_EVENT_SECONDS
         for name, recent in list(self._streams.items()):
-            if recent.ended_at is not None and now - recent.ended_at > _LAST_EVENT_SECONDS:
+            if now - recent.touched_at > (_LAST_EVENT_SECONDS if recent.has_ended else _FORGOTTEN_SECONDS):
                 self._write(recent, recent.waiting)
                 del self._streams[name]
         if now >= self._cleanup_at:

@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -30,7 +29,7 @@ from kwsd.service.outputs.calibrating import Calibrating, Wish
 from kwsd.service.outputs.event_stream import EventStream, subscription_of
 from kwsd.service.outputs.guard import COOKIE, Guard
 from kwsd.service.outputs.kept import KeptClips
-from kwsd.service.outputs.metrics import Metrics, health
+from kwsd.service.outputs.metrics import EXPOSITION, Metrics, health
 from kwsd.service.outputs.server import Server
 from kwsd.typed import build, parse_json
 
@@ -42,6 +41,8 @@ _MOST_BODY_BYTES = 64 * 1024
 _BODY_SECONDS = 5.0
 _MOST_EVENT_STREAMS = 128
 _EVENT_STREAM = "text/event-stream"
+_EXPLAINED = (ValueError, OSError, HTTPException)
+"""Errors whose text the page shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class LivePage:
         self._kept = KeptClips(config.clips.folder) if config.clips else None
         self._calibrating = Calibrating(control)
         self._event_streams: set[EventStream] = set()
-        app = Starlette(routes=self._routes(), exception_handlers={ValueError: _explain, HTTPException: _explain})
+        app = Starlette(routes=self._routes(), exception_handlers=dict.fromkeys(_EXPLAINED, _explain))
         self._guard = Guard(app, config.http, credentials)
         self._server = Server(self._guard, config.http, credentials)
 
@@ -166,7 +167,7 @@ class LivePage:
         return StreamingResponse(stream.frames(), media_type=_EVENT_STREAM)
 
     async def _figures(self, request: Request) -> Response:
-        return Response(generate_latest(self._metrics.registry), media_type="text/plain; version=0.0.4")
+        return Response(self._metrics.exposition(), media_type=EXPOSITION)
 
     async def _health(self, request: Request) -> Response:
         answer = health(request.url.path, self._control.state())
@@ -259,5 +260,11 @@ async def _body(request: Request, kind: type[T]) -> T:
 
 
 async def _explain(request: Request, error: Exception) -> Response:
-    status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (400, str(error))
+    match error:
+        case HTTPException():
+            status, text = error.status_code, error.detail
+        case OSError():  # such as a full disk, below a clip
+            status, text = 500, error.strerror or str(error)
+        case _:
+            status, text = 400, str(error)
     return JSONResponse({"error": text}, status)

@@ -38,7 +38,7 @@ class Outputs:
     Attributes:
         clips: takes audio and detections.
         metrics: receives durations from the detector's thread.
-        servers: those that need only the bus and the control.
+        servers: those that the daemon only starts and stops.
     """
 
     clips: "Clips | None" = None
@@ -60,26 +60,26 @@ def make_outputs(config: Config, control: Control, credentials: Credentials) -> 
 
         outputs.clips = Clips(config.clips, lambda: control.card.window_seconds)
     if config.metrics:
-        with _needs("metrics", "prometheus-client"):
+        with _needs("metrics"):
             from kwsd.service.outputs.metrics import Metrics, MetricsServer
         outputs.metrics = Metrics(control.state, config.name)
         outputs.servers.append(MetricsServer(config.metrics, outputs.metrics))
     if config.http:
-        with _needs("http", "starlette", extra="web"):
+        with _needs("http", extra="web"):
             from kwsd.service.outputs.live_page import LivePage
             from kwsd.service.outputs.metrics import Metrics
         outputs.metrics = outputs.metrics or Metrics(control.state, config.name)
         outputs.servers.append(LivePage(config, control, credentials, outputs.metrics))
     if config.mqtt:
-        with _needs("mqtt", "aiomqtt"):
+        with _needs("mqtt"):
             from kwsd.service.outputs.mqtt import Mqtt
         outputs.servers.append(Mqtt(config, control))
     if config.wyoming:
-        with _needs("wyoming", "wyoming"):
+        with _needs("wyoming"):
             from kwsd.service.outputs.wyoming import Wyoming
         announcement = None
         if config.zeroconf:
-            with _needs("zeroconf", "zeroconf", extra="wyoming"):
+            with _needs("zeroconf", extra="wyoming"):
                 from kwsd.service.outputs.announce import Announcement
             announcement = Announcement()
         outputs.servers.append(Wyoming(config, control, announcement))
@@ -87,9 +87,10 @@ def make_outputs(config: Config, control: Control, credentials: Credentials) -> 
 
 
 @contextmanager
-def _needs(key: str, package: str, extra: str = "") -> Iterator[None]:
+def _needs(key: str, extra: str = "") -> Iterator[None]:
     """Say which package a key of the configuration needs, and the extra of kwsd; usually it has the key's name."""
     try:
         yield
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        package = str(error.name).replace("_", "-")
         raise ConfigError(f"{key}: needs the package {package}: install kwsd[{extra or key}]") from None

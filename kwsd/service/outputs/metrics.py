@@ -17,7 +17,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -26,6 +26,9 @@ from kwsd.errors import SocketError
 from kwsd.limits import Crowd
 from kwsd.protocol.address import host_and_port
 from kwsd.service.control import State
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+"""Content type of Prometheus's text format."""
 
 _JSON = "application/json"
 _REQUESTS_AT_ONCE = 32
@@ -56,6 +59,10 @@ class Metrics(Collector):
         self.processing = histogram("kwsd_hearing_seconds", "One run of the detector: features, inference, decision")
         self.lag = histogram("kwsd_lag_seconds", "From the arrival of the oldest audio in a run to its decisions")
         self.registry.register(self)
+
+    def exposition(self) -> bytes:
+        """All figures in Prometheus's text format."""
+        return generate_latest(self.registry)
 
     def collect(self) -> Iterable[Metric]:
         state = self.state()
@@ -154,7 +161,6 @@ class MetricsServer:
     def __init__(self, address: str, metrics: Metrics) -> None:
         self._address, self._metrics = address, metrics
         self._server: ThreadingWSGIServer | None = None
-        self._figures: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = make_wsgi_app(metrics.registry)
 
     async def start(self) -> None:
         """Listen, and start the thread.
@@ -180,8 +186,8 @@ class MetricsServer:
     def _answer(self, environ: WSGIEnvironment, respond: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            environ.pop("HTTP_ACCEPT", None)  # the package fails on odd versions in it; the text format serves all
-            return self._figures(environ, respond)
+            respond("200 OK", [("Content-Type", EXPOSITION)])
+            return [self._metrics.exposition()]
         if answer := health(path, self._metrics.state()):
             respond("200 OK" if answer["status"] == "ok" else "503 Service Unavailable", [("Content-Type", _JSON)])
             return [json.dumps(answer).encode() + b"\n"]

@@ -149,10 +149,12 @@ class Mqtt:
             self._announce()
 
     def _announce(self) -> None:
-        """Publish everything that is retained."""
+        """Publish everything that is retained. An empty payload removes what was retained before."""
+        topics = {self._topics.discovery, self._topics.status, *self._states()}
+        gone = (self._published.keys() | self._waiting_states.keys()) - topics  # of words that the model no longer has
         self._keywords, self._published = self._control.keywords, {}
         announcement = json.dumps(discovery(self._topics, self._keywords, self._streams))
-        self._waiting_states = {self._topics.discovery: announcement}
+        self._waiting_states = {self._topics.discovery: announcement, **dict.fromkeys(gone, "")}
         self._publish_changes()
         self._waiting_states[self._topics.status] = "online"
         self._wake.set()

@@ -92,6 +92,20 @@ def test_the_clip_of_an_ended_stream_is_written_and_the_stream_dropped(tmp_path)
     clips.stop()
 
 
+def test_a_stream_whose_end_was_lost_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(kwsd.service.outputs.clips, "_FORGOTTEN_SECONDS", 1.0)
+    clips = Clips(ClipsConfig(tmp_path), lambda: 1.0)
+    clips.start()
+    clips.put(piece(0))
+    clips.put(event(1, 1.0, stream="b"))  # it came after its stream was dropped
+    deadline = time.monotonic() + 10
+    time.sleep(0.5)
+    while clips._streams:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    clips.stop()
+
+
 def test_other_files_in_the_folder_are_kept(tmp_path):
     mine = tmp_path / "grandma.wav"
     mine.write_bytes(bytes(50_000))

@@ -8,6 +8,7 @@ import pytest
 from starlette.routing import Route
 
 from kwsd.core.spotter import Spotter
+from kwsd.files import part_of
 from kwsd.protocol.events import DetectionEvent, parse_event
 from kwsd.service.outputs.calibrating import Calibrating, Wish
 from kwsd.service.outputs.live_page import LivePage
@@ -94,6 +95,21 @@ def test_a_muted_stream_hears_nothing(serve, tmp_path, demo):
     assert "detection" not in kinds
 
 
+def test_a_mute_does_not_outlive_a_stream_that_is_not_configured(serve, tmp_path):
+    page = serve(audio=str(tmp_path / "audio.sock"))
+
+    def guest():
+        return [one for one in page.ask("GET", "/api/state")[1]["streams"] if one["name"] == "guest"]
+
+    for _ in range(2):
+        with send_audio(tmp_path / "audio.sock", np.zeros(1600, "<i2"), stream="guest", rate_hz=16000, live=True):
+            page.until("/api/state", lambda _: guest())
+            assert not guest()[0]["muted"]
+            assert page.ask("PUT", "/api/muted", {"stream": "guest", "muted": True})[0] == 204
+        page.until("/api/state", lambda _: not guest())
+    assert page.ask("PUT", "/api/muted", {"stream": "guest", "muted": False})[0] == 204
+
+
 def test_events_resume_by_their_last_id(serve):
     page = serve()
     number = next(number for number, _, data in page.events() if data["type"] == "detection")
@@ -127,8 +143,12 @@ def test_clips_are_listed_played_marked_and_deleted(serve, tmp_path):
         assert page.ask("PUT", path, {"said": said})[0] == 204
         listed = next(one for one in page.ask("GET", "/api/clips")[1] if one["name"] == clip["name"])
         assert listed["said"] == said
-    event = parse_event((folder / clip["name"]).with_suffix(".json").read_text())
-    assert isinstance(event, DetectionEvent)
+    beside = (folder / clip["name"]).with_suffix(".json")
+    assert beside.stat().st_mode & 0o777 == 0o640
+    assert isinstance(parse_event(beside.read_text()), DetectionEvent)
+    part_of(beside).mkdir()  # in the way
+    assert page.ask("PUT", path, {"said": "up"}) == (500, {"error": "Is a directory"})
+    part_of(beside).rmdir()
     assert page.ask("DELETE", path)[0] == 204
     assert page.ask("GET", path)[0] == 404
     assert not (folder / clip["name"]).with_suffix(".json").exists()

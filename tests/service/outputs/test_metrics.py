@@ -61,6 +61,7 @@ def test_metrics_count_audio_and_detections(start):
     assert 0 < found["kwsd_lag_seconds_sum",] < 60
     assert found["kwsd_model_info", "CPUExecutionProvider", "ds_tcn"] == 1
     assert {"kwsd_subscribers", "kwsd_events_lagged_total", "kwsd_deaf_streams"} <= {name for name, *_ in found}
+    assert "kwsd_source_up{" in ask(address, "/metrics?name[]=kwsd_source_up")[1]
     assert ask(address, "/healthz") == (200, '{"status": "ok", "deaf": {}}\n')
     assert ask(address, "/")[0] == 404
 

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paho.mqtt.client as paho
 import pytest
 import yaml
 
-from kwsd.config import Config, MqttConfig
+from kwsd.config import Config, MqttConfig, StreamConfig
 from kwsd.errors import SocketError
 from kwsd.service.outputs.discovery import Topics, discovery, slug
 from kwsd.service.outputs.mqtt import Mqtt
@@ -197,6 +198,22 @@ def test_a_password_that_cannot_be_read_is_an_error(tmp_path):
     config = Config(mqtt=MqttConfig(host="broker", username="me", password_file=tmp_path / "none"))
     with pytest.raises(SocketError, match=r"none: No such file or directory; it must hold the broker's password"):
         Mqtt(config, control=None)
+
+
+def test_what_was_retained_of_a_word_that_is_gone_is_removed():
+    control = SimpleNamespace(streams={}, is_muted=lambda stream: False, keywords=["stop", "go"])
+    control.thresholds = lambda stream: dict.fromkeys(control.keywords, 0.9)
+    mqtt = Mqtt(Config(mqtt=MqttConfig("host"), streams={"hall": StreamConfig()}), control)
+    mqtt._announce()
+    assert mqtt._waiting_states["kwsd/hall/threshold/stop"] == "0.9"
+    control.keywords = ["go"]
+    mqtt._follow()
+    assert mqtt._waiting_states["kwsd/hall/threshold/stop"] == ""
+    mqtt._announce()  # before the broker has got it
+    assert mqtt._waiting_states["kwsd/hall/threshold/stop"] == ""
+    mqtt._waiting_states.clear()
+    mqtt._announce()
+    assert "kwsd/hall/threshold/stop" not in mqtt._waiting_states
 
 
 def test_names_become_topics_that_differ():
