@@ -7,7 +7,6 @@ each. One subscriber stays; another connects and leaves every hour.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.process import KWSD, resident_mb, server
 from kwsd.client import subscribe
 from kwsd.protocol.events import DetectionEvent
 from kwsd.sources.recording import read_recording
@@ -36,14 +36,10 @@ class Size:
     n_threads: int
 
     @classmethod
-    def of(cls, pid: int) -> "Size":
-        proc = Path(f"/proc/{pid}")
-        pages = int((proc / "statm").read_text().split()[1])
-        return cls(
-            pages * resource.getpagesize() / 1e6,
-            len(list((proc / "fd").iterdir())),
-            len(list((proc / "task").iterdir())),
-        )
+    def of(cls, process: subprocess.Popen[bytes]) -> "Size":
+        proc = Path(f"/proc/{process.pid}")
+        n_descriptors, n_threads = (len(list((proc / name).iterdir())) for name in ("fd", "task"))
+        return cls(resident_mb(process), n_descriptors, n_threads)
 
 
 def main() -> int:
@@ -79,14 +75,9 @@ def measure(n_hours: int) -> tuple[dict[int, Size], int]:
     sizes = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kwsd.sock"
-        command = [sys.executable, "-m", "kwsd", "run", "--quiet", "--source", "-", "--socket", str(path)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as daemon:
+        arguments = ("--source", "-", "--socket", path)
+        with server(*KWSD, *arguments, ready=path, stdin=subprocess.PIPE) as daemon:
             assert daemon.stdin
-            assert daemon.stderr
-            errors = threading.Thread(target=daemon.stderr.read)  # reads the log, so that the pipe is never full
-            errors.start()
-            while not path.exists():
-                time.sleep(0.05)
             following = threading.Thread(target=follow, args=(path,))
             following.start()
             for hour in tqdm(range(1, n_hours + 1), unit=" h", disable=None, leave=False):
@@ -97,10 +88,9 @@ def measure(n_hours: int) -> tuple[dict[int, Size], int]:
                     piece = np.concatenate([samples, noise])[:n_left]
                     daemon.stdin.write(piece.tobytes())
                     n_left -= len(piece)
-                sizes[hour] = Size.of(daemon.pid)
+                sizes[hour] = Size.of(daemon)
             daemon.stdin.close()
             following.join()
-            errors.join()
     return sizes, len(heard)
 
 

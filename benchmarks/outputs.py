@@ -19,18 +19,18 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.process import KWSD, cpu_seconds, resident_mb, server
 from benchmarks.streams import CHUNK_SAMPLES, CHUNK_SECONDS, RECORDING
 from kwsd.client import subscribe
 from kwsd.protocol.events import DetectionEvent
 from kwsd.sources.recording import read_recording
 
 BROKER = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-TICKS = os.sysconf("SC_CLK_TCK")
 WARM_UP_SECONDS = 3.0
 
 
@@ -42,13 +42,12 @@ def main() -> int:
     parser.add_argument("--pages", type=int, default=20)
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="also write the table, as Markdown")
     args = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with ExitStack() as stack:
         daemons = [
-            Daemon(stack, "the event socket alone", {}, cores[0]),
-            Daemon(stack, "everything on, no client", everything(), cores[0]),
-            Daemon(stack, f"everything on, {args.pages} open pages", everything(), cores[0], args.pages),
+            Daemon(stack, "the event socket alone", {}),
+            Daemon(stack, "everything on, no client", everything()),
+            Daemon(stack, f"everything on, {args.pages} open pages", everything(), args.pages),
         ]
         for turn in range(args.rounds):
             measure(daemons, args.seconds, turn)
@@ -66,9 +65,9 @@ def everything() -> dict[str, object]:
 
 
 class Daemon:
-    """A daemon on one core, and its figures: CPU in ms for each second, resident MB, delays in ms."""
+    """A daemon, and its figures: CPU in ms for each second, resident MB, delays in ms."""
 
-    def __init__(self, stack: ExitStack, name: str, keys: dict, core: int, n_pages: int = 0) -> None:
+    def __init__(self, stack: ExitStack, name: str, keys: dict, n_pages: int = 0) -> None:
         self.name, self.resident_mb = name, 0.0
         self.cpu_ms: list[float] = []  # of each round
         self.delays: list[float] = []
@@ -76,22 +75,10 @@ class Daemon:
         self.audio, self.events, config = folder / "audio.sock", folder / "events.sock", folder / "kwsd.yaml"
         config.write_text(json.dumps({"audio": str(self.audio), "source": "network", **keys}))
         if "mqtt" in keys:
-            stack.callback(_start([BROKER, "-p", str(keys["mqtt"]["port"])]).kill)
-        command = [
-            sys.executable,
-            "-m",
-            "kwsd",
-            "run",
-            "--quiet",
-            "--config",
-            str(config),
-            "--socket",
-            str(self.events),
-        ]
-        self.process = _start(["taskset", "-c", str(core), *command])
-        stack.callback(self.process.kill)
-        while not self.audio.exists():
-            time.sleep(0.1)
+            broker = subprocess.Popen([BROKER, "-p", str(keys["mqtt"]["port"])], stderr=subprocess.DEVNULL)
+            stack.callback(broker.kill)
+        command = (*KWSD, "--config", config, "--socket", self.events)
+        self.process = stack.enter_context(server(*command, ready=self.events))
         for _ in range(n_pages):
             _open_page(stack, int(str(keys["http"]).rpartition(":")[2]))
         self.sent: list[float] = []  # when each chunk of this round was sent
@@ -114,17 +101,13 @@ def measure(daemons: list[Daemon], seconds: int, turn: int) -> None:
         players.append(threading.Thread(target=_play, args=arguments, daemon=True))
         players[-1].start()
     time.sleep(WARM_UP_SECONDS)
-    before = [_cpu_seconds(one.process.pid) for one in daemons]
+    before = [cpu_seconds(one.process) for one in daemons]
     time.sleep(seconds)
     for one, earlier in zip(daemons, before, strict=True):
-        one.cpu_ms.append(1000 * (_cpu_seconds(one.process.pid) - earlier) / seconds)
-        one.resident_mb = _resident_mb(one.process.pid)
+        one.cpu_ms.append(1000 * (cpu_seconds(one.process) - earlier) / seconds)
+        one.resident_mb = resident_mb(one.process)
     for player in players:
         player.join()
-
-
-def _start(command: list) -> subprocess.Popen:
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _open_page(stack: ExitStack, port: int) -> None:
@@ -132,8 +115,9 @@ def _open_page(stack: ExitStack, port: int) -> None:
     connection.sendall(b"GET /events?scores=1&near_misses=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     def read() -> None:
-        while connection.recv(65536):
-            pass
+        with suppress(OSError):  # closed at the end
+            while connection.recv(65536):
+                pass
 
     threading.Thread(target=read, daemon=True).start()
 
@@ -151,16 +135,6 @@ def _play(path: Path, stream: str, seconds: float, phase: float, sent: list[floa
             at = n * CHUNK_SAMPLES % len(data)
             connection.sendall(np.take(data, range(at, at + CHUNK_SAMPLES), mode="wrap").tobytes())
             sent.append(time.monotonic())
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def _resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def _port() -> int:

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.process import KWSD, cpu_seconds, resident_mb, server
 from kwsd.client import subscribe
 from kwsd.core.model import load_model
 from kwsd.core.spotter import Spotter
@@ -69,25 +69,15 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
     streams = {f"room{n}": _stream(samples, n, n_chunks) for n in range(n_streams)}
     with tempfile.TemporaryDirectory() as folder:
         events, audio = Path(folder) / "events.sock", Path(folder) / "audio.sock"
-        command = ["taskset", "-c", "0", sys.executable, "-m", "kwsd", "run", "--quiet", "--source", "network"]
-        command += ["--audio", audio, "--socket", events, "--device", device]
-        daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            while not (audio.exists() and events.exists()):
-                if daemon.poll() is not None:
-                    raise SystemExit("the daemon has ended")
-                time.sleep(0.05)
+        arguments = ("--source", "network", "--audio", audio, "--socket", events, "--device", device)
+        with server(*KWSD, *arguments, ready=events) as daemon:
             heard: list[tuple[float, DetectionEvent]] = []
             listener = threading.Thread(target=_listen, args=(events, n_streams, heard))
             listener.start()
-            before = _cpu_seconds(daemon.pid)
+            before = cpu_seconds(daemon)
             sent = _send(audio, streams, n_chunks)
-            resident_mb = _resident_mb(daemon.pid)
-            cpu_seconds = _cpu_seconds(daemon.pid) - before
+            memory_mb, seconds_of_cpu = resident_mb(daemon), cpu_seconds(daemon) - before
             listener.join()
-        finally:
-            daemon.terminate()
-            daemon.wait()
     within = [(arrived, event) for arrived, event in heard if event.end_seconds <= seconds]  # skip the final silence
     latencies = [arrived - sent[event.stream][_chunk_of(event)] for arrived, event in within]
     told: dict[str, list[tuple[object, ...]]] = {name: [] for name in streams}
@@ -95,8 +85,8 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
         told[event.stream].append(_what(event))
     model = load_model(device="cpu")
     n_same = sum(told[name] == _alone(model, name, stream) for name, stream in streams.items())
-    cpu_ms = 1000 * cpu_seconds / (seconds * n_streams)
-    return Measured(n_streams, cpu_ms, resident_mb, [1000 * one for one in latencies], n_same)
+    cpu_ms = 1000 * seconds_of_cpu / (seconds * n_streams)
+    return Measured(n_streams, cpu_ms, memory_mb, [1000 * one for one in latencies], n_same)
 
 
 def _stream(samples: np.ndarray, n: int, n_chunks: int) -> np.ndarray:
@@ -149,15 +139,6 @@ def _alone(model: object, name: str, stream: np.ndarray) -> list[tuple[object, .
 
 def _what(event: DetectionEvent) -> tuple[object, ...]:
     return event.label, event.score, event.end_seconds, event.loudness_dbfs
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _table(measured: list[Measured]) -> str:

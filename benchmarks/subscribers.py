@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.process import KWSD, cpu_seconds, resident_mb, server
+
 SYSTEMS = Path(__file__).resolve().parent / "systems"
 
 
@@ -124,22 +126,7 @@ def main() -> int:
 def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
-        command = [
-            sys.executable,
-            "-m",
-            "kwsd",
-            "run",
-            "--quiet",
-            "--source",
-            "network",
-            "--audio",
-            audio,
-            "--socket",
-            path,
-        ]
-        with _pinned(command, stderr=subprocess.PIPE) as server:
-            threading.Thread(target=server.stderr.read, daemon=True).start()
-            _wait_for(audio)
+        with server(*KWSD, "--source", "network", "--audio", audio, "--socket", path, ready=path) as daemon:
             stuck = socket.socket(socket.AF_UNIX)
 
             def say(number: int) -> None:
@@ -151,49 +138,45 @@ def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
                 else:
                     say.stream.close()
 
-            measured = _measure(server, path, n, n_events, rate, say, lambda: stuck.connect(str(path)))
-            server.terminate()
-    return measured
+            return _measure(daemon, path, n, n_events, rate, say, lambda: stuck.connect(str(path)))
 
 
 def measure_plain(n: int, n_events: int, rate: float) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plain.sock"
-        with _pinned([sys.executable, SYSTEMS / "broadcaster.py", path], stdin=subprocess.PIPE) as server:
-            _wait_for(path)
+        command = (sys.executable, SYSTEMS / "broadcaster.py", path)
+        with server(*command, ready=path, stdin=subprocess.PIPE) as plain:
 
             def say(number: int) -> None:
                 now = datetime.now().astimezone().isoformat(timespec="milliseconds")
                 event = {"type": "source_up", "seq": number, "boot_id": "0" * 32, "time": now, "stream": "a room"}
-                server.stdin.write(json.dumps(event | {"rate_hz": 16000}).encode() + b"\n")
-                server.stdin.flush()
+                plain.stdin.write(json.dumps(event | {"rate_hz": 16000}).encode() + b"\n")
+                plain.stdin.flush()
 
-            measured = _measure(server, path, n, n_events, rate, say, lambda: None)
-            server.stdin.close()
-    return measured
+            return _measure(plain, path, n, n_events, rate, say, lambda: None)
 
 
-def _measure(server, path, n, n_events, rate, say, crowd) -> Measured:
-    before = _resident_kib(server.pid)
+def _measure(process, path, n, n_events, rate, say, crowd) -> Measured:
+    before = resident_mb(process)
     readers = Readers(path, n)
     crowd()
     readers.connect()
     reading = threading.Thread(target=readers.read)
     reading.start()
     time.sleep(1)
-    connected = _resident_kib(server.pid)
-    cpu, began = _cpu_seconds(server.pid), time.monotonic()
+    connected = resident_mb(process)
+    cpu, began = cpu_seconds(process), time.monotonic()
     for number in tqdm(range(n_events), desc=path.stem, unit=" events", disable=None, leave=False):
         time.sleep(max(0, began + number / rate - time.monotonic()))
         say(number)
     deadline = time.monotonic() + 10
     while readers.n_lines < n * n_events and time.monotonic() < deadline:
         time.sleep(0.05)
-    cpu = _cpu_seconds(server.pid) - cpu
-    end = _resident_kib(server.pid)
+    cpu = cpu_seconds(process) - cpu
+    end = resident_mb(process)
     readers.stopping = True
     reading.join()
-    kib = ((connected - before) / n, (end - before) / n)
+    kib = ((connected - before) / n * 1e6 / 1024, (end - before) / n * 1e6 / 1024)
     return Measured(
         readers.n_lines, readers.n_wrong, cpu / max(1, readers.n_lines) * 1e6, np.array(readers.delays) * 1000, kib
     )
@@ -214,25 +197,6 @@ def _table(measured: dict[str, Measured], args: argparse.Namespace) -> str:
         )
     ours, plain = measured.values()
     return "\n".join([*lines, "", f"CPU beside the plain broadcaster: {ours.cpu_us / plain.cpu_us:.2f}"])
-
-
-def _pinned(command, **options) -> subprocess.Popen:
-    core = min(os.sched_getaffinity(os.getppid()))
-    return subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], **options)
-
-
-def _wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.05)
-
-
-def _resident_kib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1024
-
-
-def _cpu_seconds(pid: int) -> float:
-    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

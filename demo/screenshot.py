@@ -32,6 +32,8 @@ def main() -> int:
         daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             while not socket.exists():
+                if daemon.poll() is not None:
+                    raise SystemExit(f"the daemon has ended; is {ADDRESS} in use?")
                 time.sleep(0.05)
             take(output)
         finally:

@@ -23,7 +23,7 @@ from kwsd.service.bus import Bus
 from kwsd.service.capture import Capture, make_captures
 from kwsd.service.control import Control
 from kwsd.service.credentials import Credentials
-from kwsd.service.detector import ENDED, Detector, Extras, Output
+from kwsd.service.detector import ENDED, Detector, Extras, Processed
 from kwsd.service.endpoints import open_endpoints
 from kwsd.service.health import Health
 from kwsd.service.inbox import Inbox
@@ -218,7 +218,7 @@ class Daemon:
 
     def _process(self, items: list[tuple[str, Item]]) -> None:
         began = time.monotonic()
-        output: Output = self._detector.process(items, self._extras())
+        output: Processed = self._detector.process(items, self._extras())
         if self._outputs.clips:  # first, so that the audio of an event is there before it
             for piece in output.audio:
                 self._outputs.clips.put(piece)

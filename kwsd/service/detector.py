@@ -42,7 +42,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class Processed:
     """What a call of `Detector.process` brought about, each list in order."""
 
     events: list[Event] = field(default_factory=list)
@@ -137,14 +137,14 @@ class Detector:
         """
         self._next.append((model, config))
 
-    def process(self, items: Iterable[tuple[str, Item]], extras: Extras = Extras()) -> Output:
+    def process(self, items: Iterable[tuple[str, Item]], extras: Extras = Extras()) -> Processed:
         """Process items of streams, each with the stream's name.
 
         Chunks of different streams share runs; the events of a stream do not depend on that.
         """
         if self._next:
             self._reload(*self._next.pop())
-        output, run = Output(), _Run()
+        output, run = Processed(), _Run()
         for name, item in items:
             if name in run.samples:
                 self._finish(run, output, extras)
@@ -188,7 +188,7 @@ class Detector:
         stride_samples = card.stride_frames * card.frontend.hop_samples
         return NearMisses(thresholds_of(card, self._thresholds(name)), stride_samples)
 
-    def _finish(self, run: "_Run", output: Output, extras: Extras) -> None:
+    def _finish(self, run: "_Run", output: Processed, extras: Extras) -> None:
         """Process the samples of several streams together, end those that end, and empty the run."""
         streams = {self._streams[name].spotter.row: self._streams[name] for name in run.samples}
         chunks = {row: run.samples[stream.name] for row, stream in streams.items()}
@@ -239,7 +239,7 @@ class Detector:
         self.figures[stream].n_detections[detection.label] += 1
         return detection_event(detection, stream)
 
-    def _change_state(self, name: str, item: Up | Down | End, output: Output) -> None:
+    def _change_state(self, name: str, item: Up | Down | End, output: Processed) -> None:
         figures = self.figures.setdefault(name, StreamFigures())
         if isinstance(item, Up):
             spotter = self._new_spotter(name, item.rate_hz, item.start_seconds)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kwsd.service.outputs.metrics import Metrics
 
 
-class Output(Protocol):
+class Service(Protocol):
     """Something that serves what was heard, on the event loop or in a thread of its own."""
 
     async def start(self) -> None:
@@ -43,7 +43,7 @@ class Outputs:
 
     clips: "Clips | None" = None
     metrics: "Metrics | None" = None
-    servers: list[Output] = field(default_factory=list)
+    servers: list[Service] = field(default_factory=list)
 
 
 def make_outputs(config: Config, control: Control, credentials: Credentials) -> Outputs:
