@@ -7,7 +7,7 @@ import numpy as np
 
 from kwsd.audio import FloatArray
 from kwsd.learn import augment
-from kwsd.learn.graft import N_SPANS, SPAN_STEPS
+from kwsd.learn.graft import N_SPANS, SPAN_STEPS, STEP_FRAMES
 from kwsd.learn.takes import RATE_HZ, Take
 from kwsd.learn.trunk import Trunk, spans_of, windows_of
 from kwsd.sources.recording import read_recording
@@ -74,7 +74,7 @@ def _mixed(word: FloatArray, trunk: Trunk, random: np.random.Generator) -> Float
 def _after(word_end: int, samples: FloatArray, trunk: Trunk) -> FloatArray:
     """The windows that end in the third of a second after a word."""
     steps = trunk.steps(samples)
-    step_samples, n_steps = 2 * trunk.frontend.hop_samples, N_SPANS * SPAN_STEPS
+    step_samples, n_steps = STEP_FRAMES * trunk.frontend.hop_samples, N_SPANS * SPAN_STEPS
     first, last = (round((word_end + seconds * RATE_HZ) / step_samples) for seconds in _SAID_SECONDS)
     ends = range(max(first, n_steps), min(last, len(steps)) + 1, SPAN_STEPS)
     return np.concatenate([windows_of(spans_of(steps[end - n_steps : end])) for end in ends])

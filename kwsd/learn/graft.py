@@ -23,6 +23,7 @@ from kwsd.core.card import METADATA_KEY, STEP_KEY
 from kwsd.errors import LearnError
 
 N_SPANS = 5
+STEP_FRAMES = 2  # the trunk skips every other frame
 SPAN_STEPS = 5  # a stride: the step graph remembers the spans of earlier strides
 _BLOCKS_BACK = 2
 _OWN = "own/"

@@ -5,10 +5,11 @@ import numpy as np
 from kwsd.audio import FloatArray
 from kwsd.core.card import ModelCard
 from kwsd.learn.branch import scores_of, scores_of_part
-from kwsd.learn.graft import N_SPANS, SPAN_STEPS, Branch
+from kwsd.learn.graft import N_SPANS, SPAN_STEPS, STEP_FRAMES, Branch
 from kwsd.learn.pack import Pack
 
 _LOWEST, _HIGHEST = 0.5, 0.9999  # thresholds
+_MARGIN = 2  # spans beside a word that may still hold some of it
 
 
 class Judge:
@@ -19,7 +20,7 @@ class Judge:
     """
 
     def __init__(self, card: ModelCard, pack: Pack) -> None:
-        span_seconds = SPAN_STEPS * 2 * card.frontend.hop_samples / card.frontend.sample_rate_hz
+        span_seconds = SPAN_STEPS * STEP_FRAMES * card.frontend.hop_samples / card.frontend.sample_rate_hz
         decision = card.decision
         self._pack = pack
         self._n_smoothed = max(1, round(decision.smoothing_windows * card.stride_seconds / span_seconds))
@@ -40,7 +41,7 @@ class Judge:
         n_spans = N_SPANS - 1 + self._n_smoothed
         kinds = self._pack.measuring.kinds[n_spans - 1 :]
         for place in np.flatnonzero(self._pack.measuring.kinds == kind):
-            scores[max(0, place - n_spans - 1) : place + 2] = 0
+            scores[max(0, place - n_spans + 1 - _MARGIN) : place + 1 + _MARGIN] = 0
         events, is_free = [], np.ones(len(scores), bool)
         for at in np.argsort(-scores):
             if scores[at] < _LOWEST / 2:
@@ -51,7 +52,7 @@ class Judge:
         return events
 
     def threshold(self, events: list[tuple[float, str]], per_hour: float) -> float:
-        """The lowest threshold within the budget, from the events of the measuring half."""
+        """The lowest threshold within the budget, from the events of the measuring half, or the highest there is."""
         allowed = int(per_hour * self.hours)
         first_refused = events[allowed][0] if len(events) > allowed else 0.0
         return float(np.clip(first_refused + 1e-4, _LOWEST, _HIGHEST))

@@ -13,7 +13,7 @@ from kwsd.core.rows import IntArray
 from kwsd.errors import LearnError
 from kwsd.learn.branch import fit_branch
 from kwsd.learn.examples import beginnings, positives, unchanged
-from kwsd.learn.graft import SPAN_STEPS, Branch, Graphs
+from kwsd.learn.graft import SPAN_STEPS, STEP_FRAMES, Branch, Graphs
 from kwsd.learn.judge import Judge
 from kwsd.learn.lesson import ENOUGH, Lesson, closest_words, notes_on
 from kwsd.learn.model_file import learnt_words, only_learnt, save_model
@@ -54,7 +54,7 @@ class Teacher:
         self._card = load_model(path, "cpu").card  # it has passed its golden check
         if self._card.frontend.sample_rate_hz != RATE_HZ:
             raise LearnError(f"{path}: takes {self._card.frontend.sample_rate_hz} Hz; learning needs {RATE_HZ} Hz")
-        if self._card.stride_frames != 2 * SPAN_STEPS:
+        if self._card.stride_frames != STEP_FRAMES * SPAN_STEPS:
             raise LearnError(f"{path}: decides every {self._card.stride_seconds:g} s; learning needs every 0.1 s")
         self._graphs = Graphs(path)
         self.trunk = Trunk(self._graphs, self._card, path)

@@ -14,7 +14,7 @@ from kwsd.audio import FloatArray
 from kwsd.core.card import ModelCard
 from kwsd.core.frontend import log_spectrogram
 from kwsd.core.runtime import CPU, open_session
-from kwsd.learn.graft import N_SPANS, SPAN_STEPS, Graphs
+from kwsd.learn.graft import N_SPANS, SPAN_STEPS, STEP_FRAMES, Graphs
 
 _BLOCK_SECONDS = 30.0
 _WARM_UP_SECONDS = 1.0  # after this, a step no longer depends on where the block began
@@ -44,11 +44,11 @@ class Trunk:
         rate_hz = self.frontend.sample_rate_hz
         warm_up, block = round(_WARM_UP_SECONDS * rate_hz), round(_BLOCK_SECONDS * rate_hz)
         padded = np.concatenate([np.zeros(warm_up, np.float32), samples])
-        n_warm = self.frontend.n_frames(warm_up) // 2
+        n_warm = self.frontend.n_frames(warm_up) // STEP_FRAMES
         parts = []
         for at in range(0, len(samples), block):
             frames = log_spectrogram(padded[at : at + warm_up + block], self.frontend)
-            frames = frames[: len(frames) // 2 * 2]
+            frames = frames[: len(frames) // STEP_FRAMES * STEP_FRAMES]
             [values] = self._session.run(["trunk"], {"frames": frames[None], **self._pasts})
             parts.append(values[0, :, n_warm:, 0].T)
         return np.concatenate(parts)
