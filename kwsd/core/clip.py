@@ -64,9 +64,9 @@ def clip_views(samples: FloatArray, rate_hz: int, card: ModelCard, n_views: int 
     Args:
         samples: shape (n_samples,), float32, at `rate_hz`.
     """
-    second = round(card.window_seconds * rate_hz)
+    window_samples = round(card.window_seconds * rate_hz)
     if n_views > 1:  # padding first, so that a shift cannot push a short clip out of the window
-        samples = fit_length(samples, max(len(samples), second))
+        samples = fit_length(samples, max(len(samples), window_samples))
     return [
         clip_windows(gain * _shift(samples, round(seconds * rate_hz)), rate_hz, card)
         for seconds, gain in _VIEWS[:n_views]

@@ -99,10 +99,9 @@ class Capture:
         for stream in self._streams:
             self._put(stream, item)
 
-    def _run(self, first: Opened) -> None:
+    def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is put into the inbox, so the daemon never waits for a dead source."""
         self._began = time.monotonic()
-        opened: Opened | None = first
         start_seconds = 0.0
         while not self._stopping.is_set():
             try:
@@ -127,7 +126,7 @@ class Capture:
 
     def _deliver(self, opened: Opened, start_seconds: float) -> None:
         """Deliver chunks until the source ends. While all is silent after a silent failure, deliver nothing."""
-        rate_hz, first = opened.rate_hz, None
+        rate_hz, first_position = opened.rate_hz, None
         columns = [_Column(stream) for stream in self._streams]
         with closing(opened.chunks) as chunks:
             for chunk in chunks:
@@ -136,12 +135,14 @@ class Capture:
                 parts = [replace(chunk, samples=np.ascontiguousarray(own)) for own in np.atleast_2d(chunk.samples.T)]
                 for column, part in zip(columns, parts, strict=True):
                     column.count_zeros(part, rate_hz)
-                if self._is_silent(columns, rate_hz):
+                n_zeros = min(column.n_zeros for column in columns)
+                self._refuse_long_silence(n_zeros, rate_hz)
+                if n_zeros and self._n_silent:  # down for silence, and still silent
                     continue
-                if first is None:
-                    first = chunk.position
+                if first_position is None:
+                    first_position = chunk.position
                     self._n_silent, self._reported = 0, ""
-                elif chunk.position - first > _STEADY_SECONDS * rate_hz:
+                elif chunk.position - first_position > _STEADY_SECONDS * rate_hz:
                     self._n_failures = 0
                 for column, part in zip(columns, parts, strict=True):
                     self._deliver_to(column, part, rate_hz, start_seconds)
@@ -149,33 +150,31 @@ class Capture:
                 self._began = min(self._began, time.monotonic() - start_seconds - chunk.end / rate_hz)
         self._put_all(End())
 
-    def _is_silent(self, columns: list["_Column"], rate_hz: int) -> bool:
-        """Whether a source that was down for silence is still silent.
+    def _refuse_long_silence(self, n_zeros: int, rate_hz: int) -> None:
+        """Give up a live source that is silent, with more patience each time.
 
         Raises:
-            SourceError: a live source has been silent for too long.
+            SourceError: it has been silent for too long.
         """
-        n_zeros = min(column.n_zeros for column in columns)
         patience = self._silent_seconds * min(2**self._n_silent, _MOST_PATIENCE)
         if self._source.is_live and n_zeros >= patience * rate_hz:
             self._n_silent += 1
             raise SourceError(f"{self._source.name}: {_SILENT}")
-        return n_zeros > 0 and self._n_silent > 0
 
     def _deliver_to(self, column: "_Column", chunk: Chunk, rate_hz: int, start_seconds: float) -> None:
         """Deliver one stream's chunk. A silent channel beside others that deliver is down until its first sound."""
         if self._source.is_watched and column.n_zeros >= self._silent_seconds * rate_hz:
-            if column.first is not None:
-                column.first = None
+            if column.up_from is not None:
+                column.up_from = None
                 which = "this channel " if len(self._streams) > 1 else ""
                 self._put(column.stream, Down(f"{self._source.name}: {which}{_SILENT}", 0.0))
             return
         if not len(chunk.samples):
             return
-        if column.first is None:
-            column.first = chunk.position
+        if column.up_from is None:
+            column.up_from = chunk.position
             self._put(column.stream, Up(rate_hz, start_seconds + chunk.position / rate_hz))
-        self._put(column.stream, replace(chunk, position=chunk.position - column.first))
+        self._put(column.stream, replace(chunk, position=chunk.position - column.up_from))
 
     def _back_off(self, error: KwsdError) -> None:
         """Wait before the next attempt. The same reason is reported only once."""
@@ -192,12 +191,12 @@ class _Column:
     """One stream of an opened source.
 
     Attributes:
-        first: the position that its chunks count from while it is up.
+        up_from: the position that its chunks count from while it is up.
         n_zeros: samples since its last sound.
     """
 
     stream: str
-    first: int | None = None
+    up_from: int | None = None
     n_zeros: int = 0
 
     def count_zeros(self, chunk: Chunk, rate_hz: int) -> None:

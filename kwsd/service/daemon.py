@@ -197,7 +197,7 @@ class Daemon:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
-            await self._reloader.start()
+            await self._reloader.reload()
 
     def _process_audio(self) -> None:
         """The detector's thread. Whatever ends it ends the daemon, so the daemon is never deaf and alive."""

@@ -80,9 +80,9 @@ class Reloader:
         self._running: asyncio.Task[None] | None = None
         self.on_change: Callable[[], None] = lambda: None
 
-    async def start(self) -> None:
-        """Reload. Cancelling this call does not cancel the reload."""
-        self._running = asyncio.get_running_loop().create_task(self.reload())
+    async def reload(self) -> None:
+        """Load the new setup and use it. Cancelling this call does not cancel the reload."""
+        self._running = asyncio.get_running_loop().create_task(self._reload())
         await asyncio.wait([self._running])
 
     async def finish(self, seconds: float) -> None:
@@ -90,8 +90,8 @@ class Reloader:
         if self._running:
             await asyncio.wait([self._running], timeout=seconds)
 
-    async def reload(self) -> None:
-        """Load the new setup and use it, or log one line that says why the old one stays."""
+    async def _reload(self) -> None:
+        """As `reload`; logs one line that says why the old setup stays, if it does."""
         try:
             loaded = await in_thread(lambda: load_setup(self._configure))
             credentials = await in_thread(lambda: Credentials.read(self.setup.config))  # other files need a restart

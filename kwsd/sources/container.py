@@ -109,13 +109,16 @@ def extent(file: BinaryIO, n_on_disk: int) -> Extent:
     return Extent(_end_of_mp3(file))
 
 
+def _ends_by_form(form: "_Size | None", layout: _Layout, n_on_disk: int) -> list[float]:
+    """Where the outermost chunk says that it ends, if it says so. Some writers count the header, too."""
+    if not form or not layout.form or not form.is_known(0, n_on_disk) or form.n_bytes == n_on_disk:
+        return []
+    return [form.n_bytes + layout.form[2] - (layout.align - 1)]  # the last padding may be missing
+
+
 def _of_chunks(file: BinaryIO, layout: _Layout, n_on_disk: int) -> Extent:
     form = _size(file, *layout.form[:2]) if layout.form else None
-    ends: list[float] = []
-    if (
-        form and layout.form and form.is_known(0, n_on_disk) and form.n_bytes != n_on_disk
-    ):  # some writers count the header, too
-        ends = [form.n_bytes + layout.form[2] - (layout.align - 1)]  # the last padding may be missing
+    ends = _ends_by_form(form, layout, n_on_disk)
     missing: dict[int, bytes] = {}
     for name, size, begin in _chunks(file, layout, n_on_disk):
         if not name.startswith(layout.data):
