@@ -8,14 +8,17 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
-from multiprocessing import parent_process
+from multiprocessing import active_children, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
+Pool = TypeVar("Pool", bound=Executor)
 
 
 @contextmanager
@@ -26,6 +29,23 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def finished(pool: Pool) -> Iterator[Pool]:
+    """Wait for a pool's jobs at the end of the block; but not after an error or Ctrl-C, when one may hang.
+
+    Worker processes are then killed, and threads left to `end_with_threads`.
+    """
+    try:
+        yield pool
+    except BaseException:
+        workers = active_children()
+        for worker in workers:
+            worker.kill()
+        pool.shutdown(wait=bool(workers), cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def begin_worker() -> None:
@@ -62,11 +82,13 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 
 def end_with_threads(status: int) -> None:
-    """End the process with a status, if a thread of `in_thread` still runs.
+    """End the process with a status, if a thread of `in_thread` or of a pool still runs.
 
-    Such a thread may be inside a library, which aborts when the interpreter ends under it.
+    Such a thread may be inside a library, which aborts when the interpreter ends under it, or wait for a server that
+    hangs, and the interpreter would wait for it.
     """
-    if any(thread.is_alive() for thread in _threads):
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    if any(thread in _threads or not thread.daemon for thread in others):
         logging.shutdown()
         sys.stdout.flush()
         os._exit(status)

@@ -28,7 +28,7 @@ ROOMS = {
     "sources": {"audio", "config", "errors", "typed", "sources"},
     "service": {"__version__", "audio", "config", "errors", "limits", "marks", "plain", "typed", "workers"}
     | {"core", "protocol", "sources", "service"},
-    "corpus": {"corpus", "errors", "files"},
+    "corpus": {"corpus", "errors", "files", "workers"},
     "learn": {"audio", "core", "errors", "files", "learn", "sources"},
     "typed": set(),
     "errors": set(),

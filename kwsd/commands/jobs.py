@@ -25,7 +25,7 @@ from kwsd.core.model import Model, load_model
 from kwsd.corpus.source import Clip, Corpus
 from kwsd.errors import AudioError, OutputError, UnreachableError
 from kwsd.sources.recording import read_recording
-from kwsd.workers import begin_worker, uninterrupted
+from kwsd.workers import begin_worker, finished, uninterrupted
 
 _WINDOWS_AT_ONCE = 32  # their features stay in the core's cache
 _MOST_SECONDS = 600.0  # only the middle of a longer recording is labelled; `--spot` takes all of it
@@ -147,8 +147,9 @@ def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Generat
     device = "cuda" if worker.model.provider.startswith("CUDA") else "cpu"
     arguments = (type(worker), worker.model.path, device, worker.corpus, worker.n_views)
     running: deque[Future[Done]] = deque()
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments) as pool:
-        try:
+    pool = ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments)
+    try:
+        with finished(pool):
             for job in jobs:
                 with uninterrupted():  # the first one starts the processes
                     running.append(pool.submit(_work, job))
@@ -156,13 +157,10 @@ def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Generat
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
-        except BrokenProcessPool:
-            raise OutputError(
-                f"{worker.corpus.name}: a worker process was killed (out of memory?); "
-                "the same command continues from here"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool:
+        raise OutputError(
+            f"{worker.corpus.name}: a worker process was killed (out of memory?); the same command continues from here"
+        ) from None
 
 
 def _can_use_processes() -> bool:

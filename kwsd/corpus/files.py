@@ -14,6 +14,7 @@ from kwsd.corpus.remote import File, fetch, files_at, fingerprint, is_remote, op
 from kwsd.corpus.source import Addressed, Clip, Found
 from kwsd.corpus.table import addresses_in
 from kwsd.errors import AudioError
+from kwsd.workers import finished
 
 _AT_ONCE = 32
 """Files on their way to this machine: a bucket takes long to answer, and answers many at once."""
@@ -73,7 +74,10 @@ def _found(address: str, mark: str) -> Found:
 def _fetched(clips: list[Clip]) -> Iterator[tuple[Clip, Path | AudioError]]:
     """A copy of each clip on this machine, removed when the next one is asked for."""
     waiting: deque[tuple[Clip, Future[Path]]] = deque()
-    with TemporaryDirectory(prefix="kwsd-") as folder, ThreadPoolExecutor(_AT_ONCE) as pool:
+    with (
+        TemporaryDirectory(prefix="kwsd-", ignore_cleanup_errors=True) as folder,
+        finished(ThreadPoolExecutor(_AT_ONCE)) as pool,
+    ):
         for n, clip in enumerate(clips):
             waiting.append((clip, pool.submit(_copy, clip, Path(folder), n)))
             if len(waiting) == _AT_ONCE:
