@@ -82,7 +82,9 @@ def test_plain_wavs_give_the_samples_of_libsndfile(tmp_path, write_wav, noise):
         samples, rate_hz = read_recording(path)
         np.testing.assert_array_equal(samples, to_mono(want), err_msg=name)
         assert rate_hz == want_hz
-    assert len(read_recording(tmp_path / "plain.wav", 0.25)[0]) == 4000
+    whole, _ = read_recording(tmp_path / "plain.wav")
+    middle = len(whole) // 2
+    np.testing.assert_array_equal(read_recording(tmp_path / "plain.wav", 0.25)[0], whole[middle - 2000 : middle + 2000])
 
 
 def test_an_unreadable_file_is_named_in_one_line(tmp_path, write_wav, noise):

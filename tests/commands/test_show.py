@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import pytest
 
+from kwsd.client import subscribe
 from kwsd.commands.show import Board
-from kwsd.protocol.events import Scores, SourceDown
+from kwsd.protocol.events import DetectionEvent, Scores, SourceDown
 from support import DEMO, ends_well, serving
 
 
@@ -70,7 +71,8 @@ def test_run_shows_nothing_if_told_so_or_without_a_terminal(on_terminal, start_d
         serving(path, daemon)
         assert read_until("listening", seconds=3) == ""
     else:
-        daemon, _ = start_daemon("--source", DEMO, stdout=subprocess.PIPE)
+        daemon, path = start_daemon("--source", DEMO, stdout=subprocess.PIPE)
+        assert any(isinstance(event, DetectionEvent) for event in subscribe(path))
     ends_well(daemon)
     if not quiet:
         assert daemon.stdout.read() == ""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kwsd.audio import dbfs
 from kwsd.core.frontend import resample
 from kwsd.core.model import load_model
 from kwsd.core.spotter import Spotter
@@ -58,6 +59,8 @@ def test_silence_and_too_few_samples_give_an_empty_list(model):
 
 def test_the_loudness_is_that_of_the_detected_window(model, ten_seconds):
     loud = hear(model, ten_seconds)[0]
+    window = ten_seconds[round(16000 * loud.start_seconds) : round(16000 * loud.end_seconds)]
+    assert loud.loudness_dbfs == pytest.approx(dbfs(window), abs=0.1)
     soft = hear(model, ten_seconds * np.float32(0.5), thresholds=dict.fromkeys(model.card.keywords, 0.4))
     same = next(one for one in soft if one.label == loud.label)
     assert same.loudness_dbfs == pytest.approx(loud.loudness_dbfs - 6.02, abs=1.5)

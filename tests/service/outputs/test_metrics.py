@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kwsd.client import subscribe
 from kwsd.protocol.events import DetectionEvent, Hello
+from kwsd.service.control import State
+from kwsd.service.outputs.metrics import health
 from support import DEMO, free_port, kwsd
 
 
@@ -76,6 +79,13 @@ def test_health_reports_a_stream_without_audio_as_deaf(start, demo):
     while ask(address, "/healthz")[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_what_only_a_restart_helps_is_stuck(model):
+    state = State({}, {"hall": "no audio for 11 s"}, True, frozenset(), 0, 0, 0, "ds_tcn", "cpu")
+    assert health("/livez", state) == {"status": "stuck"}
+    assert health("/livez", replace(state, is_stuck=False)) == {"status": "ok"}
+    assert health("/healthz", state) == {"status": "deaf", "deaf": {"hall": "no audio for 11 s"}}
 
 
 def test_clients_that_send_a_byte_now_and_then_do_not_lock_others_out(start):

@@ -44,6 +44,8 @@ def test_splits_follow_the_official_hash():
     """Names and splits as the official README's `which_set` gives them."""
     assert split_by_speaker("0a7c2a8d_nohash_0.wav") == split_by_speaker("0a7c2a8d_nohash_7.wav")
     shares = Counter(split_by_speaker(f"{n:08x}_nohash_0.wav") for n in range(20000))
+    known = {"067f61e2_nohash_2.wav": "validation", "bb05582b_nohash_3.wav": "testing"}  # from the official lists
+    assert {name: split_by_speaker(name) for name in known} == known
     assert shares["validation"] / 20000 == pytest.approx(0.1, abs=0.01)
     assert shares["testing"] / 20000 == pytest.approx(0.1, abs=0.01)
 
