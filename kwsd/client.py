@@ -24,7 +24,18 @@ from typing import BinaryIO
 from kwsd.errors import SocketError
 from kwsd.plain import plain
 from kwsd.protocol.address import LINE_BYTES, ServerAddress
-from kwsd.protocol.events import PROTOCOL, Error, Event, Goodbye, Hello, Position, Published, Subscribed, parse_event
+from kwsd.protocol.events import (
+    PROTOCOL,
+    Error,
+    Event,
+    Gap,
+    Goodbye,
+    Hello,
+    Position,
+    Published,
+    Subscribed,
+    parse_event,
+)
 from kwsd.protocol.subscription import Since, Subscription
 
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5)
@@ -144,6 +155,7 @@ class _Session:
     def __init__(self, server: ServerAddress, subscription: Subscription) -> None:
         self.server, self._subscription = server, subscription
         self._is_waiting = False  # for the answer to a subscription
+        self._first_seq = 0  # of the events that follow the answer
         self._n_failures = 0
         self._n_unanswered = 0  # connections in a row that ended before the server said anything
         self._is_answered = False
@@ -203,10 +215,12 @@ class _Session:
             case Hello():
                 return self._greeted(event), [event]
             case Subscribed():
-                self._is_waiting = False
+                self._is_waiting, self._first_seq = False, event.next_seq
                 return b"", []
             case _ if self._is_waiting:  # sent before the daemon knew the subscription; it will be sent again
                 return b"", []
+            case Gap():  # was reported; what follows begins behind it
+                self._set_since(Since(self._boot_id, self._first_seq - 1))
             case Position():
                 self._set_since(Since(self._boot_id, event.next_seq - 1))
                 return b"", []

@@ -12,7 +12,7 @@ import os
 import re
 import reprlib
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
-_MOST_UNKNOWN = 20  # keys of one object that are named
+_MOST_PROBLEMS = 20  # of one object or list
 _HUGE = 1e300  # a whole number may be larger than any float
 _NAMES = {
     str: "text in quotes",
@@ -132,10 +132,10 @@ def _build(kind: type, data: object, prefix: str, problems: list[str]) -> Any:
         path = f"{prefix}{key:.80}" if isinstance(key, str) else f"{prefix}{_short.repr(key)}"
         if key in hints:
             values[key] = _convert(hints[key], value, path, problems)
-        elif (n_unknown := n_unknown + 1) <= _MOST_UNKNOWN:
+        elif (n_unknown := n_unknown + 1) <= _MOST_PROBLEMS:
             problems.append(unknown_key(path, str(key), hints))
-    if n_unknown > _MOST_UNKNOWN:
-        problems.append(f"{prefix.rstrip('.') or 'the data'}: {n_unknown - _MOST_UNKNOWN} more unknown keys")
+    if n_unknown > _MOST_PROBLEMS:
+        problems.append(f"{prefix.rstrip('.') or 'the data'}: {n_unknown - _MOST_PROBLEMS} more unknown keys")
     problems.extend(f"{prefix}{key}: missing" for key in required if key not in data)
     if len(problems) > n_before:
         return None
@@ -202,11 +202,21 @@ def _convert_annotated(arguments: tuple[Any, ...], value: object, path: str, pro
 
 
 def _dict_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
-    return {str(key): _convert(arguments[1], item, f"{path}.{key!s:.80}", problems) for key, item in value.items()}
+    items = _until_many_problems(value.items(), path, problems)
+    return {str(key): _convert(arguments[1], item, f"{path}.{key!s:.80}", problems) for key, item in items}
 
 
 def _list_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
-    return [_convert(arguments[0], item, path, problems) for item in value]
+    return [_convert(arguments[0], item, path, problems) for item in _until_many_problems(value, path, problems)]
+
+
+def _until_many_problems(items: Iterable[T], path: str, problems: list[str]) -> Iterator[T]:
+    n_before = len(problems)
+    for item in items:
+        if len(problems) - n_before >= _MOST_PROBLEMS:
+            problems.append(f"{path}: and more problems")
+            return
+        yield item
 
 
 def _frozenset_of(arguments: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:

@@ -120,8 +120,15 @@ def test_a_message_stays_short_for_any_value():
     nested: Any = []
     for _ in range(500):
         nested = [nested, nested]
-    for data in ({"kind": "x" * 10_000}, {"share": nested}, {"y" * 10_000: 1}, {"inner": {"n": list(range(10_000))}}):
+    many = [
+        {"numbers": ["x"] * 10_000},
+        {"words": [1] * 10_000},
+        {"by_name": dict.fromkeys(map(str, range(10_000)), 1)},
+    ]
+    long = [{"kind": "x" * 10_000}, {"share": nested}, {"y" * 10_000: 1}, {"inner": {"n": list(range(10_000))}}]
+    for data in [*long, *many]:
         assert all(len(line) < 400 for line in problems(data))
+        assert len(problems(data)) <= 21
 
 
 def test_without_a_similar_key_all_keys_are_listed():

@@ -81,7 +81,7 @@ def choose_thresholds(card: ModelCard, counts: NDArray[np.int64], hours: float, 
     steps, n_false = _by_step(counts[:, indices], own)
     step, basis = _choose(steps, n_false, per_hour, hours)
     chosen = np.clip(own + step, 0, len(GRID) - 1)
-    missed = card.results.get("missed", {})
+    missed = _missed(card)
     on_grid = [round(float(GRID[at]), 7) for at in chosen]
     kept = [card.decision.thresholds[label] for label in card.keywords]  # may lie between two of the grid
     keywords = [
@@ -96,13 +96,20 @@ def trade_off(card: ModelCard, counts: NDArray[np.int64], hours: float) -> list[
 
     Empty if the card does not say what validation missed.
     """
-    missed, own = card.results.get("missed", {}), _own(card)
+    missed, own = _missed(card), _own(card)
     if not all(label in missed for label in card.keywords):
         return []
     steps, n_false = _by_step(counts[:, _indices(card)], own)
     at = np.clip(own + steps[:, None], 0, len(GRID) - 1)
     shares = [float(np.mean([missed[label][n] for label, n in zip(card.keywords, row, strict=True)])) for row in at]
     return [(n / hours, share) for n, share in zip(n_false.tolist(), shares, strict=True)]
+
+
+def _missed(card: ModelCard) -> dict[str, list[float]]:
+    """For each keyword the share that validation missed at each threshold of the grid, as far as the card says it."""
+    missed = card.results.get("missed")
+    known = missed.items() if isinstance(missed, dict) else ()
+    return {label: shares for label, shares in known if isinstance(shares, list) and len(shares) == len(GRID)}
 
 
 def _indices(card: ModelCard) -> list[int]:

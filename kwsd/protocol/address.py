@@ -5,7 +5,6 @@ import ipaddress
 import os
 import socket
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass
 from errno import EACCES, EPERM
 from pathlib import Path
@@ -42,8 +41,13 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not host or "/" in host or not port.isdecimal() or len(port) > 20 or int(port) >= 65536:
         raise ValueError(f"{address!r} is not HOST:PORT")
     host = host.removeprefix("[").removesuffix("]")
-    with suppress(ValueError):  # a name
+    try:
         host = str(ipaddress.ip_address(host))  # one spelling for each address: [0::0] is [::]
+    except ValueError:
+        try:
+            host.encode("idna")  # as Python does when it connects
+        except UnicodeError:
+            raise ValueError(f"{address!r:.200} is not HOST:PORT") from None
     return host, int(port)
 
 

@@ -56,9 +56,10 @@ class Subscription:
 
     def wants(self, event: Event) -> bool:
         """Whether the event passes the filter."""
+        label, stream = getattr(event, "label", None), getattr(event, "stream", None)
         return (
-            (self.labels is None or getattr(event, "label", None) in (None, *self.labels))
-            and (self.streams is None or getattr(event, "stream", None) in (None, *self.streams))
+            (self.labels is None or label is None or label in self.labels)
+            and (self.streams is None or stream is None or stream in self.streams)
             and (self.near_misses or not isinstance(event, NearMiss))
         )
 

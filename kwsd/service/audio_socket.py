@@ -263,7 +263,8 @@ class _Sender:
         channel = self._server.channel(header.stream)
         if channel is not None and channel > header.channels:
             raise ValueError(f"channels: {header.channels}, but channel {channel} is configured for this stream")
-        self._start_seconds = time.monotonic() - self._server.claim(header.stream)
+        began = self._server.claim(header.stream)
+        self._start_seconds = time.monotonic() - began
         self._header, self.stream, self.deadline = header, header.stream, 0.0
         self._sounded_at = time.monotonic()
         self._decoder = PcmDecoder(header, channel)

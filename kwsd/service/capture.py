@@ -58,6 +58,7 @@ class Capture:
         self._stopping = threading.Event()
         self._n_failures = self._n_silent = 0
         self._reported = ""  # why the source is down
+        self._silent: set[str] = set()  # streams that are down until their first sound, also after a reopening
         self._began = 0.0  # when the stream's clock was at 0, on the monotonic clock
         self.opening_since: float | None = None
         self._thread: threading.Thread | None = None
@@ -166,11 +167,13 @@ class Capture:
         if self._source.is_watched and column.n_zeros >= self._silent_seconds * rate_hz:
             if column.up_from is not None:
                 column.up_from = None
+                self._silent.add(column.stream)
                 which = "this channel " if len(self._streams) > 1 else ""
                 self._put(column.stream, Down(f"{self._source.name}: {which}{_SILENT}", 0.0))
             return
-        if not len(chunk.samples):
+        if not len(chunk.samples) or (column.n_zeros and column.stream in self._silent):
             return
+        self._silent.discard(column.stream)
         if column.up_from is None:
             column.up_from = chunk.position
             self._put(column.stream, Up(rate_hz, start_seconds + chunk.position / rate_hz))

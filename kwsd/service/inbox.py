@@ -7,7 +7,7 @@ in it is dropped; the positions of the next chunks then show how much was lost.
 import threading
 import time
 from collections import deque
-from itertools import islice
+from itertools import islice, zip_longest
 
 from kwsd.audio import Chunk
 from kwsd.sources.base import Down, End, Item, Up
@@ -148,12 +148,18 @@ class _Queue:
         return taken
 
     def drop_audio(self) -> None:
-        """Drop all waiting audio, but keep what happened to the source.
+        """Drop all waiting audio, but keep what happened to the source, and what was lost before it.
 
         One long hole costs the words in it. Many small holes would cost every word.
         """
-        self.items = deque(one for one in self.items if not isinstance(one[1], Chunk))
-        self.n_samples = 0
+        kept: deque[tuple[float, Item]] = deque()
+        following = [item for _, item in self.items][1:]
+        for (at, item), next_item in zip_longest(self.items, following):
+            if not isinstance(item, Chunk):
+                kept.append((at, item))
+            elif isinstance(next_item, Down | End | Up):  # no later chunk will show the hole
+                kept.append((at, Chunk(item.samples[:0], item.end)))
+        self.items, self.n_samples = kept, 0
 
 
 def _n_samples(item: Item) -> int:

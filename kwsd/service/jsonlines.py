@@ -189,12 +189,12 @@ class _Connection(asyncio.Protocol):
         if len(line) > MAX_LINE_BYTES:
             self._refuse(f"line longer than {MAX_LINE_BYTES} bytes")
         elif newline:
-            self._pending = rest
+            self._pending = rest.lstrip()  # empty lines are allowed, and take no turn each
             self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_line)
             if self._subscriber:
                 self._clear_deadline()
-            if line.strip():  # an empty line is allowed
+            if line.strip():
                 self._handle(line)
         else:
             self.transport.resume_reading()

@@ -91,6 +91,8 @@ def _has_mpeg_frames(first: bytes) -> bool:
     """
     if len(first) < _HEADER_BYTES or first[0] != 0xFF or first[1] < 0xE0 or first[1] & 6 == 6:
         return False
+    if first[2:4] == first[:2]:  # a constant
+        return False
     length = (first[3] & 3) << 11 | first[4] << 3 | first[5] >> 5  # of an AAC frame, in its header
     if first[1] >= 0xF0 and first[length : length + 2] == first[:2] and length > 6:
         return True

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from kwsd.commands.calibrate import calibrate, check_marks, describe, refuse_existing, save_thresholds
 from kwsd.config import load_config
-from kwsd.core.calibration import Calibration, Keyword, _choose
+from kwsd.core.calibration import Calibration, Keyword, _choose, choose_thresholds, trade_off
 from kwsd.core.spotter import Spotter
 from kwsd.core.sweep import GRID
 from kwsd.errors import AudioError, ConfigError
@@ -68,6 +69,13 @@ def test_hours_without_events_keep_the_thresholds(hours):
     assert _choose(steps, np.zeros(len(steps), int), 1.0, hours) == (0, "kept")
     few = np.where(steps < -20, 8, 0)  # false accepts, but only far below the threshold
     assert _choose(steps, few, 10.0 / hours, hours) == (0, "kept")
+
+
+def test_misses_of_another_grid_are_not_known(model):
+    card = replace(model.card, results={"missed": {label: [0.1] for label in model.card.keywords}})
+    counts = np.zeros((len(GRID), len(card.labels)), int)
+    assert choose_thresholds(card, counts, 1.0, 1.0).missed is None
+    assert trade_off(card, counts, 1.0) == []
 
 
 def test_a_budget_that_every_threshold_keeps_changes_nothing():

@@ -33,7 +33,18 @@ def test_host_and_port_are_split(address, parts):
     assert host_and_port(address) == parts
 
 
-WRONG = ["", ":80", "host", "host:", "host:-1", "host:65536", "host:" + "9" * 5000, "host:x"]
+WRONG = [
+    "",
+    ":80",
+    "host",
+    "host:",
+    "host:-1",
+    "host:65536",
+    "host:" + "9" * 5000,
+    "host:x",
+    "a..b:80",
+    "a" * 64 + ":80",
+]
 
 
 @pytest.mark.parametrize("address", WRONG, ids=lambda text: text[:12])

@@ -259,6 +259,16 @@ def test_the_next_resume_begins_at_the_last_position(tmp_path):
     assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 299}
 
 
+def test_a_gap_is_told_once(tmp_path):
+    path = tmp_path / "s"
+    told = HELLO + b'{"type":"subscribed","next_seq":3}\n' + b'{"type":"gap","reason":"r","n_lost":2}\n'
+    daemon = FakeDaemon(path, told, HELLO + SUBSCRIBED)
+    events = subscribe(path, since=Since("earlier", 7))
+    assert [type(event) for event in first_of(events, 3)] == [Hello, Gap, Hello]
+    daemon._thread.join(2)
+    assert json.loads(daemon.asked[-1])["since"] == {"boot_id": "b", "seq": 2}
+
+
 def test_missing_permission_is_an_error_with_advice(tmp_path, monkeypatch):
     def connect(*_):
         raise PermissionError(errno.EACCES, "Permission denied")

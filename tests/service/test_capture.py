@@ -127,6 +127,21 @@ def test_a_channel_of_zeros_is_down_while_the_other_channels_continue():
     assert chunk.samples.shape == (10,)
 
 
+def test_a_silent_channel_stays_down_when_its_device_is_opened_again():
+    def two_channels(position):
+        return Chunk(np.stack([np.full(10, 0.1), np.zeros(10)], axis=1).astype(np.float32), position)
+
+    chunks = [two_channels(position) for position in range(0, 300, 10)]
+    sound = Chunk(np.full((10, 2), 0.1, np.float32), 300)
+    source = FakeSource(True, [*chunks, SourceError("unplugged")], [*chunks, sound])
+    inbox, dead = Inbox(), []
+    Capture(source, ["alive", "dead"], inbox, silent_seconds=0.1).start()
+    while not dead or not isinstance(dead[-1], End):
+        dead += [item for stream, item in inbox.take() if stream == "dead" and not isinstance(item, Chunk)]
+    assert [type(item) for item in dead] == [Up, Down, Down, Up, End]  # the last one with the sound
+    assert dead[3].start_seconds > 0.6
+
+
 def test_after_a_sound_the_next_silence_is_reported_as_early_as_the_first():
     """After 0.1 s, although the capture waited twice as long in the silence before."""
     script = [[chunk(0), *silence(10, 200)], [*silence(0, 150), chunk(150), *silence(160, 500)], [chunk(0)]]

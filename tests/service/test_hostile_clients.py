@@ -1,5 +1,6 @@
 """Clients that send too much, too little or nothing: no other client and no stream is affected."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -15,7 +16,17 @@ import pytest
 import soundfile
 
 from kwsd.client import subscribe
-from kwsd.protocol.events import DetectionEvent, Error, Goodbye, Hello, Overrun, SourceDown, SourceUp, parse_event
+from kwsd.protocol.events import (
+    DetectionEvent,
+    Error,
+    Goodbye,
+    Hello,
+    Overrun,
+    SourceDown,
+    SourceUp,
+    Subscribed,
+    parse_event,
+)
 from support import DEMO, connect, ends_well, send_audio
 
 
@@ -81,6 +92,24 @@ def test_thousands_of_requests_do_not_delay_other_subscribers(quiet, tmp_path):
         assert any(isinstance(event, SourceUp) and event.stream == "b" for event in islice(others, 1000))
         assert time.monotonic() - started < 1
     connection.close()
+    ends_well(daemon)
+
+
+def test_empty_lines_cost_next_to_nothing(quiet, tmp_path):
+    daemon, path, _ = quiet(folder=tmp_path)
+
+    def cpu_seconds():
+        fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    with connect(path) as rude, rude.makefile("rb") as lines:
+        assert isinstance(parse_event(lines.readline()), Hello)
+        before = cpu_seconds()
+        for _ in range(8):
+            rude.sendall(b"\n \r\n" * 32_000)
+        rude.sendall(b'{"type":"subscribe"}\n')
+        assert isinstance(parse_event(lines.readline()), Subscribed)
+    assert cpu_seconds() - before < 2  # with a turn of the loop for each, a second for 128 kB
     ends_well(daemon)
 
 

@@ -46,6 +46,17 @@ def test_a_full_queue_drops_its_audio_and_the_positions_show_how_much(inbox):
     assert positions == [8000, 9600, 11200]  # five chunks filled it, and were dropped together
 
 
+def test_audio_that_is_lost_at_an_end_is_reported_before_it(inbox):
+    for item in (*(chunk(1600 * n) for n in range(4)), End(), Up(8000, 1.0)):
+        inbox.put("a", item, waits=False)
+    inbox.put("a", chunk(0), waits=False)  # the bound of 8 kHz is lower
+    taken = []
+    while inbox.waiting_seconds():
+        taken += [item for _, item in inbox.take()]
+    assert [type(item) for item in taken] == [Chunk, End, Up, Chunk]
+    assert (len(taken[0].samples), taken[0].position) == (0, 6400)
+
+
 def test_a_reader_that_may_wait_waits_until_there_is_room(inbox):
     for n in range(5):
         inbox.put("a", chunk(1600 * n), waits=False)

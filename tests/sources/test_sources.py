@@ -110,11 +110,13 @@ def test_a_container_on_standard_input_is_named(form, tmp_path):
         next(PcmInput(PcmFormat())._chunks(piped.fileno()))
 
 
-@pytest.mark.parametrize("loudest", [32767, 1], ids=["loud", "quiet"])
-def test_raw_pcm_is_no_container(loudest, tmp_path):
+@pytest.mark.parametrize(("loudest", "first"), [(32767, -1025), (1, -1), (0, -1025)], ids=["loud", "quiet", "constant"])
+def test_raw_pcm_is_no_container(loudest, first, tmp_path):
+    """All begin like a frame of MPEG audio."""
     path = tmp_path / "x.raw"
-    noise = np.random.default_rng(0).integers(-loudest, loudest, 16000, np.int16, endpoint=True)
-    noise[:2] = (-1025, -28528) if loudest > 1 else (-1, -1)  # begins like a frame of MPEG audio
-    path.write_bytes(noise.tobytes())
+    samples = np.random.default_rng(0).integers(-loudest, loudest, 16000, np.int16, endpoint=True) if loudest else first
+    samples = np.broadcast_to(samples, 16000).astype("<i2")
+    samples[0] = first
+    path.write_bytes(samples.tobytes())
     with path.open() as piped:
         assert len(next(PcmInput(PcmFormat())._chunks(piped.fileno())).samples)
