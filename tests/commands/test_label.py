@@ -201,6 +201,7 @@ def test_a_word_anywhere_in_a_longer_recording_is_labelled(tmp_path, write_wav, 
     assert n_wrong <= 3, (labelled, said)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no workers")
 def test_workers_end_when_the_command_is_killed(tmp_path, write_wav, noise):
     path = write_wav("clips/0.wav", noise)
     for n in range(1, 3000):

@@ -64,25 +64,29 @@ def test_the_card_says_what_was_learnt_and_the_golden_check_covers_it(learnt):
 def test_another_word_is_added_and_forgotten(learnt, tmp_path):
     model, _ = learnt
     takes = write_takes(tmp_path / "other", 5, OTHER)
-    both = tmp_path / "both.onnx"
-    assert kwsd("learn", "oaei", *takes, "--model", model, "-o", both).returncode == 0
-    assert load_model(both, "cpu").card.labels[-2:] == ["waio", "oaei"]
-    assert detections(both, takes[2]) == ["oaei"]
-    result = kwsd("learn", "--forget", "oaei", "--model", both, "-o", tmp_path / "one.onnx")
+    home = shutil.copy(model, tmp_path / "home.onnx")  # which is changed in place
+    result = kwsd("learn", "oaei", takes[0], "--model", home, "-o", home)
+    assert result.returncode == 1
+    assert home.read_bytes() == model.read_bytes()
+    assert kwsd("learn", "oaei", *takes, "--model", home, "-o", home).returncode == 0
+    assert load_model(home, "cpu").card.labels[-2:] == ["waio", "oaei"]
+    assert detections(home, takes[2]) == ["oaei"]
+    result = kwsd("learn", "--forget", "oaei", "--model", home, "-o", home)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("keywords: yes, no, up, down, left, right, on, off, stop, go, waio\n")
-    assert load_model(tmp_path / "one.onnx", "cpu").card == load_model(model, "cpu").card
+    assert load_model(home, "cpu").card == load_model(model, "cpu").card
 
 
-def test_only_leaves_the_other_keywords_out(tmp_path):
-    takes = write_takes(tmp_path / "me", 4)
-    result = kwsd("learn", "-o", tmp_path / "home.onnx", "waio", takes[0], "--only", *takes[1:])
+def test_two_words_are_learnt_at_once_and_only_leaves_the_other_keywords_out(tmp_path):
+    takes, others = write_takes(tmp_path / "me", 4), write_takes(tmp_path / "other", 4, OTHER)
+    words = ("waio", takes[0], "--only", *takes[1:], "oaei", *others)
+    result = kwsd("learn", "-o", tmp_path / "home.onnx", *words)
     assert result.returncode == 0, result.stderr
     card = load_model(tmp_path / "home.onnx", "cpu").card
-    assert card.labels == ["silence", "unknown", "waio"]
+    assert card.labels == ["silence", "unknown", "waio", "oaei"]
     np.testing.assert_allclose(np.array(card.golden.posteriors)[:, :2].sum(axis=1), 1, atol=1e-4)
-    assert detections(tmp_path / "home.onnx", takes[1], DEMO) == ["waio"]
-    result = kwsd("learn", "--forget", "waio", "--model", tmp_path / "home.onnx", "-o", tmp_path / "none.onnx")
+    assert detections(tmp_path / "home.onnx", takes[1], others[1], DEMO) == ["waio", "oaei"]
+    result = kwsd("learn", "--forget", "waio,oaei", "--model", tmp_path / "home.onnx", "-o", tmp_path / "none.onnx")
     assert result.stderr.endswith("home.onnx: would have no keyword left\n")
 
 

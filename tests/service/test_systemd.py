@@ -76,21 +76,28 @@ def _said(systemd, seconds=20.0, until=None):
     return said
 
 
+ACTIVATED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, "-m", "kwsd", "run", *sys.argv[2:]])
+"""
+
+
+def activated(listener):
+    """The beginning of a command that runs the daemon as systemd does, with a socket."""
+    return [sys.executable, "-c", ACTIVATED, str(listener.fileno())]
+
+
 def test_subscribers_can_connect_to_systemds_socket_before_the_daemon_starts(tmp_path, few_seconds_wav):
     path = tmp_path / "kwsd.sock"
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as early:
         listener.bind(str(path))
         listener.listen(8)
         early.connect(str(path))  # succeeds although no process accepts yet
-        script = (
-            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
-            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1');"
-            "os.execv(sys.executable, [sys.executable, '-m', 'kwsd', 'run', *sys.argv[2:]])"
-        )
-        command = [sys.executable, "-c", script, str(listener.fileno()), "--source", str(few_seconds_wav)]
-        daemon = subprocess.Popen(
-            [*command, "--socket", str(tmp_path / "unused")], pass_fds=[listener.fileno()], stderr=subprocess.PIPE
-        )
+        command = [*activated(listener), "--source", few_seconds_wav, "--socket", tmp_path / "unused"]
+        daemon = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=subprocess.PIPE)
         with daemon:
             lines = early.makefile("rb").readlines()
     assert lines[0].startswith(b'{"type":"hello"')
@@ -99,6 +106,18 @@ def test_subscribers_can_connect_to_systemds_socket_before_the_daemon_starts(tmp
     assert daemon.returncode == 0
     assert path.exists()  # it belongs to systemd
     assert not (tmp_path / "unused").exists()
+
+
+def test_a_socket_of_systemd_that_is_open_to_others_needs_a_token(tmp_path):
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        result = subprocess.run(
+            [*activated(listener), "--source", DEMO, "--socket", tmp_path / "unused"],
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+        )
+    assert result.returncode == 1
+    assert "is open to other machines; set token_file" in result.stderr
 
 
 def test_the_journal_gets_structured_fields(tmp_path):
