@@ -78,7 +78,7 @@ class Daemon:
             broker = subprocess.Popen([BROKER, "-p", str(keys["mqtt"]["port"])], stderr=subprocess.DEVNULL)
             stack.callback(broker.kill)
         command = (*KWSD, "--config", config, "--socket", self.events)
-        self.process = stack.enter_context(server(*command, ready=self.events))
+        self.process = stack.enter_context(server(*command, ready=self.audio))
         for _ in range(n_pages):
             _open_page(stack, int(str(keys["http"]).rpartition(":")[2]))
         self.sent: list[float] = []  # when each chunk of this round was sent

@@ -70,7 +70,7 @@ def measure(n_streams: int, samples: np.ndarray, seconds: int, device: str) -> M
     with tempfile.TemporaryDirectory() as folder:
         events, audio = Path(folder) / "events.sock", Path(folder) / "audio.sock"
         arguments = ("--source", "network", "--audio", audio, "--socket", events, "--device", device)
-        with server(*KWSD, *arguments, ready=events) as daemon:
+        with server(*KWSD, *arguments, ready=audio) as daemon:
             heard: list[tuple[float, DetectionEvent]] = []
             listener = threading.Thread(target=_listen, args=(events, n_streams, heard))
             listener.start()

@@ -126,7 +126,7 @@ def main() -> int:
 def measure_kwsd(n: int, n_events: int, rate: float) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         path, audio = Path(folder) / "kwsd.sock", Path(folder) / "audio.sock"
-        with server(*KWSD, "--source", "network", "--audio", audio, "--socket", path, ready=path) as daemon:
+        with server(*KWSD, "--source", "network", "--audio", audio, "--socket", path, ready=audio) as daemon:
             stuck = socket.socket(socket.AF_UNIX)
 
             def say(number: int) -> None:

@@ -1,7 +1,9 @@
 """Marks on kept clips: what was really said. A mark is the key `said` in the JSON file beside a clip."""
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,9 @@ def set_said(path: Path, said: str | None) -> None:
     beside = path.with_suffix(".json")
     with whole(beside) as part:
         part.touch(0o600)
+        owner = beside.stat()
+        with suppress(PermissionError):  # only root may keep another user's
+            os.chown(part, owner.st_uid, owner.st_gid)
         shutil.copymode(beside, part)
         part.write_text(json.dumps(event if said is None else event | {"said": said}) + "\n", encoding="utf-8")
 

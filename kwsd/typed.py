@@ -214,7 +214,7 @@ def _until_many_problems(items: Iterable[T], path: str, problems: list[str]) -> 
     n_before = len(problems)
     for item in items:
         if len(problems) - n_before >= _MOST_PROBLEMS:
-            problems.append(f"{path}: and more problems")
+            problems.append(f"{path}: the rest was not checked")
             return
         yield item
 

@@ -175,11 +175,14 @@ def _print_stream(name: str, stream: dict[str, Any]) -> None:
 
 def _pack(args: argparse.Namespace) -> None:
     from kwsd.core.model import load_model
+    from kwsd.learn.model_file import learnt_words
     from train.pack import make_pack
 
     _check_hours(args.hours)
     model = load_model(args.model, "cpu")
-    pack = make_pack(model, corpus_of(args, tuple(model.card.keywords)), args.hours, args.attribution)
+    learnt = learnt_words(model.card)
+    keywords = tuple(keyword for keyword in model.card.keywords if keyword not in learnt)
+    pack = make_pack(model, corpus_of(args, keywords), args.hours, args.attribution)
     pack.save(args.output)
     n_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {len(pack.training)} and {len(pack.measuring)} spans, {n_mb:.1f} MB")

@@ -5,6 +5,7 @@ another. A recording's result does not depend on the others in its job.
 """
 
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -147,9 +149,11 @@ def run_jobs(worker: Worker, jobs: Iterable[list[Clip]], n_jobs: int) -> Generat
     device = "cuda" if worker.model.provider.startswith("CUDA") else "cpu"
     arguments = (type(worker), worker.model.path, device, worker.corpus, worker.n_views)
     running: deque[Future[Done]] = deque()
-    pool = ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, arguments)
     try:
-        with finished(pool):
+        with (
+            TemporaryDirectory(prefix="kwsd-") as folder,  # of all workers' copies: one that is killed leaves some
+            finished(ProcessPoolExecutor(n_workers, get_context("spawn"), _begin, (folder, *arguments))) as pool,
+        ):
             for job in jobs:
                 with uninterrupted():  # the first one starts the processes
                     running.append(pool.submit(_work, job))
@@ -175,9 +179,10 @@ def _can_use_processes() -> bool:
 _of_process: Callable[[list[Clip]], Done]  # of a worker process
 
 
-def _begin(kind: type[Worker], path: Path, device: str, corpus: Corpus, n_views: int) -> None:
+def _begin(folder: str, kind: type[Worker], path: Path, device: str, corpus: Corpus, n_views: int) -> None:
     global _of_process
     begin_worker()
+    tempfile.tempdir = folder
     _of_process = kind(load_model(path, device), corpus, n_views)
 
 

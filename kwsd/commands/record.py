@@ -28,7 +28,7 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
     Raises:
         SourceError, AudioError: the source cannot be opened, or broke; nothing is written.
         ConfigError: the file exists already, or cannot be written.
-        OutputError: the disk is full; what was recorded until then is kept.
+        OutputError: the disk is full, or gone; what was recorded until then is kept.
     """
     if not minutes > 0:
         raise ConfigError(f"--minutes {minutes:g}: must be positive")
@@ -36,7 +36,7 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
         raise ConfigError("--source network: other programs send that; record what they send there")
     refuse_existing(path)
     rate_hz, chunks = make_source(StreamConfig(source=source)).open()
-    most, n_written, is_full = 60 * minutes * rate_hz, 0, False
+    most, n_written, has_failed = 60 * minutes * rate_hz, 0, False
     with (
         whole(path) as part,
         soundfile.SoundFile(part, "w", rate_hz, 1, "PCM_16", format="WAV") as file,
@@ -55,7 +55,8 @@ def record(source: str, path: Path, minutes: float = math.inf) -> float:
         except KeyboardInterrupt:  # what was recorded until now is wanted, here and below
             pass
         except soundfile.LibsndfileError:
-            is_full = True
-    if is_full:
-        raise OutputError(f"{path}: the disk is full; the first {n_written / rate_hz:.0f} s are kept")
+            has_failed = True
+    if has_failed:
+        kept = f"the first {n_written / rate_hz:.0f} s are kept"
+        raise OutputError(f"{path}: cannot be written any further ({kept}); is the disk full?")
     return n_written / rate_hz

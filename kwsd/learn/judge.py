@@ -9,7 +9,6 @@ from kwsd.learn.graft import N_SPANS, SPAN_STEPS, STEP_FRAMES, Branch
 from kwsd.learn.pack import Pack
 
 _LOWEST, _HIGHEST = 0.5, 0.9999  # thresholds
-_MARGIN = 2  # spans beside a word that may still hold some of it
 
 
 class Judge:
@@ -41,7 +40,8 @@ class Judge:
         n_spans = N_SPANS - 1 + self._n_smoothed
         kinds = self._pack.measuring.kinds[n_spans - 1 :]
         for place in np.flatnonzero(self._pack.measuring.kinds == kind):
-            scores[max(0, place - n_spans + 1 - _MARGIN) : place + 1 + _MARGIN] = 0
+            first, last = place - n_spans + 1, place  # of the windows with this span
+            scores[max(0, first - 2) : last + 2] = 0  # and of those beside them, which may have some of the word
         events, is_free = [], np.ones(len(scores), bool)
         for at in np.argsort(-scores):
             if scores[at] < _LOWEST / 2:

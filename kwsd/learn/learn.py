@@ -87,7 +87,7 @@ class Teacher:
         on_progress: Callable[[int], object] = lambda n: None,
         wrong: Sequence[FloatArray] = (),
     ) -> Lesson:
-        """Learn a word from takes. Synthetic takes teach beside real ones, and count in no figure, nor as too many.
+        """Learn a word from takes. Synthetic takes beside real ones only teach: no figure and no limit counts them.
 
         Args:
             per_hour: allowed false events an hour.

@@ -51,7 +51,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def host_port(host: str, port: int) -> str:
+def joined_host_port(host: str, port: int) -> str:
     """HOST:PORT, or [HOST]:PORT for an address of IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -161,4 +161,4 @@ class ServerAddress:
         return SocketError(f"{self}: {advice.format(reason=error.strerror or str(error) or type(error).__name__)}")
 
     def __str__(self) -> str:
-        return str(self.path or host_port(self.host, self.port))
+        return str(self.path or joined_host_port(self.host, self.port))

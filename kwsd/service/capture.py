@@ -98,7 +98,8 @@ class Capture:
 
     def _put_all(self, item: Down | End) -> None:
         for stream in self._streams:
-            self._put(stream, item)
+            if isinstance(item, End) or stream not in self._silent:  # that one is down already, and stays so
+                self._put(stream, item)
 
     def _run(self, opened: Opened | None) -> None:
         """The thread. Whatever ends it is put into the inbox, so the daemon never waits for a dead source."""

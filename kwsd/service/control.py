@@ -141,7 +141,7 @@ class Control:
         self._tell()
 
     def end(self, stream: str) -> None:
-        """A stream has ended. Another one may get its name, unless it is configured, and is not muted."""
+        """Unmute a stream that has ended, unless it is configured: its name may come back as another stream."""
         if self.is_muted(stream) and stream not in self._config.streams:
             self.mute(stream, False)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kwsd.config import Config
 from kwsd.errors import SocketError
-from kwsd.protocol.address import host_and_port, host_port, is_loopback
+from kwsd.protocol.address import host_and_port, is_loopback, joined_host_port
 from kwsd.service import systemd
 from kwsd.service.credentials import Credentials
 
@@ -49,7 +49,7 @@ class Endpoint:
     def address(self) -> str:
         """A path, or HOST:PORT."""
         name = self.listener.getsockname()
-        return name if isinstance(name, str) else host_port(*name[:2])
+        return name if isinstance(name, str) else joined_host_port(*name[:2])
 
 
 def open_endpoints(config: Config, credentials: Credentials) -> list[Endpoint]:

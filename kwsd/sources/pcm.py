@@ -87,7 +87,7 @@ def _refuse_header(first: bytes) -> bytes:
 def _has_mpeg_frames(first: bytes) -> bool:
     """Whether MPEG audio frames follow each other: their first two bytes repeat at about equal distances.
 
-    Quiet PCM may begin in the same way: FF FF, two samples' -1, would be Layer I, which nobody uses.
+    Quiet PCM may begin in the same way: FF FF, one sample of -1 in s16le, would be Layer I, which is obsolete.
     """
     if len(first) < _HEADER_BYTES or first[0] != 0xFF or first[1] < 0xE0 or first[1] & 6 == 6:
         return False

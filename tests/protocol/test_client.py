@@ -283,7 +283,7 @@ def test_a_client_that_is_always_disconnected_waits_longer_each_time(tmp_path):
     daemon = FakeDaemon(path, HELLO, *[b""] * 1000)
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(first_of_async(path, 2), 1.5))
-    assert daemon.n_accepted >= 2
+    assert 2 <= daemon.n_accepted <= 5
     session = _Session(ServerAddress.at(path, None, None), Subscription())
     pauses = [session.pause() for _ in range(7)]
     assert pauses == sorted(pauses)

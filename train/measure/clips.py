@@ -13,7 +13,6 @@ import numpy as np
 from kwsd.audio import FloatArray
 from kwsd.core.clip import clip_posteriors, clip_views, clip_windows
 from kwsd.errors import TrainingError
-from kwsd.learn.model_file import learnt_words
 from train.files import write_json
 from train.measure import plots
 from train.measure.subject import KerasModel, Subject, digest, posteriors
@@ -76,11 +75,6 @@ def _whole(samples: FloatArray, subject: Subject) -> FloatArray:
 
 def check_labels(subject: Subject, corpus: Corpus) -> None:
     """Raise TrainingError if the model and the recordings have different labels."""
-    if learnt := learnt_words(subject.card):
-        raise TrainingError(
-            f"{subject.path}: has words of `kwsd learn` ({', '.join(learnt)}), which this command cannot measure; "
-            "`kwsd learn --forget` removes them"
-        )
     if tuple(subject.card.labels) != corpus.labels:
         raise TrainingError(
             f"{subject.path}: the model's labels are {', '.join(subject.card.labels)}, not those of the recordings"

@@ -17,6 +17,7 @@ from kwsd.core.frontend import PARAMETER_SETS
 from kwsd.core.model import Model, load_model
 from kwsd.core.state import State, WindowState
 from kwsd.errors import TrainingError
+from kwsd.learn.model_file import learnt_words
 from kwsd.typed import ProblemsError, build
 from train.files import read_json
 from train.recordings.corpus import SILENCE, UNKNOWN
@@ -78,9 +79,15 @@ def load_subject(path: Path) -> Subject:
     """Load a run folder or an ONNX file.
 
     Raises:
-        TrainingError, ModelError: it is neither, or damaged.
+        TrainingError, ModelError: it is neither, or damaged, or has words of `kwsd learn`.
     """
-    return KerasModel(path) if path.is_dir() else load_model(path, "cpu")
+    subject = KerasModel(path) if path.is_dir() else load_model(path, "cpu")
+    if learnt := learnt_words(subject.card):
+        raise TrainingError(
+            f"{path}: has words of `kwsd learn` ({', '.join(learnt)}), which the recordings lack; "
+            "`kwsd learn --forget` removes them"
+        )
+    return subject
 
 
 def digest(subject: Subject) -> str:

@@ -128,8 +128,10 @@ class Mqtt:
                     topic, payload = self._waiting_events.popleft()
                     await client.publish(topic, payload, qos=1)
                 else:
-                    topic = next(iter(self._waiting_states))
-                    await client.publish(topic, self._waiting_states.pop(topic), qos=1, retain=True)
+                    topic, payload = next(iter(self._waiting_states.items()))
+                    await client.publish(topic, payload, qos=1, retain=True)
+                    if self._waiting_states.get(topic) == payload:
+                        del self._waiting_states[topic]
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:

@@ -99,7 +99,8 @@ def test_a_stream_whose_end_was_lost_is_dropped(tmp_path, monkeypatch):
     clips.put(piece(0))
     clips.put(event(1, 1.0, stream="b"))  # it came after its stream was dropped
     deadline = time.monotonic() + 10
-    time.sleep(0.5)
+    while len(clips._streams) < 2:
+        assert time.monotonic() < deadline
     while clips._streams:
         assert time.monotonic() < deadline
         time.sleep(0.05)
