@@ -65,11 +65,10 @@ def test_the_readmes_figures_are_those_of_the_reports():
     text = (ROOT / "README.md").read_text()
     accuracy = json.loads((reports / "validation.json").read_text())["accuracy"]
     assert f"{100 * accuracy:.1f} %" in text
-    streams = json.loads((reports / "stream-validation.json").read_text())["streams"]
-    assert list(streams) == ["words", "speech", "television"]
-    for stream in streams.values():
-        own = stream["own_thresholds"]
-        assert f"| {100 * own['frr']:.1f} % | {own['per_hour']:.1f} |" in text
+    situations = json.loads((reports / "home-validation.json").read_text())["day"]
+    assert list(situations) == ["quiet", "conversation", "television", "music"]
+    for name, one in situations.items():
+        assert f"| {one['hours']:g} h of {name} | {100 * one['missed']:.1f} % | {one['false']:g} |" in text
 
 
 DOCUMENTS = [
