@@ -101,6 +101,7 @@ def test_a_mute_does_not_outlive_a_stream_that_is_not_configured(serve, tmp_path
     def guest():
         return [one for one in page.ask("GET", "/api/state")[1]["streams"] if one["name"] == "guest"]
 
+    page.until("/api/state", lambda _: (tmp_path / "audio.sock").exists())  # the page is there before it
     for _ in range(2):
         with send_audio(tmp_path / "audio.sock", np.zeros(1600, "<i2"), stream="guest", rate_hz=16000, live=True):
             page.until("/api/state", lambda _: guest())
