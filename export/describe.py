@@ -60,7 +60,7 @@ mean posterior of {card.decision.smoothing_windows} windows. After a detection, 
 
 ## Limits
 
-Words that contain or resemble a keyword can cause a detection{_such_as(card.keywords)}. {card.training["note"]}
+Words that contain or resemble a keyword can cause a detection. {card.training["note"]}
 
 ## Training
 
@@ -70,13 +70,6 @@ Words that contain or resemble a keyword can cause a detection{_such_as(card.key
 {json.dumps(card.training, indent=2)}
 ```
 """
-
-
-def _such_as(keywords: list[str]) -> str:
-    """Examples of words that resemble a keyword, as far as they are known."""
-    known = {"go": "going", "no": "know", "on": "upon"}
-    words = [f'"{word}"' for keyword, word in known.items() if keyword in keywords]
-    return f" (such as {', '.join(words)})" if words else ""
 
 
 def _row(card: ModelCard, label: str, recall: float) -> str:

@@ -3,7 +3,6 @@
 Law: a worker never outlives the process that started it, and never delays its end.
 """
 
-import asyncio
 import logging
 import os
 import signal
@@ -62,6 +61,8 @@ def _end_with_parent() -> None:
 
 async def in_thread(function: Callable[[], T]) -> T:
     """As `asyncio.to_thread`, but the process can end before the function returns."""
+    import asyncio  # here, because every command loads this module
+
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

@@ -235,8 +235,8 @@ def _ablations(bundled: dict[str, Any], reports: dict[str, dict[str, Any]], fold
 def _missed_by_all(streams: dict[str, Any]) -> float:
     """The mean of the streams' misses at the lowest threshold for all of them that keeps the rate on average."""
     per_hour, missed = np.mean([stream["curve"] for stream in streams.values()], axis=0).T
-    exceeded = np.flatnonzero(per_hour > float(_RATE))
-    return float(missed[min(exceeded[-1] + 1, len(missed) - 1) if len(exceeded) else 0])
+    within = np.flatnonzero(per_hour <= float(_RATE))
+    return float(missed[within[0] if len(within) else -1])  # as for one stream
 
 
 def _how_made(report: dict[str, Any]) -> tuple[Any, ...]:
