@@ -32,14 +32,15 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def finished(pool: Pool) -> Iterator[Pool]:
-    """Wait for a pool's jobs at the end of the block; but not after an error or Ctrl-C, when one may hang.
+    """Wait for a new pool's jobs at the end of the block; but not after an error or Ctrl-C, when one may hang.
 
-    Worker processes are then killed, and threads left to `end_with_threads`.
+    Its worker processes are then killed, and its threads left to `end_with_threads`.
     """
+    others = set(active_children())
     try:
         yield pool
     except BaseException:
-        workers = active_children()
+        workers = set(active_children()) - others
         for worker in workers:
             worker.kill()
         pool.shutdown(wait=bool(workers), cancel_futures=True)

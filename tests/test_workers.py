@@ -6,10 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
 
 import pytest
 
-from kwsd.workers import in_thread, uninterrupted
+from kwsd.workers import finished, in_thread, uninterrupted
 
 
 def test_a_thread_returns_its_result_while_the_loop_goes_on():
@@ -60,3 +63,19 @@ def test_ctrl_c_waits_while_workers_start():
         assert "SIGINT" in subprocess.run(child, capture_output=True, text=True, check=True).stdout
         assert signal.SIGINT in blocked()
     assert signal.SIGINT not in blocked()
+
+
+def test_an_error_kills_the_processes_of_a_pool_and_no_others():
+    own = get_context("spawn").Process(target=time.sleep, args=(60,))
+    own.start()
+    try:
+        with suppress(ZeroDivisionError), finished(ProcessPoolExecutor(1, get_context("spawn"))) as pool:
+            job = pool.submit(time.sleep, 60)
+            while not job.running():
+                time.sleep(0.01)
+            raise ZeroDivisionError
+        assert job.exception() is not None
+        assert own.is_alive()
+    finally:
+        own.kill()
+        own.join()
